@@ -1,0 +1,1 @@
+"""Polymath: one small JAX/Flax codebase that learns to see, hear, read and translate."""

@@ -1,0 +1,74 @@
+"""Image files on the host: decoding, and fitting to a fixed size."""
+
+import io
+import math
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from research.errors import UserError
+
+_MODES = {1: "L", 3: "RGB"}
+_RESIZE = Image.Resampling.BILINEAR
+
+
+def decode(data: bytes | Path, channels: int) -> Image.Image:
+    """An image with 1 (grey) or 3 (RGB) channels.
+
+    Raises:
+      UserError: the bytes, or the file, are no image that Pillow can read, or are damaged.
+    """
+    name = str(data) if isinstance(data, Path) else f"{len(data)} bytes"
+    try:
+        image = Image.open(data if isinstance(data, Path) else io.BytesIO(data))
+        return image.convert(_MODES[channels])
+    except FileNotFoundError:
+        raise UserError(f"{name}: no such file") from None
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        reason = "not an image" if isinstance(error, UnidentifiedImageError) else str(error)
+        raise UserError(f"{name}: cannot be read as an image ({reason})") from None
+
+
+def to_array(image: Image.Image) -> np.ndarray:
+    """[height, width, channels] uint8."""
+    array = np.asarray(image)
+    return array[..., None] if array.ndim == 2 else array
+
+
+def fit(image: Image.Image, height: int, width: int, crop_fraction: float) -> Image.Image:
+    """The central `crop_fraction` of an image at a fixed size, its proportions kept.
+
+    1 takes the largest window of the target's proportions; ImageNet's custom is 0.875.
+    """
+    if image.size == (width, height):
+        return image
+    scale = crop_fraction * min(image.width / width, image.height / height)
+    window_width, window_height = scale * width, scale * height
+    left, top = (image.width - window_width) / 2, (image.height - window_height) / 2
+    box = (left, top, left + window_width, top + window_height)
+    return image.resize((width, height), _RESIZE, box=box, reducing_gap=2.0)
+
+
+def random_resized_crop(
+    image: Image.Image, height: int, width: int, smallest: float, rng: np.random.Generator
+) -> Image.Image:
+    """A window of random area and proportions (3:4 to 4:3) at a fixed size (Szegedy et al. 2014).
+
+    Args:
+      image: any size.
+      height: of the result, in pixels.
+      width: of the result, in pixels.
+      smallest: least fraction of the image's area that the window may have.
+      rng: where the window comes from.
+    """
+    for _ in range(10):
+        area = image.width * image.height * rng.uniform(smallest, 1.0)
+        ratio = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3))) * width / height
+        window_width, window_height = math.sqrt(area * ratio), math.sqrt(area / ratio)
+        if window_width <= image.width and window_height <= image.height:
+            left = rng.uniform(0, image.width - window_width)
+            top = rng.uniform(0, image.height - window_height)
+            box = (left, top, left + window_width, top + window_height)
+            return image.resize((width, height), _RESIZE, box=box, reducing_gap=2.0)
+    return fit(image, height, width, 1.0)

@@ -1,0 +1,57 @@
+"""From a plan to batches on the devices: read by threads, in order, ahead of need."""
+
+from collections.abc import Iterator
+
+import grain
+import jax
+import numpy as np
+
+from research.data.dataset import Dataset, Example
+from research.data.plan import Plan, PlannedBatch
+
+READ_AHEAD = 4  # batches that wait on the devices
+
+
+class Pipeline:
+    """The batches of a dataset as global arrays, sharded along their first axis.
+
+    Every process makes the same plan and reads only the rows that its own devices hold.
+    """
+
+    def __init__(self, dataset: Dataset, plan: Plan, sharding: jax.sharding.Sharding):
+        self.dataset, self.plan, self.sharding = dataset, plan, sharding
+        held = sharding.addressable_devices_indices_map((plan.batch_size,)).values()
+        everything = np.arange(plan.batch_size)
+        self._rows = np.unique(np.concatenate([everything[index] for index in held if index]))
+
+    def batches(self, start: int, stop: int) -> Iterator[dict[str, jax.Array]]:
+        """The batches from number `start` to `stop`, counted through all epochs.
+
+        Beside the dataset's arrays each has `mask` [batch] float32, 1 for an example and 0 for
+        padding, and `index` [batch] int32, the position in the dataset, -1 for padding.
+        """
+        ahead = grain.ReadOptions(num_threads=READ_AHEAD, prefetch_buffer_size=READ_AHEAD)
+        return iter(grain.MapDataset.range(start, stop).map(self._load).to_iter_dataset(ahead))
+
+    def _load(self, number: int) -> dict[str, jax.Array]:
+        epoch, batch = divmod(int(number), self.plan.batches_per_epoch)
+        local = self._read(self.plan.epoch(epoch)[batch], (self.plan.seed, epoch))
+        return {name: self._place(array) for name, array in local.items()}
+
+    def _read(self, planned: PlannedBatch, seed: tuple[int, ...]) -> Example:
+        indices = planned.indices[self._rows]
+        present = indices >= 0
+        # Padding repeats a real example: shapes and value ranges stay those of data.
+        fill = planned.indices[0]
+        local = self.dataset.batch(np.where(present, indices, fill), seed, planned.length)
+        local["mask"] = np.where(present, local["mask"], 0).astype(np.float32)
+        return local | {"index": indices.astype(np.int32)}
+
+    def _place(self, local: np.ndarray) -> jax.Array:
+        shape = (self.plan.batch_size, *local.shape[1:])
+
+        def shard(index: tuple[slice, ...]) -> np.ndarray:
+            wanted = np.arange(self.plan.batch_size)[index[0]]
+            return local[np.searchsorted(self._rows, wanted)]
+
+        return jax.make_array_from_callback(shape, self.sharding, shard)

@@ -1,0 +1,135 @@
+"""The seam between the training engine and the problems it solves.
+
+A task is a frozen dataclass. The engine in `research/training/` knows what stands in this file and
+nothing else about any task.
+"""
+
+import abc
+import importlib
+import pkgutil
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import jax
+import numpy as np
+from matplotlib.figure import Figure
+
+from research.data.dataset import Dataset, Example
+
+Batch = dict[str, jax.Array]
+Tree = Any  # a pytree of arrays
+
+
+class Total(NamedTuple):
+    """A metric as a sum and the count it is a mean over, so that parts of any size add up."""
+
+    sum: jax.Array  # [] float32
+    count: jax.Array  # [] float32
+
+
+class Scorer(abc.ABC):
+    """Computes a field's own metric on the host, from predictions seen batch by batch.
+
+    Every process sees every example of the split exactly once; padding never arrives here.
+    """
+
+    targets: tuple[str, ...]  # entries of the batch that it needs on the host beside `index`
+
+    @abc.abstractmethod
+    def update(self, targets: Example, predictions: Example) -> None:
+        """Takes arrays [examples, ...]; `targets["index"]` are positions in the dataset."""
+
+    @abc.abstractmethod
+    def result(self) -> dict[str, float]:
+        """The metrics over all that was seen."""
+
+    @abc.abstractmethod
+    def figures(self, dataset: Dataset) -> dict[str, Figure]:
+        """Pictures by title, that a person can judge; `dataset` is the one that was scored."""
+
+
+class _Tasks(Mapping[str, type]):
+    """The tasks by class name: `ImageClassification` lies in `tasks/image_classification/task.py`."""
+
+    def __getitem__(self, name: str) -> type:
+        module = f"research.tasks.{_folder(name)}.task"
+        return getattr(importlib.import_module(module), name)
+
+    def __iter__(self):
+        from research import tasks
+
+        folders = (module.name for module in pkgutil.iter_modules(tasks.__path__))
+        return ("".join(word.capitalize() for word in name.split("_")) for name in folders)
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+    def __contains__(self, name: object) -> bool:
+        return name in list(iter(self))
+
+
+def _folder(name: str) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+
+
+class Task(abc.ABC):
+    """One problem to learn. Subclasses are frozen dataclasses whose fields are its config."""
+
+    @staticmethod
+    def variants() -> Mapping[str, type]:
+        """The tasks there are, by class name; `research.config` asks."""
+        return _Tasks()
+
+    def resolve(self) -> Self:
+        """The task with all that only its data know (class names, a vocabulary) written into it.
+
+        A run saves the resolved config, so it can predict where its data are not.
+        """
+        return self
+
+    @abc.abstractmethod
+    def batch_spec(self, batch_size: int, length: int | None) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes and dtypes of a batch, without `mask` and `index`, which every batch has.
+
+        `length` is that of the bucket where the task's datasets have buckets, else None.
+        """
+
+    @abc.abstractmethod
+    def dataset(self, split: str) -> Dataset:
+        """The examples of "train", "validation" or "test".
+
+        Raises:
+          UserError: the data are not there, or have no such split; says how to get them.
+        """
+
+    @abc.abstractmethod
+    def init(self, key: jax.Array) -> tuple[Tree, Tree]:
+        """Parameters, and the other variables (such as running averages)."""
+
+    @abc.abstractmethod
+    def loss(
+        self, params: Tree, variables: Tree, batch: Batch, key: jax.Array, train: bool
+    ) -> tuple[dict[str, Total], Tree]:
+        """Metrics, one of which is "loss", and the new variables. Pure; masked examples count 0."""
+
+    @abc.abstractmethod
+    def predict(self, params: Tree, variables: Tree, batch: Batch) -> Batch:
+        """Predictions as named arrays [batch, ...]. Pure."""
+
+    @abc.abstractmethod
+    def scorer(self) -> Scorer:
+        """A fresh scorer."""
+
+    @abc.abstractmethod
+    def read(self, path: Path) -> Example:
+        """One of the user's own files as an example.
+
+        Raises:
+          UserError: the file cannot be read as this task's input.
+        """
+
+    @abc.abstractmethod
+    def describe(self, prediction: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        """One example's prediction as a row of a table, in the user's words."""

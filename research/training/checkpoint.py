@@ -1,0 +1,104 @@
+"""Saves and restores a run: the state, where the data stood, and a fingerprint of both."""
+
+import logging
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from jax.sharding import Mesh
+from orbax.checkpoint import checkpoint_managers
+
+from research.hardware.mesh import path_name, replicated
+from research.training.state import TrainState
+
+log = logging.getLogger(__name__)
+
+
+class Saved(NamedTuple):
+    """What a checkpoint holds."""
+
+    state: TrainState
+    progress: dict[str, Any]  # JSON: where the data stood, seconds spent
+
+
+class Checkpoints:
+    """The checkpoints of one run, one folder for each step.
+
+    Saving is asynchronous and atomic: a checkpoint is there whole or not at all. Orbax restores
+    arrays whose bytes have changed on the disk without a word, so a fingerprint goes with them.
+    """
+
+    def __init__(self, folder: Path, mesh: Mesh, keep: int = 1):
+        self._mesh = mesh
+        self._fingerprint = jax.jit(_fingerprint, out_shardings=replicated(mesh))
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=checkpoint_managers.LatestN(keep),
+            save_decision_policy=checkpoint_managers.FixedIntervalPolicy(1),
+        )
+        self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
+
+    @property
+    def steps(self) -> list[int]:
+        """The steps that are there, newest first."""
+        return sorted(self._manager.all_steps(), reverse=True)
+
+    def save(self, state: TrainState, step: int, progress: dict[str, Any]) -> None:
+        """Begins to save; the state may be donated as soon as this returns."""
+        sums = jax.device_get(self._fingerprint(state))
+        names = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(state)]
+        record = progress | {"fingerprint": dict(zip(names, map(int, sums), strict=True))}
+        items = {"state": ocp.args.StandardSave(state), "progress": ocp.args.JsonSave(record)}
+        self._manager.save(step, args=ocp.args.Composite(**items))
+
+    def restore(self, shape: TrainState, shardings: Any, discard_bad: bool = False) -> Saved | None:
+        """The newest readable checkpoint, laid out as `shardings` say; None where there is none.
+
+        One that cannot be read, or whose bits have changed, is named in a warning and passed over,
+        and deleted with `discard_bad`.
+        """
+        target = jax.tree.map(
+            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+            shape,
+            shardings,
+        )
+        for step in self.steps:
+            try:
+                return self._restore(step, target)
+            except Exception as error:  # what a damaged file raises depends on which byte it lost
+                reason = str(error).strip().splitlines()[0][:200] if str(error) else repr(error)
+                log.warning("checkpoint %d is unreadable (%s); trying the one before", step, reason)
+            if discard_bad:
+                self._manager.delete(step)
+        return None
+
+    def close(self) -> None:
+        """Waits until all that was begun is saved."""
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+    def _restore(self, step: int, target: TrainState) -> Saved:
+        items = {"state": ocp.args.StandardRestore(target), "progress": ocp.args.JsonRestore()}
+        restored = self._manager.restore(step, args=ocp.args.Composite(**items))
+        state, progress = restored["state"], dict(restored["progress"])
+        expected = progress.pop("fingerprint")
+        found = jax.device_get(self._fingerprint(state))
+        for (name, saved), now in zip(expected.items(), found, strict=True):
+            if saved != int(now):
+                raise ValueError(f"the bits of {name} have changed since they were saved")
+        return Saved(state, progress)
+
+
+def _fingerprint(state: TrainState) -> jax.Array:
+    """[leaves] uint32: each leaf's bits summed modulo 2^32.
+
+    Integer addition has no rounding, so the sum does not depend on how the leaf is sharded, and no
+    single change of bits leaves it as it was.
+    """
+
+    def bits(leaf: jax.Array) -> jax.Array:
+        width = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[leaf.dtype.itemsize]
+        return jnp.sum(jax.lax.bitcast_convert_type(leaf, width), dtype=jnp.uint32)
+
+    return jnp.stack([bits(leaf) for leaf in jax.tree.leaves(state)])

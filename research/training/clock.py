@@ -1,0 +1,76 @@
+"""Counts seconds and compilations: recompiling in steady state is a bug, so it is a metric."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+
+_COMPILED = "/jax/core/compile/backend_compile_duration"
+
+
+class Compilations:
+    """How often XLA compiled in this process, and for how many seconds, while this was open."""
+
+    def __init__(self) -> None:
+        self.count, self.seconds = 0, 0.0
+
+    def __enter__(self) -> "Compilations":
+        jax.monitoring.register_event_duration_secs_listener(self._heard)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        jax.monitoring.unregister_event_duration_listener(self._heard)
+
+    def _heard(self, event: str, seconds: float, **_: str | int) -> None:
+        if event == _COMPILED:
+            self.count += 1
+            self.seconds += seconds
+
+
+class Clock:
+    """Seconds spent training, without compiling, evaluating and saving, over all restarts."""
+
+    def __init__(self, compilations: Compilations, progress: dict[str, Any]):
+        self._compilations = compilations
+        self._trained, self._compiled = progress["seconds"], progress["compile_seconds"]
+        self._lap = (progress["step"], self._trained)
+        self._resume()
+
+    @property
+    def seconds(self) -> float:
+        """Training alone."""
+        return self._trained + time.perf_counter() - self._began - self._compiling
+
+    @property
+    def compile_seconds(self) -> float:
+        """Compiling alone."""
+        return self._compiled + self._compilations.seconds
+
+    def lap(self, step: int, batch_size: int) -> dict[str, float]:
+        """Speed since the last lap, and what was spent so far."""
+        (step_before, seconds_before), self._lap = self._lap, (step, self.seconds)
+        rate = (step - step_before) * batch_size / max(self._lap[1] - seconds_before, 1e-9)
+        return {
+            "examples_per_second": rate,
+            "seconds": self.seconds,
+            "compilations": self._compilations.count,
+        }
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Does not count what happens within."""
+        self._trained = self.seconds
+        self._resume()
+        try:
+            yield
+        finally:
+            self._resume()
+
+    @property
+    def _compiling(self) -> float:
+        return self._compilations.seconds - self._compiled_before
+
+    def _resume(self) -> None:
+        self._began, self._compiled_before = time.perf_counter(), self._compilations.seconds

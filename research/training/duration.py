@@ -1,0 +1,27 @@
+"""Lengths of time as people say them: `"20 epochs"`, `"100_000 steps"`, `"5%"`."""
+
+import re
+
+from research.errors import UserError
+
+
+def in_steps(text: str, batch_size: int, steps_per_epoch: int, total: int | None = None) -> int:
+    """The number of optimizer steps that `text` means, rounded to the nearest.
+
+    Args:
+      text: a number and one of step(s), epoch(s), example(s) or, of the whole run, percent or %.
+      batch_size: examples per step.
+      steps_per_epoch: steps per pass over the training data.
+      total: the whole run in steps; without it there are no percent.
+
+    Raises:
+      UserError: the text is none of these.
+    """
+    match = re.fullmatch(r"\s*([0-9][0-9_]*\.?[0-9]*)\s*(step|epoch|example|percent|%)s?\s*", text)
+    units = {"step": 1.0, "epoch": float(steps_per_epoch), "example": 1 / batch_size}
+    if total is not None:
+        units |= {"percent": total / 100, "%": total / 100}
+    if match is None or match[2] not in units:
+        known = "'20 epochs', '100_000 steps' or '500_000 examples'" + " or '5%'" * (total is not None)
+        raise UserError(f"'{text}' is no duration; write {known}")
+    return round(float(match[1].replace("_", "")) * units[match[2]])

@@ -1,0 +1,78 @@
+"""The config of a run: the task, and how the engine trains it."""
+
+from dataclasses import dataclass, field
+
+from research.errors import ConfigError
+from research.hardware.mesh import MeshConfig
+from research.task import Task
+from research.training.optimizer import Optimizer
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that determines a run. Durations are as in `research.training.duration`."""
+
+    task: Task
+    """What is learned."""
+
+    duration: str = "10 epochs"
+    """How long to train."""
+
+    batch_size: int = 128
+    """Examples per optimizer step, over all devices."""
+
+    accumulate: int = 1
+    """Parts that a batch is processed in, one after another, to save memory."""
+
+    seed: int = 0
+    """Decides the initial parameters, the order of the data and all augmentation."""
+
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    """How gradients change parameters."""
+
+    ema_decay: float = 0.0
+    """Evaluate with an exponential moving average of the parameters; 0: with the parameters."""
+
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    """How devices, parameters and batches are arranged."""
+
+    log_every: str = "1 epoch"
+    """How often training metrics are written."""
+
+    evaluate_every: str = "1 epoch"
+    """How often the validation split is evaluated; "0 steps": not during training."""
+
+    checkpoint_every: str = "10 epochs"
+    """How often the run is saved, beside at its end."""
+
+    keep_checkpoints: int = 2
+    """How many of the newest checkpoints are kept."""
+
+    def __post_init__(self):
+        for key in ("batch_size", "accumulate", "keep_checkpoints"):
+            if getattr(self, key) < 1:
+                raise ConfigError(key, f"must be at least 1, is {getattr(self, key)}")
+        if not 0 <= self.ema_decay < 1:
+            raise ConfigError("ema_decay", f"must lie in [0, 1), is {self.ema_decay}")
+        if self.batch_size % self.accumulate:
+            raise ConfigError(
+                "batch_size", f"{self.batch_size} is not divisible by accumulate={self.accumulate}"
+            )
+
+    def check_batch(self, shards: int) -> None:
+        """Refuses a batch that the mesh cannot split evenly.
+
+        Args:
+          shards: the parts that the mesh splits a batch into.
+
+        Raises:
+          ConfigError: the batch size is no multiple of them.
+        """
+        parts = shards * self.accumulate
+        if self.batch_size % parts:
+            nearest = max(parts, round(self.batch_size / parts) * parts)
+            raise ConfigError(
+                "batch_size",
+                f"{self.batch_size} is not divisible by {parts} (data x fsdp = {shards}, "
+                f"accumulate = {self.accumulate}); try {nearest}",
+            )

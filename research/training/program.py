@@ -1,0 +1,108 @@
+"""An experiment made ready for the devices: mesh, shardings and the two jitted functions."""
+
+from functools import cached_property
+
+import jax
+import jax.numpy as jnp
+
+from research.data.dataset import Dataset
+from research.data.pipeline import Pipeline
+from research.data.plan import Plan
+from research.errors import UserError
+from research.hardware.mesh import batch_sharding, batch_shards, replicated, shares_cores
+from research.task import Batch
+from research.training.experiment import Experiment
+from research.training.state import TrainState, initializer, state_shardings
+from research.training.step import evaluate_step, metric_names, train_step
+
+
+class Program:
+    """What training, evaluation and prediction share. Building it computes and allocates nothing.
+
+    Args:
+      experiment: the config, resolved.
+      warmup: steps of the learning rate's warm-up.
+      total: steps of the whole run; for evaluation and prediction neither matters.
+
+    Raises:
+      ConfigError: the devices, the batch or the sharding rules do not go together.
+    """
+
+    def __init__(self, experiment: Experiment, warmup: int = 0, total: int = 1):
+        self.experiment, self.task = experiment, experiment.task
+        self.mesh = experiment.mesh.build()
+        experiment.check_batch(batch_shards(self.mesh))
+        self.learning_rates = experiment.optimizer.learning_rates(warmup, total)
+        self.optimizer = experiment.optimizer.build(self.learning_rates)
+        self.scorer_targets = self.task.scorer().targets
+
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        metrics = metric_names(self.task, jax.eval_shape(self.task.init, key), self.batch_shape())
+        ema = experiment.ema_decay > 0
+        self._initialize = initializer(self.task, self.optimizer, ema, metrics)
+        self.state_shape = jax.eval_shape(self._initialize, key)
+        self.shardings = state_shardings(self.state_shape, self.mesh, experiment.mesh.rules)
+        # Steps that may be under way at once. Emulated devices wait for each other on the same
+        # cores and can stick; elsewhere a few hide the latency of the host.
+        self.steps_ahead = 0 if shares_cores(self.mesh) else 4
+
+    def batch_shape(self, length: int | None = None) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes and dtypes of a whole batch as the steps take it."""
+        size = self.experiment.batch_size
+        return self.task.batch_spec(size, length) | {
+            "mask": jax.ShapeDtypeStruct((size,), jnp.float32),
+            "index": jax.ShapeDtypeStruct((size,), jnp.int32),
+        }
+
+    def initialize(self) -> TrainState:
+        """The state before the first step; no parameter ever lies whole on one device of many."""
+        initialize = jax.jit(
+            lambda: self._initialize(jax.random.key(self.experiment.seed)),
+            out_shardings=self.shardings,
+        )
+        return initialize()
+
+    @cached_property
+    def train_step(self):
+        """`(state, batch) -> (state, loss)`; the state is donated."""
+        experiment = self.experiment
+        return jax.jit(
+            train_step(
+                self.task,
+                self.optimizer,
+                self.learning_rates,
+                experiment.accumulate,
+                experiment.ema_decay,
+                experiment.seed,
+            ),
+            in_shardings=(self.shardings, batch_sharding(self.mesh)),
+            out_shardings=(self.shardings, replicated(self.mesh)),
+            donate_argnums=0,
+        )
+
+    @cached_property
+    def evaluate_step(self):
+        """`(params, variables, batch) -> (totals, predictions, targets)`, the same on all devices."""
+        placed = (self.shardings.params, self.shardings.variables, batch_sharding(self.mesh))
+        return jax.jit(
+            evaluate_step(self.task, self.scorer_targets),
+            in_shardings=placed,
+            out_shardings=replicated(self.mesh),
+        )
+
+    @cached_property
+    def predict_step(self):
+        """`(params, variables, batch) -> predictions`, the same on all devices."""
+        placed = (self.shardings.params, self.shardings.variables, batch_sharding(self.mesh))
+        return jax.jit(self.task.predict, in_shardings=placed, out_shardings=replicated(self.mesh))
+
+    def pipeline(self, dataset: Dataset, training: bool) -> Pipeline:
+        """The batches of a dataset, placed for the steps."""
+        plan = Plan(dataset, self.experiment.batch_size, self.experiment.seed, training)
+        if not plan.batches_per_epoch:
+            raise UserError("the data have no example that fits; see the dataset's buckets")
+        return Pipeline(dataset, plan, batch_sharding(self.mesh))
+
+    def place(self, batch: dict) -> Batch:
+        """Host arrays, the same on every process, as a sharded batch."""
+        return jax.device_put(batch, batch_sharding(self.mesh))
