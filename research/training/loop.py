@@ -53,8 +53,8 @@ class Trainer:
         self._check_batch()
         claim(workdir, self.experiment, allow_config_change)
 
-    def train(self) -> Run:
-        """Trains to the end and returns the run, at once where it had ended before."""
+    def train(self) -> tuple[Run, bool]:
+        """Trains to the end. Returns the run, and False where it had ended before."""
         checkpoints = Checkpoints(
             self.workdir / CHECKPOINTS, self.program.mesh, self.experiment.keep_checkpoints
         )
@@ -64,7 +64,8 @@ class Trainer:
             if saved is None:
                 saved = Saved(self.program.initialize(), BEGINNING)
             with Compilations() as compilations:
-                return self._train_from(saved, checkpoints, compilations)
+                run = self._train_from(saved, checkpoints, compilations)
+            return run, saved.progress["step"] < self.total
         finally:
             checkpoints.close()
 

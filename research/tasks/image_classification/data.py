@@ -10,6 +10,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
+from research.config import suggest
 from research.data.dataset import ArrayDataset, Dataset, Example, Subset
 from research.data.images import decode, fit, random_resized_crop, to_array
 from research.data.tfds import builder, open_split
@@ -118,9 +119,12 @@ class TFDS:
 
     def resolve(self) -> "TFDS":
         """With the class names."""
-        feature = builder(self.name, self.data_dir).info.features.get(self.label)
-        if feature is None:
-            raise ConfigError("label", f"'{self.name}' has no feature '{self.label}'")
+        features = builder(self.name, self.data_dir).info.features
+        for key in ("image", "label"):
+            if getattr(self, key) not in features:
+                problem = f"'{self.name}' has no such feature; {suggest(getattr(self, key), features)}"
+                raise ConfigError(key, problem)
+        feature = features[self.label]
         if feature.num_classes != self.classes:
             problem = f"'{self.name}' has {feature.num_classes} classes, not {self.classes}"
             raise ConfigError("classes", problem)

@@ -1,0 +1,52 @@
+# The commands of the project; `make help` lists them.
+PYTHON  ?= python3
+VENV    ?= .venv
+CONFIG  ?= experiments/image_classification/digits_cnn.py
+WORKDIR ?= runs/$(basename $(notdir $(CONFIG)))
+ARGS    ?=
+
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+
+.PHONY: help setup train test test-slow lint dataset lock
+.DEFAULT_GOAL := help
+
+help:  ## List these commands.
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | column -t -s "$$(printf '\t')"
+
+setup: $(INSTALLED)  ## Make the environment, .venv.
+
+$(INSTALLED): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info[:2] <= (3, 13); \
+	  sys.exit(0 if ok else "error: Python 3.11, 3.12 or 3.13 is needed; try make PYTHON=python3.12")'
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+	  { echo "error: $(PYTHON) lacks the venv module; install it (Debian: python3-venv)"; exit 2; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+train: setup  ## Train CONFIG in WORKDIR, with ARGS such as "--config.batch_size=32".
+	$(BIN)/python -m research.train --config=$(CONFIG) --workdir=$(WORKDIR) $(ARGS)
+
+test: setup  ## Run the tests, in at most six minutes.
+	$(BIN)/python -m pytest
+
+test-slow: setup  ## Run the tests that take longer.
+	$(BIN)/python -m pytest -m slow
+
+lint: setup  ## Check style, format and types.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+dataset:  ## Prepare the TFDS data set NAME in TFDS_DATA_DIR, in an environment of its own.
+	@test -n "$(NAME)" || { echo "error: say which: make dataset NAME=cifar10"; exit 2; }
+	test -e $(VENV)-dataset/installed || { $(PYTHON) -m venv --clear $(VENV)-dataset && \
+	  $(VENV)-dataset/bin/pip install --quiet -r requirements-dataset.txt && touch $(VENV)-dataset/installed; }
+	$(VENV)-dataset/bin/tfds build $(NAME) --file_format=array_record
+
+lock: setup  ## Renew requirements.lock, for all Python versions at once.
+	$(BIN)/pip install --quiet uv
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
+	  --quiet --upgrade --output-file requirements.lock

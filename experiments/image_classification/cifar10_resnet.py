@@ -1,0 +1,39 @@
+from research.config import to_config_dict
+from research.tasks.image_classification.augmentation import Augmentation
+from research.tasks.image_classification.data import TFDS
+from research.tasks.image_classification.models import FastResNet
+from research.tasks.image_classification.task import ImageClassification
+from research.training.experiment import Experiment
+from research.training.optimizer import Optimizer
+
+
+def get_config():
+    """The typed config, as the `ConfigDict` that the command line can change."""
+    source = TFDS(
+        name="cifar10",
+        image_shape=(32, 32, 3),
+        classes=10,
+        train="train[:49000]",
+        validation="train[49000:]",
+        in_memory=True,
+    )
+    task = ImageClassification(
+        source=source,
+        model=FastResNet(widths=(32, 128, 128), stem_width=16),
+        augmentation=Augmentation(crop_padding=2, flip=True),
+        label_smoothing=0.1,
+        flip_in_prediction=True,
+        mean=(0.491, 0.482, 0.447),
+        std=(0.247, 0.243, 0.262),
+    )
+    sgd = Optimizer(
+        name="sgd",
+        learning_rate=0.4,
+        schedule="linear",
+        warmup="20%",
+        weight_decay=5e-4,
+        options={"momentum": 0.9, "nesterov": True},
+    )
+    return to_config_dict(
+        Experiment(task=task, duration="6 epochs", batch_size=250, optimizer=sgd)
+    )

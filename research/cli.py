@@ -1,0 +1,63 @@
+"""What the verbs share: one-line errors with exit code 2, quiet logging, the compilation cache."""
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+from absl import app, flags
+from absl import logging as absl_logging
+
+from research.errors import UserError
+
+def run(main: Callable[[list[str]], None]) -> None:
+    """Runs a verb; `main` gets the arguments that are no flags."""
+    app.run(lambda argv: _guard(lambda: main(argv[1:])), flags_parser=_parse)
+
+
+def _parse(argv: list[str]) -> list[str]:
+    """Parses flags. What is wrong with them comes from many places, in as many exceptions."""
+    if "--help" in argv or "-h" in argv:
+        print(f"{sys.modules['__main__'].__doc__}\n{flags.FLAGS.main_module_help()}")
+        sys.exit(0)
+    try:
+        return flags.FLAGS(argv)
+    except (UserError, flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+        _refuse(error)
+    except (ImportError, OSError, SyntaxError) as error:
+        _refuse(error, "--config: ")
+    raise AssertionError("unreachable")
+
+
+def _guard(main: Callable[[], None]) -> None:
+    _quiet_logging()
+    _keep_compilations()
+    try:
+        main()
+    except UserError as error:
+        _refuse(error)
+
+
+def _refuse(error: BaseException, where: str = "") -> None:
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    print(f"error: {where}{' '.join(text.split())}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _quiet_logging() -> None:
+    absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax tells every step of a save at INFO
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    ours = logging.getLogger("research")
+    ours.handlers, ours.propagate = [handler], False
+    ours.setLevel(logging.INFO)
+
+
+def _keep_compilations() -> None:
+    """XLA's persistent cache in the user's cache folder, unless JAX was told of another."""
+    if jax.config.jax_compilation_cache_dir is None:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(cache / "polymath" / "xla"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

@@ -1,0 +1,54 @@
+"""Evaluates a trained run on a split; every example counts exactly once.
+
+python -m research.evaluate --workdir=runs/digits --split=test --json
+"""
+
+import json
+import re
+from pathlib import Path
+
+import jax
+from absl import flags
+
+from research import cli
+from research.config import save_json
+from research.reporting.figures import save_figure
+from research.reporting.report import FIGURES, evaluation_file
+from research.training.evaluation import evaluate
+from research.training.run import Run, open_run
+
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
+SPLIT = flags.DEFINE_enum("split", "test", ["train", "validation", "test"], "What to evaluate on.")
+AS_JSON = flags.DEFINE_bool("json", False, "Print one line of JSON.")
+
+
+def evaluate_run(run: Run, split: str) -> dict[str, float]:
+    """The metrics of a run on a split, which with their figures also go into its workdir."""
+    dataset = run.program.task.dataset(split)
+    results, scorer = evaluate(run.program, run.state, dataset)
+    if jax.process_index() == 0:
+        files = {}
+        for title, figure in scorer.figures(dataset).items():
+            name = re.sub(r"\W+", "_", title.split(",")[0]).lower()
+            files[title] = f"{FIGURES}/{split}_{name}.png"
+            save_figure(figure, run.workdir / files[title])
+        record = {"metrics": results, "figures": files, "step": int(run.state.step)}
+        save_json(run.workdir / evaluation_file(split), record)
+    return results
+
+
+def in_words(results: dict[str, float]) -> str:
+    """`accuracy 0.9972, loss 0.1500, examples 360`."""
+    shown = (f"{k} {v}" if isinstance(v, int) else f"{k} {v:.4f}" for k, v in results.items())
+    return ", ".join(shown)
+
+
+def main(_: list[str]) -> None:
+    """Prints the metrics."""
+    results = evaluate_run(open_run(Path(WORKDIR.value)), SPLIT.value)
+    print(json.dumps(results) if AS_JSON.value else f"{SPLIT.value}: {in_words(results)}")
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["workdir"])
+    cli.run(main)

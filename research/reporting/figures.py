@@ -1,0 +1,64 @@
+"""Figures that know metrics but no task."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+_NO_CURVE = {"step", "split", "seconds", "compilations", "examples"}
+_COLOURS = ("#0969da", "#d1570c", "#1a7f37", "#8250df", "#bf3989", "#57606a")
+_STYLES = {"train": "-", "validation": "--"}
+
+
+def learning_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
+    """Each metric over the steps, from the lines of `metrics.jsonl` of one run or several.
+
+    A run has a colour (a single run one for each split), training a full line, validation a dashed.
+    """
+    names = sorted({name for lines in runs.values() for line in lines for name in line} - _NO_CURVE)
+    # What is also measured on the validation split is what one looks for first.
+    validated = {n for lines in runs.values() for line in lines if line["split"] != "train" for n in line}
+    names.sort(key=lambda name: (name not in validated, name != "loss", name))
+    columns = min(3, max(len(names), 1))
+    rows = max(-(-len(names) // columns), 1)
+    figure = Figure(figsize=(4.2 * columns, 2.9 * rows), layout="constrained")
+    for place, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
+        if place >= len(names):
+            axes.axis("off")
+            continue
+        name = names[place]
+        for label, colour, style, steps, values in _curves(runs, name):
+            marker = "." if len(steps) == 1 else ""
+            axes.plot(steps, values, style, color=colour, label=label, marker=marker, linewidth=1.5)
+        if min((v for *_, values in _curves(runs, name) for v in values), default=0) >= 0:
+            axes.set_ylim(bottom=0 if name not in ("accuracy",) else None)
+        axes.set_title(name.replace("_", " "), fontsize=10)
+        axes.set_xlabel("step", fontsize=8)
+        axes.tick_params(labelsize=8)
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(fontsize=8, frameon=False)
+    return figure
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Writes a figure as PNG, sharp on a screen of high resolution."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=160)
+
+
+def _curves(
+    runs: Mapping[str, Sequence[Mapping[str, Any]]], name: str
+) -> list[tuple[str, str, str, list[int], list[float]]]:
+    """Label, colour, line style, steps and values of each curve of a metric."""
+    curves = []
+    for number, (run, lines) in enumerate(runs.items()):
+        for place, (split, style) in enumerate(_STYLES.items()):
+            chosen = [line for line in lines if line["split"] == split and name in line]
+            if chosen:
+                colour = _COLOURS[(place if len(runs) == 1 else number) % len(_COLOURS)]
+                label = split if len(runs) == 1 else f"{run} {split}"
+                steps, values = zip(*((line["step"], line[name]) for line in chosen), strict=True)
+                curves.append((label, colour, style, list(steps), list(values)))
+    return curves

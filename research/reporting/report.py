@@ -1,0 +1,158 @@
+"""The report of one run, or of several side by side: one HTML file that holds its pictures."""
+
+import base64
+import html
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from research.config import flatten
+from research.errors import UserError
+from research.reporting.figures import learning_curves
+from research.reporting.metrics import read_metrics
+from research.training.run import saved_config
+
+REPORT, SUMMARY, FIGURES = "report.html", "summary.json", "figures"
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #1f2328; margin: 2.5rem auto; max-width: 1080px;
+       padding: 0 1.5rem; }
+h1 { font-size: 1.7rem; margin: 0; } h2 { font-size: 1.15rem; margin: 2.4rem 0 .6rem; }
+p.what { color: #59636e; margin: .2rem 0 1.4rem; }
+.tiles { display: flex; flex-wrap: wrap; gap: .8rem; }
+.tile { border: 1px solid #d1d9e0; border-radius: 8px; padding: .6rem 1rem; min-width: 6.5rem; }
+.tile b { display: block; font-size: 1.45rem; font-variant-numeric: tabular-nums; }
+.tile span { color: #59636e; font-size: .85rem; }
+.side { display: flex; flex-wrap: wrap; gap: 1.5rem; align-items: flex-start; }
+figure { margin: 0; flex: 1 1 0; min-width: 320px; } figure img { max-width: 100%; }
+figcaption { color: #59636e; font-size: .85rem; }
+table { border-collapse: collapse; font-size: .88rem; }
+td, th { text-align: left; padding: .18rem 1.2rem .18rem 0; border-bottom: 1px solid #eaeef2;
+         vertical-align: top; font-variant-numeric: tabular-nums; }
+code { font-size: .85rem; } summary { cursor: pointer; color: #59636e; margin-top: 2rem; }
+"""
+
+
+def evaluation_file(split: str) -> str:
+    """Where a workdir keeps the evaluation on a split."""
+    return f"evaluation_{split}.json"
+
+
+def write_report(workdirs: list[Path], output: Path) -> Path:
+    """Writes the report of what lies in the workdirs, and returns its path.
+
+    Raises:
+      UserError: a workdir holds no run.
+    """
+    runs = [_Run(workdir) for workdir in workdirs]
+    names = [run.name for run in runs]
+    if len(set(names)) < len(names):
+        names = [str(run.workdir) for run in runs]
+    sections = [_head(runs[0]) if len(runs) == 1 else _comparison(names, runs)]
+    curves = learning_curves({name: run.metrics for name, run in zip(names, runs, strict=True)})
+    sections.append(f"<h2>Learning curves</h2>{_image(_png(curves))}")
+    sections += _test_figures(names, runs)
+    if len(runs) == 1:
+        sections.append(f"<details><summary>Config</summary>{_table(flatten(runs[0].config))}</details>")
+    title = html.escape(" and ".join(names))
+    page = f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title>"
+    page += f"<style>{_STYLE}</style><body>{''.join(sections)}</body></html>\n"
+    output.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = output.with_name(output.name + ".unfinished")
+    unfinished.write_text(page)
+    unfinished.replace(output)
+    return output
+
+
+class _Run:
+    """What a workdir tells, without opening its data or its checkpoints."""
+
+    def __init__(self, workdir: Path):
+        self.workdir, self.name = workdir, workdir.absolute().name
+        self.config = saved_config(workdir)
+        self.metrics = read_metrics(workdir)
+        self.summary = _read(workdir / SUMMARY)
+        self.test = _read(workdir / evaluation_file("test"))
+        if not self.metrics:
+            raise UserError(f"{workdir} has no metrics yet; train it first")
+
+    @property
+    def scores(self) -> dict[str, str]:
+        """The measured numbers, as text."""
+        scores = {f"test {name}": _number(v) for name, v in self.test.get("metrics", {}).items()}
+        scores["steps"] = f"{self.metrics[-1]['step']:,}"
+        if self.summary:
+            scores["parameters"] = f"{self.summary['parameters']:,}"
+            scores["training"] = f"{self.summary['seconds']:.1f} s"
+            scores["compiling"] = f"{self.summary['compile_seconds']:.1f} s"
+        return scores
+
+
+def _head(run: _Run) -> str:
+    task = run.config["task"]
+    model = task.get("model", {}).get("type", "")
+    what = " · ".join(filter(None, [task["type"], model, run.summary.get("hardware", "")]))
+    tiles = "".join(
+        f"<div class=tile><b>{html.escape(value)}</b><span>{html.escape(name)}</span></div>"
+        for name, value in run.scores.items()
+    )
+    note = "" if run.test else "<p>Not evaluated yet: <code>python -m research.evaluate</code>.</p>"
+    command = run.summary.get("command")
+    made = f"<p><code>{html.escape(command)}</code></p>" if command else ""
+    return f"<h1>{html.escape(run.name)}</h1><p class=what>{html.escape(what)}</p>{made}<div class=tiles>{tiles}</div>{note}"
+
+
+def _comparison(names: list[str], runs: list[_Run]) -> str:
+    """A table of the scores, and of the config keys in which the runs differ."""
+    configs = [flatten(run.config) for run in runs]
+    keys = sorted({key for config in configs for key in config})
+    different = [k for k in keys if len({json.dumps(config.get(k)) for config in configs}) > 1]
+    scores = list(dict.fromkeys(name for run in runs for name in run.scores))
+    rows = [(name, [run.scores.get(name, "–") for run in runs]) for name in scores]
+    rows += [(key, [str(config.get(key, "–")) for config in configs]) for key in different]
+    cells = lambda tag, values: "".join(f"<{tag}>{html.escape(v)}</{tag}>" for v in values)  # noqa: E731
+    body = "".join(f"<tr>{cells('th', [name])}{cells('td', values)}</tr>" for name, values in rows)
+    return f"<h1>{len(runs)} runs</h1><table><tr>{cells('th', ['', *names])}</tr>{body}</table>"
+
+
+def _test_figures(names: list[str], runs: list[_Run]) -> list[str]:
+    """The figures of the evaluations, those of the same place side by side."""
+    sections = []
+    for place in range(max(len(run.test.get("figures", {})) for run in runs)):
+        shown, heading = [], ""
+        for name, run in zip(names, runs, strict=True):
+            figures = list(run.test.get("figures", {}).items())
+            if place < len(figures):
+                title, file = figures[place]
+                heading = heading or (title if len(runs) == 1 else title.split(",")[0])
+                caption = "" if len(runs) == 1 else f"{name}: {title}"
+                shown.append(_image((run.workdir / file).read_bytes(), caption))
+        sections.append(f"<h2>{html.escape(heading)}</h2><div class=side>{''.join(shown)}</div>")
+    return sections
+
+
+def _table(values: dict[str, Any]) -> str:
+    rows = (f"<tr><td><code>{html.escape(k)}</code></td><td>{html.escape(str(v))}</td></tr>" for k, v in values.items())
+    return f"<table>{''.join(rows)}</table>"
+
+
+def _image(png: bytes, caption: str = "") -> str:
+    data = base64.b64encode(png).decode()
+    text = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
+    return f'<figure><img alt="{html.escape(caption)}" src="data:image/png;base64,{data}">{text}</figure>'
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=160)
+    return buffer.getvalue()
+
+
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text()) if path.exists() else {}

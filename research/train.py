@@ -1,0 +1,52 @@
+"""Trains an experiment, or resumes it, then evaluates it on the test split and writes a report.
+
+python -m research.train --config=experiments/image_classification/digits_cnn.py --workdir=runs/digits
+"""
+
+import logging
+import sys
+from pathlib import Path
+
+import jax
+from absl import flags
+from ml_collections import config_flags
+
+from research import cli
+from research.config import from_config_dict, save_json
+from research.evaluate import evaluate_run, in_words
+from research.hardware.mesh import describe
+from research.reporting.report import REPORT, SUMMARY, write_report
+from research.training.experiment import Experiment
+from research.training.loop import Trainer
+
+log = logging.getLogger("research")
+CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment's file.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder for all that the run writes.")
+ALLOW_CHANGE = flags.DEFINE_bool(
+    "allow_config_change", False, "Continue a run under a config that differs from its own."
+)
+flags.mark_flags_as_required(["config", "workdir"])
+
+
+def main(_: list[str]) -> None:
+    """Trains, evaluates, reports."""
+    workdir = Path(WORKDIR.value)
+    trainer = Trainer(from_config_dict(Experiment, CONFIG.value), workdir, ALLOW_CHANGE.value)
+    run, trained = trainer.train()
+    if not trained and (workdir / REPORT).exists():
+        log.info("%s is finished after %d steps; nothing to do", workdir, trainer.total)
+        return
+    results = evaluate_run(run, "test")
+    if jax.process_index() == 0:
+        parameters = sum(leaf.size for leaf in jax.tree.leaves(run.state.params))
+        facts = {"command": "python -m research.train " + " ".join(sys.argv[1:])}
+        facts |= {"hardware": describe(), "parameters": parameters, "jax": jax.__version__}
+        save_json(workdir / SUMMARY, facts | run.progress)
+        report = write_report([workdir], workdir / REPORT)
+        log.info("test: %s", in_words(results))
+        for name, path in {"run": workdir, "report": report}.items():
+            log.info("%-7s %s", name, path.absolute())
+
+
+if __name__ == "__main__":
+    cli.run(main)
