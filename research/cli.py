@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import jax
 from absl import app, flags
@@ -12,8 +13,9 @@ from absl import logging as absl_logging
 
 from research.errors import UserError
 
-def run(main: Callable[[list[str]], None]) -> None:
-    """Runs a verb; `main` gets the arguments that are no flags."""
+def run(main: Callable[[list[str]], None], required: tuple[str, ...]) -> None:
+    """Runs a verb whose flags have been defined; `main` gets the arguments that are no flags."""
+    flags.mark_flags_as_required(required)
     app.run(lambda argv: _guard(lambda: main(argv[1:])), flags_parser=_parse)
 
 
@@ -26,9 +28,6 @@ def _parse(argv: list[str]) -> list[str]:
         return flags.FLAGS(argv)
     except (UserError, flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
         _refuse(error)
-    except (ImportError, OSError, SyntaxError) as error:
-        _refuse(error, "--config: ")
-    raise AssertionError("unreachable")
 
 
 def _guard(main: Callable[[], None]) -> None:
@@ -40,9 +39,9 @@ def _guard(main: Callable[[], None]) -> None:
         _refuse(error)
 
 
-def _refuse(error: BaseException, where: str = "") -> None:
-    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    print(f"error: {where}{' '.join(text.split())}", file=sys.stderr)
+def _refuse(error: BaseException) -> NoReturn:
+    text = str(error).replace("\\n", " ").replace("\\'", "'")  # a KeyError's text is quoted
+    print(f"error: {' '.join(text.split())}", file=sys.stderr)
     sys.exit(2)
 
 

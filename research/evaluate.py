@@ -17,9 +17,14 @@ from research.reporting.report import FIGURES, evaluation_file
 from research.training.evaluation import evaluate
 from research.training.run import Run, open_run
 
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
-SPLIT = flags.DEFINE_enum("split", "test", ["train", "validation", "test"], "What to evaluate on.")
-AS_JSON = flags.DEFINE_bool("json", False, "Print one line of JSON.")
+FLAGS = flags.FLAGS
+
+
+def define_flags() -> None:
+    """The flags of this verb; not at import, so that other verbs can import this one."""
+    flags.DEFINE_string("workdir", None, "Folder of the run.")
+    flags.DEFINE_enum("split", "test", ["train", "validation", "test"], "What to evaluate on.")
+    flags.DEFINE_bool("json", False, "Print one line of JSON.")
 
 
 def evaluate_run(run: Run, split: str) -> dict[str, float]:
@@ -45,10 +50,10 @@ def in_words(results: dict[str, float]) -> str:
 
 def main(_: list[str]) -> None:
     """Prints the metrics."""
-    results = evaluate_run(open_run(Path(WORKDIR.value)), SPLIT.value)
-    print(json.dumps(results) if AS_JSON.value else f"{SPLIT.value}: {in_words(results)}")
+    results = evaluate_run(open_run(Path(FLAGS.workdir)), FLAGS.split)
+    print(json.dumps(results) if FLAGS.json else f"{FLAGS.split}: {in_words(results)}")
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["workdir"])
-    cli.run(main)
+    define_flags()
+    cli.run(main, required=("workdir",))

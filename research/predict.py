@@ -18,8 +18,13 @@ from research.hardware.mesh import batch_shards
 from research.reporting.table import table
 from research.training.run import Run, open_run
 
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
-AS_JSON = flags.DEFINE_bool("json", False, "Print one line of JSON for each file.")
+FLAGS = flags.FLAGS
+
+
+def define_flags() -> None:
+    """The flags of this verb; not at import, so that other verbs can import this one."""
+    flags.DEFINE_string("workdir", None, "Folder of the run.")
+    flags.DEFINE_bool("json", False, "Print one line of JSON for each file.")
 
 
 def predict(run: Run, paths: list[Path]) -> Iterator[dict[str, Any]]:
@@ -50,10 +55,10 @@ def main(files: list[str]) -> None:
     if not files:
         raise UserError("name the files to predict, after the flags")
     # All files are read before a word is printed, so that a bad one leaves nothing half-said.
-    rows = list(predict(open_run(Path(WORKDIR.value)), [Path(name) for name in files]))
-    print("\n".join(map(json.dumps, rows)) if AS_JSON.value else table(rows))
+    rows = list(predict(open_run(Path(FLAGS.workdir)), [Path(name) for name in files]))
+    print("\n".join(map(json.dumps, rows)) if FLAGS.json else table(rows))
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["workdir"])
-    cli.run(main)
+    define_flags()
+    cli.run(main, required=("workdir",))

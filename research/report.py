@@ -10,19 +10,22 @@ from absl import flags
 from research import cli
 from research.reporting.report import REPORT, write_report
 
-WORKDIR = flags.DEFINE_list("workdir", None, "Folder of the run, or of several: A,B,...")
-OUTPUT = flags.DEFINE_string(
-    "output", None, "File to write; by default report.html, or for several comparison.html, in A."
-)
+FLAGS = flags.FLAGS
+
+
+def define_flags() -> None:
+    """The flags of this verb; not at import, so that other verbs can import this one."""
+    flags.DEFINE_list("workdir", None, "Folder of the run, or of several: A,B,...")
+    flags.DEFINE_string("output", None, "File to write; by default in the first folder.")
 
 
 def main(_: list[str]) -> None:
     """Prints where the report is."""
-    workdirs = [Path(name) for name in WORKDIR.value]
+    workdirs = [Path(name) for name in FLAGS.workdir]
     default = workdirs[0] / (REPORT if len(workdirs) == 1 else "comparison.html")
-    print(write_report(workdirs, Path(OUTPUT.value) if OUTPUT.value else default).absolute())
+    print(write_report(workdirs, Path(FLAGS.output) if FLAGS.output else default).absolute())
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["workdir"])
-    cli.run(main)
+    define_flags()
+    cli.run(main, required=("workdir",))

@@ -13,6 +13,7 @@ from ml_collections import config_flags
 
 from research import cli
 from research.config import from_config_dict, save_json
+from research.errors import UserError
 from research.evaluate import evaluate_run, in_words
 from research.hardware.mesh import describe
 from research.reporting.report import REPORT, SUMMARY, write_report
@@ -20,18 +21,22 @@ from research.training.experiment import Experiment
 from research.training.loop import Trainer
 
 log = logging.getLogger("research")
-CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment's file.")
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder for all that the run writes.")
-ALLOW_CHANGE = flags.DEFINE_bool(
-    "allow_config_change", False, "Continue a run under a config that differs from its own."
-)
-flags.mark_flags_as_required(["config", "workdir"])
+FLAGS = flags.FLAGS
+
+
+def define_flags() -> None:
+    """The flags of this verb; not at import, so that other verbs can import this one."""
+    config_flags.DEFINE_config_file("config", None, "The experiment's file.")
+    flags.DEFINE_string("workdir", None, "Folder for all that the run writes.")
+    flags.DEFINE_bool(
+        "allow_config_change", False, "Continue a run under a config that differs from its own."
+    )
 
 
 def main(_: list[str]) -> None:
     """Trains, evaluates, reports."""
-    workdir = Path(WORKDIR.value)
-    trainer = Trainer(from_config_dict(Experiment, CONFIG.value), workdir, ALLOW_CHANGE.value)
+    workdir = Path(FLAGS.workdir)
+    trainer = Trainer(_experiment(), workdir, FLAGS.allow_config_change)
     run, trained = trainer.train()
     if not trained and (workdir / REPORT).exists():
         log.info("%s is finished after %d steps; nothing to do", workdir, trainer.total)
@@ -48,5 +53,13 @@ def main(_: list[str]) -> None:
             log.info("%-7s %s", name, path.absolute())
 
 
+def _experiment() -> Experiment:
+    try:
+        return from_config_dict(Experiment, FLAGS.config)
+    except OSError as error:  # config_flags tells of a missing file only at the first access
+        raise UserError(f"--config: {str(error).strip().splitlines()[-1].strip()}") from None
+
+
 if __name__ == "__main__":
-    cli.run(main)
+    define_flags()
+    cli.run(main, required=("config", "workdir"))

@@ -19,6 +19,9 @@ Rule = tuple[str | None, ...] | str
 class MeshConfig:
     """How the devices are arranged, and how parameters are laid over them."""
 
+    devices: int = -1
+    """How many of the devices to use; -1: all."""
+
     data: int = -1
     """Devices along which the batch is split and parameters are copied; -1: all that remain."""
 
@@ -36,28 +39,35 @@ class MeshConfig:
     """
 
     def __post_init__(self):
-        for axis in AXES:
-            size = getattr(self, axis)
-            if size < 1 and not (axis == "data" and size == -1):
-                raise ConfigError(axis, f"must be at least 1{' or -1' * (axis == 'data')}, is {size}")
+        for key in ("devices", *AXES):
+            size, open_ended = getattr(self, key), key in ("devices", "data")
+            if size < 1 and not (open_ended and size == -1):
+                raise ConfigError(key, f"must be at least 1{' or -1' * open_ended}, is {size}")
         for rule in self.rules:
             if len(rule) != 2 or not isinstance(rule[0], str):
                 raise ConfigError("rules", f"expected (pattern, rule), got {rule!r}")
             _check_rule(*rule)
 
     def build(self) -> Mesh:
-        """The mesh over all devices.
+        """The mesh.
 
         Raises:
           ConfigError: the axes do not multiply to the number of devices.
         """
-        devices, rest = jax.device_count(), self.fsdp * self.tensor
+        there = jax.devices()
+        devices = len(there) if self.devices == -1 else self.devices
+        rest = self.fsdp * self.tensor
         data = devices // rest if self.data == -1 else self.data
+        if devices > len(there):
+            raise ConfigError("mesh.devices", f"there are only {len(there)}, not {devices}")
         if data * rest != devices:
             shape = f"data={self.data}, fsdp={self.fsdp}, tensor={self.tensor}"
             raise ConfigError("mesh", f"{shape} does not make {devices} devices; let data be -1")
         return jax.make_mesh(
-            (data, self.fsdp, self.tensor), AXES, axis_types=(AxisType.Auto,) * len(AXES)
+            (data, self.fsdp, self.tensor),
+            AXES,
+            axis_types=(AxisType.Auto,) * len(AXES),
+            devices=there[:devices],
         )
 
 

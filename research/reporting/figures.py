@@ -6,6 +6,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+DPI = 160  # sharp on a screen of high resolution
 _NO_CURVE = {"step", "split", "seconds", "compilations", "examples"}
 _COLOURS = ("#0969da", "#d1570c", "#1a7f37", "#8250df", "#bf3989", "#57606a")
 _STYLES = {"train": "-", "validation": "--"}
@@ -43,9 +44,9 @@ def learning_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Writes a figure as PNG, sharp on a screen of high resolution."""
+    """Writes a figure as PNG."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=160)
+    figure.savefig(path, dpi=DPI)
 
 
 def _curves(

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from research.config import flatten
 from research.errors import UserError
-from research.reporting.figures import learning_curves
+from research.reporting.figures import DPI, learning_curves
 from research.reporting.metrics import read_metrics
 from research.training.run import saved_config
 
@@ -141,12 +141,15 @@ def _table(values: dict[str, Any]) -> str:
 def _image(png: bytes, caption: str = "") -> str:
     data = base64.b64encode(png).decode()
     text = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
-    return f'<figure><img alt="{html.escape(caption)}" src="data:image/png;base64,{data}">{text}</figure>'
+    # The width in CSS pixels, 96 to an inch, so that pictures have the size they were drawn for.
+    width = round(int.from_bytes(png[16:20], "big") * 96 / DPI)
+    source = f"data:image/png;base64,{data}"
+    return f'<figure><img width={width} alt="{html.escape(caption)}" src="{source}">{text}</figure>'
 
 
 def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=160)
+    figure.savefig(buffer, dpi=DPI)
     return buffer.getvalue()
 
 

@@ -63,9 +63,10 @@ class Trainer:
             saved = checkpoints.restore(shape, shardings, discard_bad=True)
             if saved is None:
                 saved = Saved(self.program.initialize(), BEGINNING)
+            if saved.progress["step"] >= self.total:
+                return Run(self.workdir, self.program, *saved), False
             with Compilations() as compilations:
-                run = self._train_from(saved, checkpoints, compilations)
-            return run, saved.progress["step"] < self.total
+                return self._train_from(saved, checkpoints, compilations), True
         finally:
             checkpoints.close()
 

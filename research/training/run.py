@@ -9,6 +9,7 @@ from typing import Any
 
 from research.config import differences, from_config_dict, save_json, to_config_dict
 from research.errors import ConfigError, UserError
+from research.hardware.mesh import MeshConfig, batch_shards
 from research.training.checkpoint import Checkpoints
 from research.training.experiment import Experiment
 from research.training.program import Program
@@ -46,9 +47,11 @@ def claim(workdir: Path, experiment: Experiment, allow_change: bool) -> None:
     config = json.loads(json.dumps(to_config_dict(experiment).to_dict()))
     path = workdir / CONFIG
     changes = differences(_read_config(workdir), config) if path.exists() else []
-    if changes and not allow_change:
+    # Where a run is computed may change at any time; what is computed may not.
+    refused = [change for change in changes if not change.startswith("mesh.")]
+    if refused and not allow_change:
         raise UserError(
-            f"{workdir} belongs to another config ({'; '.join(changes)}); "
+            f"{workdir} belongs to another config ({'; '.join(refused)}); "
             "choose another --workdir, or continue with --allow_config_change"
         )
     for change in changes:
@@ -75,13 +78,26 @@ def open_run(workdir: Path) -> Run:
     Raises:
       UserError: there is no run, or it has no readable checkpoint.
     """
-    program = Program(from_config_dict(Experiment, saved_config(workdir)))
+    program = Program(_fitted(from_config_dict(Experiment, saved_config(workdir))))
     checkpoints = Checkpoints(workdir / CHECKPOINTS, program.mesh)
     saved = checkpoints.restore(program.state_shape, program.shardings)
     checkpoints.close()
     if saved is None:
         raise UserError(f"{workdir} has no readable checkpoint yet; train it first")
     return Run(workdir, program, saved.state, saved.progress)
+
+
+def _fitted(experiment: Experiment) -> Experiment:
+    """The experiment for the devices that are here, which need not be those it was trained on."""
+    mesh = experiment.mesh
+    try:
+        shards = batch_shards(mesh.build())
+    except ConfigError:
+        mesh = MeshConfig()
+        shards = batch_shards(mesh.build())
+        log.warning("the run's mesh does not fit the devices here; copying the parameters to each")
+    size = -(-experiment.batch_size // shards) * shards
+    return dataclasses.replace(experiment, mesh=mesh, batch_size=size, accumulate=1)
 
 
 def _read_config(workdir: Path) -> dict[str, Any]:

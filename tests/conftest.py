@@ -1,0 +1,54 @@
+"""Eight emulated devices on the CPU for every test; what most tests share."""
+
+import dataclasses
+import os
+
+# Before JAX is imported: by then it is too late to choose.
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+os.environ.pop("TFDS_DATA_DIR", None)
+
+import pytest
+
+from research.hardware.mesh import MeshConfig
+from research.tasks.image_classification.data import Digits
+from research.tasks.image_classification.models import MLP
+from research.tasks.image_classification.task import ImageClassification
+from research.training.experiment import Experiment
+from research.training.optimizer import Optimizer
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compilation_cache(tmp_path_factory):
+    """Tests compile the same small programs again and again."""
+    import jax
+
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("xla")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+@pytest.fixture
+def experiment() -> Experiment:
+    """Digits and a small MLP on one device: a run of 24 steps that takes a second."""
+    return Experiment(
+        task=ImageClassification(source=Digits(), model=MLP(widths=(32,))),
+        duration="24 steps",
+        batch_size=64,
+        optimizer=Optimizer(learning_rate=1e-2),
+        mesh=MeshConfig(devices=1),
+        log_every="6 steps",
+        evaluate_every="12 steps",
+        checkpoint_every="8 steps",
+    )
+
+
+@pytest.fixture
+def with_model(experiment):
+    """The experiment with another model and other keys of the task."""
+
+    def change(model, **task):
+        return dataclasses.replace(
+            experiment, task=dataclasses.replace(experiment.task, model=model, **task)
+        )
+
+    return change

@@ -1,0 +1,60 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from research.data.images import decode, fit, random_resized_crop, to_array
+from research.errors import UserError
+
+
+def gradient(width, height):
+    columns = np.broadcast_to(np.linspace(0, 255, width).astype(np.uint8), (height, width))
+    return Image.fromarray(np.stack([columns] * 3, -1))
+
+
+def encoded(image, kind="PNG"):
+    buffer = io.BytesIO()
+    image.save(buffer, kind)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(("mode", "channels"), [("RGBA", 3), ("L", 3), ("P", 1), ("1", 1), ("RGB", 1)])
+def test_any_mode_becomes_the_channels_asked_for(mode, channels):
+    image = decode(encoded(gradient(10, 6).convert(mode)), channels)
+    array = to_array(image)
+    assert array.shape == (6, 10, channels)
+    assert array.dtype == np.uint8
+
+
+def test_what_is_no_image_is_named(tmp_path):
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(encoded(gradient(64, 64), "JPEG")[:300])
+    text = tmp_path / "text.png"
+    text.write_text("no image")
+    for path in (broken, text, tmp_path / "absent.png"):
+        with pytest.raises(UserError, match=path.name):
+            decode(path, 3)
+
+
+def test_fit_keeps_proportions_and_the_centre():
+    array = to_array(fit(gradient(100, 50), 10, 10, 1.0))
+    assert array.shape == (10, 10, 3)
+    # The central square of a gradient from 0 to 255 spans a quarter to three quarters of it.
+    assert 60 < array[0, 0, 0] < 85
+    assert 170 < array[0, -1, 0] < 195
+
+
+def test_fit_leaves_an_image_of_the_right_size_alone():
+    image = gradient(8, 8)
+    assert np.array_equal(to_array(fit(image, 8, 8, 0.875)), to_array(image))
+
+
+def test_random_crops_vary_with_the_generator_alone():
+    crops = [
+        to_array(random_resized_crop(gradient(60, 40), 16, 16, 0.1, np.random.default_rng(seed)))
+        for seed in (0, 0, 1)
+    ]
+    assert all(crop.shape == (16, 16, 3) for crop in crops)
+    assert np.array_equal(crops[0], crops[1])
+    assert not np.array_equal(crops[0], crops[2])

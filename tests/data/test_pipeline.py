@@ -1,0 +1,85 @@
+import jax
+import numpy as np
+import pytest
+
+from research.data.dataset import ArrayDataset, Dataset
+from research.data.pipeline import Pipeline
+from research.data.plan import Plan
+from research.errors import UserError
+from research.hardware.mesh import MeshConfig, batch_sharding
+
+
+class Noisy(Dataset):
+    """Random numbers; example 3 is unusable, example 5 an error where `fatal`."""
+
+    def __init__(self, fatal=False):
+        super().__init__()
+        self.fatal = fatal
+
+    def __len__(self):
+        return 12
+
+    def example(self, index, rng):
+        if index == 3:
+            self.unusable[index] = "example 3 is broken"
+            return None
+        if index == 5 and self.fatal:
+            raise UserError("example 5 is broken; remove it")
+        return {"x": rng.normal(size=2).astype(np.float32)}
+
+
+def pipeline(dataset, batch_size, training=True, **mesh):
+    sharding = batch_sharding(MeshConfig(**mesh).build())
+    return Pipeline(dataset, Plan(dataset, batch_size, 0, training), sharding)
+
+
+def fetch(batches):
+    return [jax.device_get(batch) for batch in batches]
+
+
+def test_a_batch_starts_where_it_is_asked_to():
+    data = ArrayDataset(x=np.arange(50))
+    whole = fetch(pipeline(data, 8).batches(0, 20))
+    part = fetch(pipeline(data, 8).batches(13, 20))
+    assert len(part) == 7
+    for a, b in zip(whole[13:], part, strict=True):
+        assert np.array_equal(a["x"], b["x"])
+        assert np.array_equal(a["index"], b["index"])
+
+
+@pytest.mark.parametrize("mesh", [{"devices": 1}, {}, {"fsdp": 4}, {"fsdp": 2, "tensor": 2}])
+def test_rows_lie_in_order_on_any_mesh(mesh):
+    data = ArrayDataset(x=np.arange(20))
+    first, second, third = fetch(pipeline(data, 8, training=False, **mesh).batches(0, 3))
+    assert np.concatenate([first["x"], second["x"]]).tolist() == list(range(16))
+    assert third["index"].tolist() == [16, 17, 18, 19, -1, -1, -1, -1]
+    assert third["mask"].tolist() == [1, 1, 1, 1, 0, 0, 0, 0]
+
+
+def test_a_batch_lies_split_over_the_devices():
+    batch = next(pipeline(ArrayDataset(x=np.arange(16)), 16, fsdp=2, tensor=2).batches(0, 1))
+    assert {shard.data.shape for shard in batch["x"].addressable_shards} == {(4,)}
+
+
+def test_an_unusable_example_is_masked_and_named():
+    data = Noisy()
+    (batch,) = fetch(pipeline(data, 12, training=False, devices=1).batches(0, 1))
+    assert batch["mask"].tolist() == [1, 1, 1, 0] + [1] * 8
+    assert data.unusable == {3: "example 3 is broken"}
+    assert np.array_equal(batch["x"][3], batch["x"][0])
+
+
+def test_an_error_of_the_data_arrives_as_it_is():
+    with pytest.raises(UserError, match="example 5 is broken; remove it"):
+        fetch(pipeline(Noisy(fatal=True), 12, devices=1).batches(0, 1))
+
+
+def test_randomness_on_the_host_belongs_to_the_example_and_the_epoch():
+    def by_index(epoch, batch_size):
+        made = pipeline(Noisy(), batch_size, devices=1)
+        per_epoch = made.plan.batches_per_epoch
+        batches = fetch(made.batches(epoch * per_epoch, (epoch + 1) * per_epoch))
+        return {int(i): tuple(x) for b in batches for i, x in zip(b["index"], b["x"], strict=True) if i != 3}
+
+    assert by_index(0, 4) == by_index(0, 6)
+    assert by_index(0, 4) != by_index(1, 4)

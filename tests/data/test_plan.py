@@ -1,0 +1,83 @@
+import numpy as np
+import pytest
+
+from research.data.dataset import ArrayDataset, Dataset, Subset
+from research.data.plan import Plan
+
+
+class Ragged(Dataset):
+    """Sequences of given lengths; example i counts i in its first place."""
+
+    def __init__(self, lengths, buckets):
+        super().__init__()
+        self.lengths, self.buckets = np.array(lengths), buckets
+
+    def __len__(self):
+        return len(self.lengths)
+
+    def example(self, index, rng):
+        return {"x": np.full(self.lengths[index], index, np.float32)}
+
+
+def indices(plan, epoch):
+    return [batch.indices for batch in plan.epoch(epoch)]
+
+
+@pytest.mark.parametrize(("examples", "batch_size"), [(10, 4), (8, 4), (3, 8), (1, 1)])
+def test_evaluation_sees_every_example_exactly_once(examples, batch_size):
+    plan = Plan(ArrayDataset(x=np.arange(examples)), batch_size, seed=0, training=False)
+    seen = np.concatenate(indices(plan, 0))
+    assert all(len(batch) == batch_size for batch in indices(plan, 0))
+    assert seen[seen >= 0].tolist() == list(range(examples))
+
+
+@pytest.mark.parametrize(("examples", "batch_size"), [(10, 4), (8, 4), (3, 8)])
+def test_training_batches_are_full_and_leave_nobody_out(examples, batch_size):
+    plan = Plan(ArrayDataset(x=np.arange(examples)), batch_size, seed=0, training=True)
+    for epoch in range(3):
+        seen = np.concatenate(indices(plan, epoch))
+        assert seen.min() >= 0
+        assert set(seen.tolist()) == set(range(examples))
+        assert len(seen) == plan.batches_per_epoch * batch_size
+
+
+def test_the_order_depends_on_seed_and_epoch_alone():
+    data = ArrayDataset(x=np.arange(100))
+    first, same = (Plan(data, 10, seed=1, training=True) for _ in range(2))
+    same.epoch(7)
+    assert np.array_equal(indices(first, 3), indices(same, 3))
+    assert not np.array_equal(indices(first, 3), indices(first, 4))
+    assert not np.array_equal(indices(first, 3), indices(Plan(data, 10, 2, training=True), 3))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_buckets_keep_lengths_apart_and_leave_out_what_is_too_long(training):
+    lengths = np.random.default_rng(0).integers(1, 40, 200)
+    plan = Plan(Ragged(lengths, (10, 20, 30)), 8, seed=0, training=training)
+    seen = []
+    for batch in plan.epoch(0):
+        real = batch.indices[batch.indices >= 0]
+        assert (lengths[real] <= batch.length).all()
+        assert (lengths[real] > batch.length - 10).all()
+        seen += real.tolist()
+    assert set(seen) == set(np.flatnonzero(lengths <= 30).tolist())
+    if not training:
+        assert len(seen) == len(set(seen))
+
+
+def test_buckets_are_mixed_in_training():
+    plan = Plan(Ragged(np.arange(160) % 20 + 1, (10, 20)), 8, seed=0, training=True)
+    order = [batch.length for batch in plan.epoch(0)]
+    assert order != sorted(order)
+
+
+def test_a_batch_is_padded_to_its_bucket():
+    batch = Ragged([2, 3], (4,)).batch(np.array([0, 1]), (0,), 4)
+    assert batch["x"].tolist() == [[0, 0, 0, 0], [1, 1, 1, 0]]
+    assert batch["mask"].tolist() == [1, 1]
+
+
+def test_a_subset_keeps_lengths_in_step():
+    part = Subset(Ragged([1, 2, 3, 4], (4,)), np.array([3, 1]))
+    assert part.lengths.tolist() == [4, 2]
+    assert part.batch(np.array([0]), (0,), None)["x"].tolist() == [[3, 3, 3, 3]]

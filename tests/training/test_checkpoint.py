@@ -1,0 +1,98 @@
+import dataclasses
+import logging
+import random
+
+import jax
+import numpy as np
+import pytest
+
+from research.errors import UserError
+from research.hardware.mesh import MeshConfig
+from research.training.checkpoint import Checkpoints
+from research.training.loop import Trainer
+from research.training.program import Program
+from research.training.run import CHECKPOINTS, open_run
+
+
+@pytest.fixture
+def trained(experiment, tmp_path):
+    """A finished run with checkpoints at steps 16 and 24."""
+    run, _ = Trainer(experiment, tmp_path / "run").train()
+    return run
+
+
+def damage(workdir, step, how):
+    """Changes the largest file of a checkpoint: the arrays."""
+    files = [path for path in (workdir / CHECKPOINTS / str(step) / "state").rglob("*") if path.is_file()]
+    largest = max(files, key=lambda path: path.stat().st_size)
+    data = bytearray(largest.read_bytes())
+    if how == "flip":
+        data[random.Random(0).randrange(len(data) // 4, len(data) // 2)] ^= 0x10
+        largest.write_bytes(data)
+    elif how == "truncate":
+        largest.write_bytes(data[: len(data) // 2])
+    else:
+        largest.unlink()
+
+
+def restore(experiment, workdir):
+    program = Program(experiment)
+    checkpoints = Checkpoints(workdir / CHECKPOINTS, program.mesh)
+    saved = checkpoints.restore(program.state_shape, program.shardings)
+    checkpoints.close()
+    return saved.state
+
+
+def test_a_checkpoint_moves_between_device_counts(experiment, tmp_path):
+    """Written on 8, restored on 1, trained further there, and back on 8: the same bits each time."""
+    on_eight = dataclasses.replace(experiment, mesh=MeshConfig(fsdp=8), duration="8 steps")
+    eight, _ = Trainer(on_eight, tmp_path).train()
+    one = restore(experiment, tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(eight.state), jax.device_get(one))
+    assert len(one.params["Dense_0"]["kernel"].sharding.device_set) == 1
+    longer, _ = Trainer(experiment, tmp_path, allow_config_change=True).train()
+    back = restore(on_eight, tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(longer.state), jax.device_get(back))
+    shards = back.params["Dense_0"]["kernel"].addressable_shards
+    assert {shard.data.shape for shard in shards} == {(8, 32)}
+
+
+def test_another_mesh_alone_is_no_other_config(experiment, tmp_path):
+    Trainer(dataclasses.replace(experiment, mesh=MeshConfig(fsdp=8)), tmp_path).train()
+    assert not Trainer(experiment, tmp_path).train()[1]
+
+
+@pytest.mark.parametrize("how", ["flip", "truncate", "delete"])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_used(trained, caplog, how, experiment):
+    damage(trained.workdir, 24, how)
+    logging.getLogger("research").propagate = True
+    with caplog.at_level(logging.WARNING, logger="research"):
+        run = open_run(trained.workdir)
+    assert int(run.state.step) == 16
+    assert "checkpoint 24 is unreadable" in caplog.text
+    again, was_trained = Trainer(experiment, trained.workdir).train()
+    assert was_trained
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        jax.device_get(again.state),
+        jax.device_get(trained.state),
+    )
+    assert int(open_run(trained.workdir).state.step) == 24
+
+
+def test_without_a_readable_checkpoint_there_is_no_run(trained):
+    for step in (16, 24):
+        damage(trained.workdir, step, "delete")
+    with pytest.raises(UserError, match="no readable checkpoint"):
+        open_run(trained.workdir)
+
+
+def test_a_run_opens_where_its_mesh_does_not_fit(experiment, tmp_path, monkeypatch):
+    on_eight = dataclasses.replace(experiment, mesh=MeshConfig(fsdp=4), batch_size=64)
+    trained, _ = Trainer(on_eight, tmp_path).train()
+    monkeypatch.setattr("jax.devices", lambda *_: [jax.local_devices()[0]])
+    run = open_run(tmp_path)
+    assert run.program.mesh.size == 1
+    jax.tree.map(
+        np.testing.assert_array_equal, jax.device_get(run.state), jax.device_get(trained.state)
+    )

@@ -1,0 +1,32 @@
+import pytest
+
+from research.errors import UserError
+from research.training.duration import in_steps
+
+
+@pytest.mark.parametrize(
+    ("text", "steps"),
+    [
+        ("20 epochs", 240),
+        ("1 epoch", 12),
+        ("0.5 epochs", 6),
+        ("100_000 steps", 100_000),
+        ("1_000 examples", 10),
+        ("5%", 50),
+        ("10 percent", 100),
+        ("0 steps", 0),
+    ],
+)
+def test_durations_as_people_say_them(text, steps):
+    assert in_steps(text, batch_size=100, steps_per_epoch=12, total=1000) == steps
+
+
+@pytest.mark.parametrize("text", ["20", "epochs", "20 parsecs", "-3 steps", "1e3 steps", ""])
+def test_anything_else_is_refused_with_an_example(text):
+    with pytest.raises(UserError, match="is no duration; write '20 epochs'"):
+        in_steps(text, batch_size=100, steps_per_epoch=12, total=1000)
+
+
+def test_a_whole_run_is_no_part_of_itself():
+    with pytest.raises(UserError):
+        in_steps("50%", batch_size=100, steps_per_epoch=12)

@@ -1,0 +1,216 @@
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from research.config import to_config_dict
+from research.errors import UserError
+from research.hardware.mesh import MeshConfig
+from research.reporting.metrics import read_metrics
+from research.reporting.reporter import Reporter
+from research.tasks.image_classification.augmentation import Augmentation
+from research.tasks.image_classification.models import CNN
+from research.training.clock import Compilations
+from research.training.loop import Trainer
+from research.training.optimizer import Optimizer
+from research.training.run import open_run
+
+_TIMES = ("seconds", "examples_per_second", "compilations")
+
+
+@pytest.fixture
+def rich(with_model):
+    """Everything that is drawn at random or kept between steps: dropout, mixup, averages."""
+    augmentation = Augmentation(crop_padding=1, mixup=0.2, cutmix=1.0)
+    experiment = with_model(CNN(widths=(8, 8), dropout=0.2), augmentation=augmentation)
+    return dataclasses.replace(experiment, ema_decay=0.9)
+
+
+def metrics(workdir):
+    lines = read_metrics(workdir)
+    return [{k: v for k, v in line.items() if k not in _TIMES} for line in lines]
+
+
+def assert_equal(a, b):
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(a), jax.device_get(b))
+
+
+class Killed(BaseException):
+    """Not an Exception: nothing may catch it and tidy up."""
+
+
+def train_and_die(experiment, workdir, monkeypatch, after):
+    """Stops a run in the middle of things, after so many steps of this process."""
+    steps = iter(range(1, 10_000))
+
+    def advance(self, loss):
+        if next(steps) == after:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Reporter, "advance", advance)
+        with pytest.raises(Killed):
+            Trainer(experiment, workdir).train()
+
+
+def test_the_same_seed_gives_the_same_bits(rich, tmp_path):
+    (a, _), (b, _) = (Trainer(rich, tmp_path / name).train() for name in "ab")
+    assert_equal(a.state, b.state)
+    assert metrics(tmp_path / "a") == metrics(tmp_path / "b")
+    c, _ = Trainer(dataclasses.replace(rich, seed=1), tmp_path / "c").train()
+    kernels = [run.state.params["head"]["kernel"] for run in (a, c)]
+    assert not np.array_equal(*map(np.asarray, kernels))
+
+
+@pytest.mark.parametrize("step", [1, 7, 8, 9, 13, 20, 23])
+def test_a_run_killed_at_any_step_ends_with_the_same_bits(rich, tmp_path, monkeypatch, step):
+    whole, _ = Trainer(rich, tmp_path / "whole").train()
+    train_and_die(rich, tmp_path / "killed", monkeypatch, after=step)
+    resumed, _ = Trainer(rich, tmp_path / "killed").train()
+    assert_equal(whole.state, resumed.state)
+    assert metrics(tmp_path / "whole") == metrics(tmp_path / "killed")
+
+
+def test_a_run_killed_twice_on_four_devices_too(rich, tmp_path, monkeypatch):
+    rich = dataclasses.replace(rich, mesh=MeshConfig(devices=4, fsdp=2))
+    whole, _ = Trainer(rich, tmp_path / "whole").train()
+    train_and_die(rich, tmp_path / "killed", monkeypatch, after=10)
+    train_and_die(rich, tmp_path / "killed", monkeypatch, after=12)
+    resumed, _ = Trainer(rich, tmp_path / "killed").train()
+    assert_equal(whole.state, resumed.state)
+    assert metrics(tmp_path / "whole") == metrics(tmp_path / "killed")
+
+
+@pytest.mark.slow
+def test_a_process_killed_by_the_system_resumes_to_the_same_bits(tmp_path):
+    def command(name):
+        return [
+            *(sys.executable, "-m", "research.train", f"--workdir={tmp_path / name}"),
+            "--config=experiments/image_classification/digits_cnn.py",
+            *("--config.duration=6 epochs", "--config.checkpoint_every=5 steps"),
+        ]
+
+    environment = os.environ | {"XLA_FLAGS": ""}
+    subprocess.run(command("whole"), check=True, env=environment, capture_output=True)
+    rng = np.random.default_rng(0)
+    for _ in range(4):
+        process = subprocess.Popen(command("killed"), env=environment, stderr=subprocess.DEVNULL)
+        checkpoints = tmp_path / "killed" / "checkpoints"
+        before = len(list(checkpoints.glob("*"))) if checkpoints.exists() else 0
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and process.poll() is None:
+            now = len(list(checkpoints.glob("*"))) if checkpoints.exists() else 0
+            if now > before:
+                break
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.3))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    subprocess.run(command("killed"), check=True, env=environment, capture_output=True)
+    states = [open_run(tmp_path / name).state for name in ("whole", "killed")]
+    assert_equal(*states)
+    assert metrics(tmp_path / "whole") == metrics(tmp_path / "killed")
+
+
+def test_a_finished_run_is_left_alone(experiment, tmp_path):
+    assert Trainer(experiment, tmp_path).train()[1]
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    run, trained = Trainer(experiment, tmp_path).train()
+    assert not trained
+    assert int(run.state.step) == 24
+    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+
+
+def test_nothing_compiles_in_steady_state(experiment, tmp_path):
+    """After the first log, evaluation and save, all later ones find their functions compiled."""
+    experiment = dataclasses.replace(experiment, duration="48 steps")
+    Trainer(experiment, tmp_path).train()
+    counts = {line["step"]: line["compilations"] for line in read_metrics(tmp_path) if "seconds" in line}
+    # Steps 1 to 12 meet the training step, the evaluation step and the fingerprint of a save.
+    assert len({count for step, count in counts.items() if step > 12}) == 1
+    assert counts[48] <= 4
+
+
+def test_a_changing_shape_would_be_counted():
+    """The counter that the test above relies on does count."""
+    function = jax.jit(lambda x: x * 2.5 + 1)
+    with Compilations() as compilations:
+        function(np.ones(3, np.float32))
+        first = compilations.count
+        function(np.ones(3, np.float32))
+        assert compilations.count == first > 0
+        function(np.ones(4, np.float32))
+        assert compilations.count > first
+
+
+def test_the_steps_take_nothing_from_the_host(experiment, tmp_path, monkeypatch):
+    """A batch left on the host would be an implicit transfer, which the guard refuses."""
+    trainer = Trainer(experiment, tmp_path)
+    original = trainer.data.batches
+    host = lambda *args: (jax.device_get(batch) for batch in original(*args))  # noqa: E731
+    monkeypatch.setattr(trainer.data, "batches", host)
+    with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
+        trainer.train()
+
+
+def test_a_loss_that_is_no_number_ends_the_run(experiment, tmp_path):
+    wild = Optimizer(name="sgd", learning_rate=1e30, schedule="constant")
+    with pytest.raises(UserError, match=r"the loss is (nan|inf) at step 6; lower"):
+        Trainer(dataclasses.replace(experiment, optimizer=wild), tmp_path).train()
+
+
+def test_a_workdir_of_another_config_is_refused(experiment, tmp_path, monkeypatch):
+    train_and_die(experiment, tmp_path, monkeypatch, after=20)
+    other = dataclasses.replace(experiment, seed=5, optimizer=Optimizer(learning_rate=0.5))
+    with pytest.raises(UserError) as error:
+        Trainer(other, tmp_path)
+    assert "optimizer.learning_rate: 0.01 -> 0.5" in str(error.value)
+    assert "seed: 0 -> 5" in str(error.value)
+    assert "--allow_config_change" in str(error.value)
+    run, trained = Trainer(other, tmp_path, allow_config_change=True).train()
+    assert trained
+    assert int(run.state.step) == 24
+
+
+def test_a_changed_batch_size_goes_on_at_the_same_example(experiment, tmp_path, monkeypatch):
+    train_and_die(experiment, tmp_path, monkeypatch, after=10)
+    smaller = dataclasses.replace(experiment, batch_size=32)
+    trainer = Trainer(smaller, tmp_path, allow_config_change=True)
+    started = []
+    original = trainer.data.batches
+    monkeypatch.setattr(trainer.data, "batches", lambda a, b: started.append((a, b)) or original(a, b))
+    trainer.train()
+    # The checkpoint of step 8 had seen 8 x 64 examples: 16 batches of 32. 16 steps remain.
+    assert started[0] == (16, 32)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 60, "mesh": MeshConfig(devices=8)}, "60 is not divisible by 8"),
+        ({"mesh": MeshConfig(fsdp=3)}, "fsdp=3, tensor=1 does not make 8 devices"),
+        ({"mesh": MeshConfig(devices=9)}, "there are only 8, not 9"),
+        ({"mesh": MeshConfig(rules=(("Dnse", "fsdp"),))}, "'Dnse' matches no parameter"),
+        ({"mesh": MeshConfig(rules=(("Dense_0/bias", ("data", None)),))}, "cannot split Dense_0/bias"),
+        ({"duration": "ten epochs"}, "config.duration: 'ten epochs' is no duration"),
+        ({"optimizer": Optimizer(warmup="soon")}, "config.optimizer.warmup: 'soon' is no duration"),
+    ],
+)
+def test_what_cannot_work_is_refused_and_nothing_written(experiment, tmp_path, changes, message):
+    with pytest.raises(UserError) as error:
+        Trainer(dataclasses.replace(experiment, **changes), tmp_path / "run")
+    assert message in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_saved_config_is_the_resolved_one(experiment, tmp_path):
+    Trainer(experiment, tmp_path).train()
+    run = open_run(tmp_path)
+    assert run.program.task == experiment.task.resolve()
+    assert to_config_dict(run.program.experiment).task.type == "ImageClassification"

@@ -1,0 +1,142 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from research.hardware.mesh import MeshConfig
+from research.tasks.image_classification.augmentation import Augmentation
+from research.tasks.image_classification.models import CNN
+from research.training.optimizer import Optimizer
+from research.training.program import Program
+
+
+def batches(program, steps, masked=0):
+    """Batches of the training split, the last `masked` examples of each masked out."""
+    pipeline = program.pipeline(program.task.dataset("train"), training=True)
+    for batch in pipeline.batches(0, steps):
+        mask = np.ones(program.experiment.batch_size, np.float32)
+        mask[len(mask) - masked :] = 0
+        yield batch | {"mask": program.place(mask)}
+
+
+def run(experiment, steps, masked=0):
+    program = Program(experiment, total=steps)
+    state, losses = program.initialize(), []
+    for batch in batches(program, steps, masked):
+        state, loss = program.train_step(state, batch)
+        losses.append(float(loss))
+    return jax.device_get(state), np.array(losses)
+
+
+MESHES = [
+    {"devices": 2},
+    {"devices": 4},
+    {"devices": 8},
+    {"devices": 2, "fsdp": 2},
+    {"devices": 8, "fsdp": 8},
+    {"devices": 8, "fsdp": 4},
+    {"devices": 8, "fsdp": 2, "tensor": 2},
+    {
+        "devices": 8,
+        "fsdp": 2,
+        "tensor": 4,
+        "rules": (("Conv_3/kernel", (None, None, "fsdp", "tensor")), (".*", "fsdp")),
+    },
+]
+
+
+@pytest.fixture(scope="module")
+def one_device_losses():
+    return {}
+
+
+@pytest.mark.parametrize("mesh", MESHES, ids=str)
+def test_the_loss_is_the_same_on_any_mesh(with_model, one_device_losses, mesh):
+    """Twenty steps with batch normalisation, augmentation and Adam, in float32."""
+    experiment = with_model(CNN(widths=(8, 16)), augmentation=Augmentation(crop_padding=1, mixup=0.2))
+    if "losses" not in one_device_losses:
+        one_device_losses["losses"] = run(experiment, 20)[1]
+    _, losses = run(dataclasses.replace(experiment, mesh=MeshConfig(**mesh)), 20)
+    np.testing.assert_allclose(losses, one_device_losses["losses"], rtol=1e-5)
+
+
+def test_parameters_and_moments_lie_where_the_rules_say(with_model):
+    rules = (("head/kernel", (None, None)), ("Conv_1", "replicate"), (".*", "fsdp"))
+    mesh = MeshConfig(fsdp=4, tensor=2, rules=rules)
+    experiment = dataclasses.replace(with_model(CNN(widths=(8, 16))), mesh=mesh)
+    state = Program(experiment).initialize()
+    shards = lambda x: {shard.data.shape for shard in x.addressable_shards}  # noqa: E731
+    moments = state.opt_state[0][0].mu
+    for tree in (state.params, moments):
+        assert shards(tree["Conv_3"]["kernel"]) in ({(3, 3, 16, 4)}, {(3, 3, 4, 16)})
+        assert shards(tree["Conv_1"]["kernel"]) == {(3, 3, 8, 8)}
+        assert shards(tree["head"]["kernel"]) == {state.params["head"]["kernel"].shape}
+
+
+@pytest.mark.parametrize("masked", [0, 23])
+def test_accumulating_four_parts_equals_the_whole_batch(experiment, masked):
+    experiment = dataclasses.replace(experiment, optimizer=Optimizer(name="sgd", learning_rate=0.1))
+    whole, losses = run(experiment, 10, masked)
+    parts, part_losses = run(dataclasses.replace(experiment, accumulate=4), 10, masked)
+    np.testing.assert_allclose(part_losses, losses, rtol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), whole.params, parts.params)
+
+
+def test_masked_examples_do_not_count(experiment):
+    """The gradient is that of the mean over the rest, whatever the masked ones hold."""
+    program = Program(experiment)
+    batch = next(batches(program, 1, masked=30))
+    other = jnp.where(batch["mask"][:, None, None, None] > 0, batch["image"], 255 - batch["image"])
+    changed = batch | {"image": program.place(np.asarray(other))}
+    (a, loss_a), (b, loss_b) = (program.train_step(program.initialize(), x) for x in (batch, changed))
+    assert float(loss_a) == float(loss_b)
+    jax.tree.map(np.testing.assert_array_equal, a.params, b.params)
+    assert float(a.totals["loss"].count) == 34
+
+
+def test_the_average_of_weights_lags_behind(experiment):
+    state, _ = run(dataclasses.replace(experiment, ema_decay=0.99), 20)
+    kernel, average = (tree["Dense_0"]["kernel"] for tree in (state.params, state.ema))
+    assert state.inference_params is state.ema
+    assert 0 < np.abs(kernel - average).max() < np.abs(kernel).max()
+
+
+def test_bfloat16_computes_with_float32_parameters(with_model):
+    experiment = with_model(CNN(widths=(8, 16)), dtype="bfloat16")
+    state, losses = run(experiment, 20)
+    assert {leaf.dtype for leaf in jax.tree.leaves((state.params, state.opt_state[0][0].mu))} == {
+        np.dtype("float32")
+    }
+    text = Program(experiment).train_step.lower(
+        Program(experiment).state_shape, Program(experiment).batch_shape()
+    ).as_text()
+    convolutions = [line for line in text.splitlines() if "stablehlo.convolution" in line]
+    assert convolutions
+    assert all("bf16" in line for line in convolutions)
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_the_optimizer_is_optax(experiment):
+    """Decay under the mask, clipping and the schedule, against the same written by hand."""
+    config = Optimizer(
+        name="sgd", learning_rate=0.5, clip=0.1, weight_decay=0.01, warmup="2 steps", schedule="linear"
+    )
+    rates = config.learning_rates(warmup=2, total=6)
+    np.testing.assert_allclose([rates(i) for i in range(7)], [0, 0.25, 0.5, 0.375, 0.25, 0.125, 0], atol=1e-7)
+    params = {"kernel": jnp.ones(3), "bias": jnp.ones(3)}
+    gradients = {"kernel": jnp.full(3, 2.0), "bias": jnp.full(3, 1.0)}
+    transform = config.build(lambda _: 0.5)
+    updates, _ = transform.update(gradients, transform.init(params), params)
+    norm = float(optax.global_norm(gradients))
+    np.testing.assert_allclose(updates["kernel"], -0.5 * (2 * 0.1 / norm + 0.01), rtol=1e-6)
+    np.testing.assert_allclose(updates["bias"], -0.5 * (1 * 0.1 / norm), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["adamw", "lion", "lamb", "muon", "adafactor", "rmsprop"])
+def test_optimizers_come_by_name(experiment, name):
+    optimizer = Optimizer(name=name, learning_rate=3e-3)
+    _, losses = run(dataclasses.replace(experiment, optimizer=optimizer), 12)
+    assert losses[-1] < losses[0]
