@@ -28,12 +28,12 @@ def get_config():
     )
     sgd = Optimizer(
         name="sgd",
-        learning_rate=0.4,
+        learning_rate=0.8,
         schedule="linear",
         warmup="20%",
         weight_decay=5e-4,
         options={"momentum": 0.9, "nesterov": True},
     )
     return to_config_dict(
-        Experiment(task=task, duration="6 epochs", batch_size=250, optimizer=sgd)
+        Experiment(task=task, duration="7 epochs", batch_size=250, optimizer=sgd)
     )

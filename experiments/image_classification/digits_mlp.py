@@ -1,0 +1,29 @@
+from research.config import to_config_dict
+from research.tasks.image_classification.augmentation import Augmentation
+from research.tasks.image_classification.data import Digits
+from research.tasks.image_classification.models import MLP
+from research.tasks.image_classification.task import ImageClassification
+from research.training.experiment import Experiment
+from research.training.optimizer import Optimizer
+
+
+def get_config():
+    """The typed config, as the `ConfigDict` that the command line can change."""
+    task = ImageClassification(
+        source=Digits(test_fraction=0.5, split="last"),
+        model=MLP(widths=(512, 256), dropout=0.2),
+        augmentation=Augmentation(crop_padding=1),
+        label_smoothing=0.1,
+    )
+    adamw = Optimizer(name="adamw", learning_rate=2e-3, warmup="5%", weight_decay=0.01)
+    return to_config_dict(
+        Experiment(
+            task=task,
+            duration="150 epochs",
+            batch_size=64,
+            optimizer=adamw,
+            log_every="5 epochs",
+            evaluate_every="5 epochs",
+            checkpoint_every="50 epochs",
+        )
+    )

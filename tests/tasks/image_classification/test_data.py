@@ -1,0 +1,95 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from research.errors import ConfigError, UserError
+from research.tasks.image_classification.data import Digits, ImageFolder
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Ten red and fourteen blue images of several sizes."""
+    for name, colour, count in (("red", (200, 0, 0), 10), ("blue", (0, 0, 200), 14)):
+        (tmp_path / "train" / name).mkdir(parents=True)
+        for i in range(count):
+            image = Image.new("RGB", (20 + i, 30), colour)
+            image.save(tmp_path / "train" / name / f"{i:02}.{'jpg' if i % 2 else 'png'}")
+    return tmp_path
+
+
+@pytest.mark.parametrize("split", ["stratified", "last"])
+def test_the_digits_are_split_once_and_for_all(split):
+    source = Digits(split=split)
+    parts = {name: source.open(name) for name in ("train", "validation", "test")}
+    assert sum(map(len, parts.values())) == 1797
+    assert abs(len(parts["test"]) - 0.2 * 1797) < 2
+    images = np.concatenate([part.arrays["image"].reshape(-1, 64) for part in parts.values()])
+    labels = np.concatenate([part.arrays["label"] for part in parts.values()])
+    from sklearn.datasets import load_digits
+
+    whole = load_digits()
+    kept = np.round(images * (16 / 255)).astype(int)
+    assert sorted(map(tuple, kept)) == sorted(map(tuple, whole.data.astype(int)))
+    assert np.bincount(labels).tolist() == np.bincount(whole.target).tolist()
+    again = source.open("test")
+    assert np.array_equal(again.arrays["image"], parts["test"].arrays["image"])
+
+
+def test_the_stratified_split_has_every_class_alike():
+    test = Digits().open("test").arrays["label"]
+    assert np.ptp(np.bincount(test)) <= 3
+
+
+def test_a_folder_becomes_a_data_set(folder):
+    source = ImageFolder(path=str(folder), image_shape=(16, 16, 3), validation_fraction=0.25).resolve()
+    assert source.class_names == ("blue", "red")
+    train, validation = source.open("train"), source.open("validation")
+    assert (len(train), len(validation)) == (18, 6)
+    batch = train.batch(np.arange(18), (0,), None)
+    assert batch["image"].shape == (18, 16, 16, 3)
+    is_red = batch["image"][:, 8, 8, 0] > 100
+    assert (is_red == (batch["label"] == 1)).all()
+    assert len(source.open("test")) == 6
+
+
+def test_own_validation_and_test_folders_are_used(folder):
+    for split, count in (("validation", 2), ("test", 3)):
+        for name in ("red", "blue"):
+            (folder / split / name).mkdir(parents=True)
+            for i in range(count):
+                Image.new("RGB", (8, 8)).save(folder / split / name / f"{i}.png")
+    source = ImageFolder(path=str(folder), image_shape=(8, 8, 3)).resolve()
+    sizes = [len(source.open(split)) for split in ("train", "validation", "test")]
+    assert sizes == [24, 4, 6]
+
+
+def test_a_corrupt_image_stops_or_is_skipped(folder):
+    broken = folder / "train" / "blue" / "03.jpg"
+    broken.write_bytes(b"no jpeg")
+    stop = ImageFolder(path=str(folder), image_shape=(8, 8, 3)).resolve()
+    train = stop.open("train").parent
+    with pytest.raises(UserError, match=r"blue/03\.jpg: .*on_corrupt to 'skip'"):
+        train.batch(np.arange(24), (0,), None)
+    skip = ImageFolder(path=str(folder), image_shape=(8, 8, 3), on_corrupt="skip").resolve()
+    train = skip.open("train").parent
+    batch = train.batch(np.arange(24), (0,), None)
+    assert batch["mask"].tolist() == [1, 1, 1, 0] + [1] * 20
+    assert "blue/03.jpg" in train.unusable[3]
+
+
+def test_an_empty_class_is_named(folder):
+    (folder / "train" / "green").mkdir()
+    source = ImageFolder(path=str(folder)).resolve()
+    with pytest.raises(ConfigError, match=r"train/green holds no image"):
+        source.open("train")
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"there is no folder .*nowhere/train"):
+        ImageFolder(path=str(tmp_path / "nowhere")).resolve()
+
+
+def test_one_class_is_too_few(tmp_path):
+    (tmp_path / "train" / "only").mkdir(parents=True)
+    with pytest.raises(ConfigError, match="holds 1 class folders"):
+        ImageFolder(path=str(tmp_path)).resolve()

@@ -1,0 +1,116 @@
+"""The commands as a person types them: one test walks the whole way, the others go wrong."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from research.tasks.image_classification.data import Digits
+from research.training.run import open_run
+
+ROOT = Path(__file__).parents[1]
+DIGITS = "--config=experiments/image_classification/digits_mlp.py"
+SHORT = ("--config.duration=4 epochs", "--config.checkpoint_every=1 epoch")
+
+
+def call(verb, *arguments):
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    return subprocess.run(
+        [sys.executable, "-m", f"research.{verb}", *map(str, arguments)],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("verbs") / "digits"
+    done = call("train", DIGITS, f"--workdir={folder}", *SHORT)
+    assert done.returncode == 0, done.stderr
+    assert f"report  {folder / 'report.html'}" in done.stderr
+    return folder
+
+
+def test_training_again_says_it_is_finished(workdir):
+    done = call("train", DIGITS, f"--workdir={workdir}", *SHORT)
+    assert done.returncode == 0
+    assert "is finished after" in done.stderr
+
+
+def test_evaluation_prints_one_line_of_json(workdir):
+    done = call("evaluate", f"--workdir={workdir}", "--json")
+    (line,) = done.stdout.splitlines()
+    results = json.loads(line)
+    assert results["examples"] == len(Digits(test_fraction=0.5, split="last").open("test"))
+    assert 0.5 < results["accuracy"] <= 1
+    assert 0 < results["loss"] < 3
+    assert json.loads((workdir / "evaluation_test.json").read_text())["metrics"] == results
+
+
+def test_prediction_prints_a_table(workdir, tmp_path):
+    digits = Digits(test_fraction=0.5, split="last").open("test").arrays
+    files = [tmp_path / f"{i}.png" for i in range(3)]
+    for i, file in enumerate(files):
+        Image.fromarray(digits["image"][i, ..., 0]).save(file)
+    done = call("predict", f"--workdir={workdir}", "--json", *files)
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["file"] for row in rows] == list(map(str, files))
+    run = open_run(workdir)
+    seen = {"image": digits["image"][:8], "label": digits["label"][:8]}
+    expected = run.program.predict_step(
+        run.state.params, run.state.variables, run.program.place(seen)
+    )["probability"]
+    assert [row["class"] for row in rows] == [str(i) for i in expected[:3].argmax(-1)]
+    np.testing.assert_allclose([row["probability"] for row in rows], expected[:3].max(-1), rtol=1e-4)
+    table = call("predict", f"--workdir={workdir}", *files).stdout.splitlines()
+    assert table[0].split() == ["file", "class", "probability", "next"]
+    assert len(table) == 4
+
+
+def test_a_bad_file_is_refused_before_a_word_is_printed(workdir, tmp_path):
+    (tmp_path / "good.png").write_bytes(b"")
+    done = call("predict", f"--workdir={workdir}", tmp_path / "good.png", tmp_path / "absent.png")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "good.png: cannot be read as an image" in done.stderr
+
+
+def test_reports_stand_side_by_side(workdir):
+    done = call("report", f"--workdir={workdir},{workdir}")
+    page = Path(done.stdout.strip()).read_text()
+    assert "2 runs" in page
+    assert page.count("<figure>") == 1 + 2 * 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config.optimizer.learning_rte=0.1"], 'Did you mean "learning_rate"'),
+        (["--config.batch_size=many"], "config.batch_size"),
+        (["--config.optimizer.name=adamv"], "did you mean 'adam"),
+        (["--config.batch_sise=3"], "batch_size"),
+        (["--wrokdir=x"], "workdir"),
+        (["--config=experiments/nowhere.py"], "No such file or directory: 'experiments/nowhere.py'"),
+        (["--config=experiments/image_classification/cifar10_resnet.py"], "make dataset NAME=cifar10"),
+    ],
+)
+def test_bad_input_gets_one_line_and_exit_code_two(tmp_path, arguments, message):
+    run = tmp_path / "run"
+    done = call("train", DIGITS, f"--workdir={run}", *arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert len(done.stderr.splitlines()) == 1
+    assert message in done.stderr
+    assert not run.exists()
+
+
+def test_a_workdir_without_a_run_is_refused(tmp_path):
+    done = call("evaluate", f"--workdir={tmp_path}")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"error: {tmp_path} holds no run; `python -m research.train --workdir=...` makes one\n"
