@@ -42,11 +42,21 @@ lint: setup  ## Check style, format and types.
 
 dataset:  ## Prepare the TFDS data set NAME in TFDS_DATA_DIR, in an environment of its own.
 	@test -n "$(NAME)" || { echo "error: say which: make dataset NAME=cifar10"; exit 2; }
-	test -e $(VENV)-dataset/installed || { $(PYTHON) -m venv --clear $(VENV)-dataset && \
-	  $(VENV)-dataset/bin/pip install --quiet -r requirements-dataset.txt && touch $(VENV)-dataset/installed; }
-	$(VENV)-dataset/bin/tfds build $(NAME) --file_format=array_record
+	@$(MAKE) --no-print-directory $(VENV)-dataset/installed
+	$(VENV)-dataset/bin/python -c 'import sys, tensorflow_datasets as tfds; \
+	  tfds.builder(sys.argv[1], file_format="array_record").download_and_prepare()' $(NAME)
 
-lock: setup  ## Renew requirements.lock, for all Python versions at once.
+# Most of TFDS's builders import TensorFlow; the training environment never holds it.
+$(VENV)-dataset/installed: requirements-dataset.lock
+	$(PYTHON) -m venv --clear $(VENV)-dataset
+	$(VENV)-dataset/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate \
+  --custom-compile-command "make lock" --quiet --upgrade
+
+lock: setup  ## Renew the two lock files, for all Python versions at once.
 	$(BIN)/pip install --quiet uv
-	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
-	  --quiet --upgrade --output-file requirements.lock
+	$(BIN)/$(LOCK) pyproject.toml --extra dev --output-file requirements.lock
+	printf 'importlib-resources\ntensorflow\ntensorflow-datasets\n' | \
+	  $(BIN)/$(LOCK) - --output-file requirements-dataset.lock

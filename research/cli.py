@@ -13,6 +13,7 @@ from absl import logging as absl_logging
 
 from research.errors import UserError
 
+
 def run(main: Callable[[list[str]], None], required: tuple[str, ...]) -> None:
     """Runs a verb whose flags have been defined; `main` gets the arguments that are no flags."""
     flags.mark_flags_as_required(required)

@@ -1,4 +1,4 @@
-"""The two errors that a user can mend; the command line prints them as one line and exits with 2."""
+"""The errors that a user can mend; the command line prints them in one line and exits with 2."""
 
 
 class UserError(Exception):

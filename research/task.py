@@ -10,10 +10,11 @@ import pkgutil
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import jax
 import numpy as np
+from flax.struct import PyTreeNode
 from matplotlib.figure import Figure
 
 from research.data.dataset import Dataset, Example
@@ -22,7 +23,7 @@ Batch = dict[str, jax.Array]
 Tree = Any  # a pytree of arrays
 
 
-class Total(NamedTuple):
+class Total(PyTreeNode):
     """A metric as a sum and the count it is a mean over, so that parts of any size add up."""
 
     sum: jax.Array  # [] float32
@@ -51,7 +52,7 @@ class Scorer(abc.ABC):
 
 
 class _Tasks(Mapping[str, type]):
-    """The tasks by class name: `ImageClassification` lies in `tasks/image_classification/task.py`."""
+    """The tasks by class name; `ImageClassification` is in `tasks/image_classification/task.py`."""
 
     def __getitem__(self, name: str) -> type:
         module = f"research.tasks.{_folder(name)}.task"

@@ -1,6 +1,6 @@
 """Trains an experiment, or resumes it, then evaluates it on the test split and writes a report.
 
-python -m research.train --config=experiments/image_classification/digits_cnn.py --workdir=runs/digits
+python -m research.train --config=experiments/image_classification/digits_cnn.py --workdir=runs/a
 """
 
 import logging

@@ -120,7 +120,10 @@ def test_every_key_is_read_somewhere():
 def test_every_key_is_documented_beneath_itself(path):
     tree = ast.parse(path.read_text())
     for node in [n for n in ast.walk(tree) if isinstance(n, ast.ClassDef)]:
-        if not {"Optimizer", "Experiment", "MeshConfig"} & {node.name} and "tasks" not in path.parts:
+        if (
+            not {"Optimizer", "Experiment", "MeshConfig"} & {node.name}
+            and "tasks" not in path.parts
+        ):
             continue
         for here, below in zip(node.body, [*node.body[1:], None], strict=True):
             private = node.name.startswith("_") or not isinstance(here, ast.AnnAssign)

@@ -48,14 +48,14 @@ def test_evaluation_prints_one_line_of_json(workdir):
     done = call("evaluate", f"--workdir={workdir}", "--json")
     (line,) = done.stdout.splitlines()
     results = json.loads(line)
-    assert results["examples"] == len(Digits(test_fraction=0.5, split="last").open("test"))
+    assert results["examples"] == len(Digits(test_fraction=0.5).open("test"))
     assert 0.5 < results["accuracy"] <= 1
     assert 0 < results["loss"] < 3
     assert json.loads((workdir / "evaluation_test.json").read_text())["metrics"] == results
 
 
 def test_prediction_prints_a_table(workdir, tmp_path):
-    digits = Digits(test_fraction=0.5, split="last").open("test").arrays
+    digits = Digits(test_fraction=0.5).open("test").arrays
     files = [tmp_path / f"{i}.png" for i in range(3)]
     for i, file in enumerate(files):
         Image.fromarray(digits["image"][i, ..., 0]).save(file)
@@ -68,7 +68,9 @@ def test_prediction_prints_a_table(workdir, tmp_path):
         run.state.params, run.state.variables, run.program.place(seen)
     )["probability"]
     assert [row["class"] for row in rows] == [str(i) for i in expected[:3].argmax(-1)]
-    np.testing.assert_allclose([row["probability"] for row in rows], expected[:3].max(-1), rtol=1e-4)
+    np.testing.assert_allclose(
+        [row["probability"] for row in rows], expected[:3].max(-1), rtol=1e-4
+    )
     table = call("predict", f"--workdir={workdir}", *files).stdout.splitlines()
     assert table[0].split() == ["file", "class", "probability", "next"]
     assert len(table) == 4
@@ -96,8 +98,14 @@ def test_reports_stand_side_by_side(workdir):
         (["--config.optimizer.name=adamv"], "did you mean 'adam"),
         (["--config.batch_sise=3"], "batch_size"),
         (["--wrokdir=x"], "workdir"),
-        (["--config=experiments/nowhere.py"], "No such file or directory: 'experiments/nowhere.py'"),
-        (["--config=experiments/image_classification/cifar10_resnet.py"], "make dataset NAME=cifar10"),
+        (
+            ["--config=experiments/nowhere.py"],
+            "No such file or directory: 'experiments/nowhere.py'",
+        ),
+        (
+            ["--config=experiments/image_classification/cifar10_resnet.py"],
+            "make dataset NAME=cifar10",
+        ),
     ],
 )
 def test_bad_input_gets_one_line_and_exit_code_two(tmp_path, arguments, message):
@@ -113,4 +121,7 @@ def test_bad_input_gets_one_line_and_exit_code_two(tmp_path, arguments, message)
 def test_a_workdir_without_a_run_is_refused(tmp_path):
     done = call("evaluate", f"--workdir={tmp_path}")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == f"error: {tmp_path} holds no run; `python -m research.train --workdir=...` makes one\n"
+    assert (
+        done.stderr
+        == f"error: {tmp_path} holds no run; `python -m research.train --workdir=...` makes one\n"
+    )

@@ -50,7 +50,8 @@ class Pipeline:
     def _place(self, local: np.ndarray) -> jax.Array:
         shape = (self.plan.batch_size, *local.shape[1:])
 
-        def shard(index: tuple[slice, ...]) -> np.ndarray:
+        def shard(index: tuple[slice, ...] | None) -> np.ndarray:
+            assert index is not None  # only where a device lies in another process
             wanted = np.arange(self.plan.batch_size)[index[0]]
             return local[np.searchsorted(self._rows, wanted)]
 

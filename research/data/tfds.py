@@ -36,7 +36,9 @@ def builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
     try:
         found = tfds.builder(name, data_dir=data_dir, try_gcs=False)
     except tfds.core.DatasetNotFoundError:
-        raise UserError(f"TFDS knows no '{name}', and there is none in {_place(data_dir)}") from None
+        raise UserError(
+            f"TFDS knows no '{name}', and there is none in {_place(data_dir)}"
+        ) from None
     if not found.data_path.exists() or not found.info.splits:
         get = f"`make dataset NAME={name.split(':')[0]}`"
         raise UserError(

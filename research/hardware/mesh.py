@@ -105,9 +105,13 @@ def parameter_shardings(params: Any, mesh: Mesh, rules: tuple[tuple[Any, ...], .
     shardings = jax.tree_util.tree_map_with_path(place, params)
     # ".*" at the end is the rest, and the rest may be empty.
     if unused - {".*"}:
-        names = ", ".join(path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params))
+        names = ", ".join(
+            path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)
+        )
         pattern = sorted(unused - {".*"})[0]
-        raise ConfigError("mesh.rules", f"'{pattern}' matches no parameter first; there are: {names}")
+        raise ConfigError(
+            "mesh.rules", f"'{pattern}' matches no parameter first; there are: {names}"
+        )
     return shardings
 
 
@@ -138,7 +142,9 @@ def _check_rule(pattern: str, rule: Rule) -> None:
         raise ConfigError("rules", f"'{pattern}' is no regular expression: {error}") from None
     if isinstance(rule, str):
         if rule not in ("fsdp", "replicate"):
-            raise ConfigError("rules", f"no rule '{rule}'; known: fsdp, replicate, or a tuple of axes")
+            raise ConfigError(
+                "rules", f"no rule '{rule}'; known: fsdp, replicate, or a tuple of axes"
+            )
     elif unknown := [axis for axis in rule if axis is not None and axis not in AXES]:
         raise ConfigError("rules", f"no mesh axis '{unknown[0]}'; known: {', '.join(AXES)}")
 

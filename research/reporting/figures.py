@@ -19,7 +19,9 @@ def learning_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
     """
     names = sorted({name for lines in runs.values() for line in lines for name in line} - _NO_CURVE)
     # What is also measured on the validation split is what one looks for first.
-    validated = {n for lines in runs.values() for line in lines if line["split"] != "train" for n in line}
+    validated = {
+        n for lines in runs.values() for line in lines if line["split"] != "train" for n in line
+    }
     names.sort(key=lambda name: (name not in validated, name != "loss", name))
     columns = min(3, max(len(names), 1))
     rows = max(-(-len(names) // columns), 1)

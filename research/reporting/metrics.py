@@ -18,11 +18,14 @@ class MetricWriter:
 
     def __init__(self, workdir: Path, step: int):
         kept = [line for line in read_metrics(workdir) if line["step"] <= step]
+        workdir.mkdir(parents=True, exist_ok=True)
         self._path = workdir / FILE
         unfinished = self._path.with_suffix(".unfinished")
         unfinished.write_text("".join(json.dumps(line) + "\n" for line in kept))
         unfinished.replace(self._path)
-        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1 if step else None)
+        self._board = SummaryWriter(
+            str(workdir / "tensorboard"), purge_step=step + 1 if step else None
+        )
 
     def write(self, step: int, split: str, values: dict[str, float]) -> None:
         """Writes one line: the values of a split after a step."""

@@ -55,7 +55,9 @@ def write_report(workdirs: list[Path], output: Path) -> Path:
     sections.append(f"<h2>Learning curves</h2>{_image(_png(curves))}")
     sections += _test_figures(names, runs)
     if len(runs) == 1:
-        sections.append(f"<details><summary>Config</summary>{_table(flatten(runs[0].config))}</details>")
+        sections.append(
+            f"<details><summary>Config</summary>{_table(flatten(runs[0].config))}</details>"
+        )
     title = html.escape(" and ".join(names))
     page = f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title>"
     page += f"<style>{_STYLE}</style><body>{''.join(sections)}</body></html>\n"
@@ -101,7 +103,8 @@ def _head(run: _Run) -> str:
     note = "" if run.test else "<p>Not evaluated yet: <code>python -m research.evaluate</code>.</p>"
     command = run.summary.get("command")
     made = f"<p><code>{html.escape(command)}</code></p>" if command else ""
-    return f"<h1>{html.escape(run.name)}</h1><p class=what>{html.escape(what)}</p>{made}<div class=tiles>{tiles}</div>{note}"
+    title = f"<h1>{html.escape(run.name)}</h1><p class=what>{html.escape(what)}</p>"
+    return f"{title}{made}<div class=tiles>{tiles}</div>{note}"
 
 
 def _comparison(names: list[str], runs: list[_Run]) -> str:
@@ -110,8 +113,8 @@ def _comparison(names: list[str], runs: list[_Run]) -> str:
     keys = sorted({key for config in configs for key in config})
     different = [k for k in keys if len({json.dumps(config.get(k)) for config in configs}) > 1]
     scores = list(dict.fromkeys(name for run in runs for name in run.scores))
-    rows = [(name, [run.scores.get(name, "–") for run in runs]) for name in scores]
-    rows += [(key, [str(config.get(key, "–")) for config in configs]) for key in different]
+    rows = [(name, [run.scores.get(name, "-") for run in runs]) for name in scores]
+    rows += [(key, [str(config.get(key, "-")) for config in configs]) for key in different]
     cells = lambda tag, values: "".join(f"<{tag}>{html.escape(v)}</{tag}>" for v in values)  # noqa: E731
     body = "".join(f"<tr>{cells('th', [name])}{cells('td', values)}</tr>" for name, values in rows)
     return f"<h1>{len(runs)} runs</h1><table><tr>{cells('th', ['', *names])}</tr>{body}</table>"
@@ -134,7 +137,10 @@ def _test_figures(names: list[str], runs: list[_Run]) -> list[str]:
 
 
 def _table(values: dict[str, Any]) -> str:
-    rows = (f"<tr><td><code>{html.escape(k)}</code></td><td>{html.escape(str(v))}</td></tr>" for k, v in values.items())
+    rows = (
+        f"<tr><td><code>{html.escape(k)}</code></td><td>{html.escape(str(v))}</td></tr>"
+        for k, v in values.items()
+    )
     return f"<table>{''.join(rows)}</table>"
 
 

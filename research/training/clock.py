@@ -23,10 +23,10 @@ class Compilations:
     def __exit__(self, *_: object) -> None:
         jax.monitoring.unregister_event_duration_listener(self._heard)
 
-    def _heard(self, event: str, seconds: float, **_: str | int) -> None:
+    def _heard(self, event: str, duration_secs: float, **kwargs: str | int) -> None:
         if event == _COMPILED:
             self.count += 1
-            self.seconds += seconds
+            self.seconds += duration_secs
 
 
 class Clock:

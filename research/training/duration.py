@@ -22,6 +22,8 @@ def in_steps(text: str, batch_size: int, steps_per_epoch: int, total: int | None
     if total is not None:
         units |= {"percent": total / 100, "%": total / 100}
     if match is None or match[2] not in units:
-        known = "'20 epochs', '100_000 steps' or '500_000 examples'" + " or '5%'" * (total is not None)
+        known = "'20 epochs', '100_000 steps' or '500_000 examples'" + " or '5%'" * (
+            total is not None
+        )
         raise UserError(f"'{text}' is no duration; write {known}")
     return round(float(match[1].replace("_", "")) * units[match[2]])

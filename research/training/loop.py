@@ -70,7 +70,9 @@ class Trainer:
         finally:
             checkpoints.close()
 
-    def _train_from(self, saved: Saved, checkpoints: Checkpoints, compilations: Compilations) -> Run:
+    def _train_from(
+        self, saved: Saved, checkpoints: Checkpoints, compilations: Compilations
+    ) -> Run:
         state, progress = saved
         start, first = progress["step"], self._next_batch(progress)
         batches = self.data.batches(first, first + self.total - start)

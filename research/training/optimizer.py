@@ -38,7 +38,7 @@ class Optimizer:
     """The largest global norm of a gradient; 0: no limit."""
 
     weight_decay: float = 0.0
-    """Decoupled where the optimizer has an argument of that name, else added to the gradient (L2)."""
+    """Decoupled where the optimizer has such an argument, else added to the gradient (L2)."""
 
     decay_mask: str = "kernel$"
     """A pattern; the parameters in whose path it is found decay."""
@@ -101,10 +101,10 @@ class Optimizer:
 
 def _makers() -> dict[str, Callable[..., optax.GradientTransformation]]:
     """The optimizers of optax: what it exports that takes a learning rate first."""
-    makers = {}
-    for module in (optax.contrib, optax):
-        for name, value in vars(module).items():
-            if inspect.isfunction(value) and not name.startswith("_"):
-                if next(iter(inspect.signature(value).parameters), "") == "learning_rate":
-                    makers[name] = value
-    return makers
+    functions = (vars(optax.contrib) | vars(optax)).items()
+    return {
+        name: function
+        for name, function in functions
+        if inspect.isfunction(function)
+        and next(iter(inspect.signature(function).parameters), "") == "learning_rate"
+    }

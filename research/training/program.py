@@ -82,7 +82,7 @@ class Program:
 
     @cached_property
     def evaluate_step(self):
-        """`(params, variables, batch) -> (totals, predictions, targets)`, the same on all devices."""
+        """`(params, variables, batch) -> (totals, predictions, targets)`, whole on all devices."""
         placed = (self.shardings.params, self.shardings.variables, batch_sharding(self.mesh))
         return jax.jit(
             evaluate_step(self.task, self.scorer_targets),
@@ -92,7 +92,7 @@ class Program:
 
     @cached_property
     def predict_step(self):
-        """`(params, variables, batch) -> predictions`, the same on all devices."""
+        """`(params, variables, batch) -> predictions`, whole on all devices."""
         placed = (self.shardings.params, self.shardings.variables, batch_sharding(self.mesh))
         return jax.jit(self.task.predict, in_shardings=placed, out_shardings=replicated(self.mesh))
 

@@ -68,7 +68,9 @@ def saved_config(workdir: Path) -> dict[str, Any]:
       UserError: there is no run in the workdir.
     """
     if not (workdir / CONFIG).exists():
-        raise UserError(f"{workdir} holds no run; `python -m research.train --workdir=...` makes one")
+        raise UserError(
+            f"{workdir} holds no run; `python -m research.train --workdir=...` makes one"
+        )
     return _read_config(workdir)
 
 
@@ -104,4 +106,6 @@ def _read_config(workdir: Path) -> dict[str, Any]:
     try:
         return json.loads((workdir / CONFIG).read_text())
     except ValueError as error:
-        raise UserError(f"{workdir / CONFIG} is not JSON ({error}); remove it or restore it") from None
+        raise UserError(
+            f"{workdir / CONFIG} is not JSON ({error}); remove it or restore it"
+        ) from None

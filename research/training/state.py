@@ -3,18 +3,17 @@
 from collections.abc import Callable
 from typing import Any
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+from flax.struct import PyTreeNode
 from jax.sharding import Mesh
 
 from research.hardware.mesh import parameter_shardings, path_name, replicated
 from research.task import Task, Total, Tree
 
 
-@flax.struct.dataclass
-class TrainState:
+class TrainState(PyTreeNode):
     """A pytree, saved and restored as a whole."""
 
     step: jax.Array  # [] int32, optimizer steps taken

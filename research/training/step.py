@@ -48,7 +48,7 @@ def train_step(
     return step
 
 
-def metric_names(task: Task, state_inputs: tuple[Any, Any], batch: Batch) -> tuple[str, ...]:
+def metric_names(task: Task, state_inputs: tuple[Any, Any], batch: Any) -> tuple[str, ...]:
     """The names of the totals that a training step adds up, found without computing anything."""
     params, variables = state_inputs
     key = jax.eval_shape(lambda: jax.random.key(0))
@@ -75,7 +75,7 @@ def _gradients(
 ) -> tuple[Tree, dict[str, Total], Tree]:
     """Gradients of the summed loss, metrics, and new variables, over all parts of a batch."""
 
-    def loss_sum(params: Tree, variables: Tree, part: Batch, key: jax.Array):
+    def loss_sum(params: Tree, variables: Tree, part: Batch, key: jax.Array) -> tuple[Any, Any]:
         totals, variables = task.loss(params, variables, part, key, train=True)
         return totals["loss"].sum, (totals, variables)
 
@@ -108,7 +108,7 @@ def _split(x: jax.Array, parts: int) -> jax.Array:
 
 
 def _average(state: TrainState, params: Tree, decay: float) -> Tree:
-    """The moving average, shorter at the start: min(decay, (1 + t) / (10 + t)), as in TensorFlow."""
+    """The moving average, shorter at the start, min(decay, (1 + t) / (10 + t)), as TensorFlow's."""
     t = state.step.astype(jnp.float32)
-    decay = jnp.minimum(decay, (1 + t) / (10 + t))
-    return jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.ema, params)
+    keep = jnp.minimum(decay, (1 + t) / (10 + t))
+    return jax.tree.map(lambda old, new: keep * old + (1 - keep) * new, state.ema, params)

@@ -19,7 +19,9 @@ def encoded(image, kind="PNG"):
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize(("mode", "channels"), [("RGBA", 3), ("L", 3), ("P", 1), ("1", 1), ("RGB", 1)])
+@pytest.mark.parametrize(
+    ("mode", "channels"), [("RGBA", 3), ("L", 3), ("P", 1), ("1", 1), ("RGB", 1)]
+)
 def test_any_mode_becomes_the_channels_asked_for(mode, channels):
     image = decode(encoded(gradient(10, 6).convert(mode)), channels)
     array = to_array(image)

@@ -79,7 +79,12 @@ def test_randomness_on_the_host_belongs_to_the_example_and_the_epoch():
         made = pipeline(Noisy(), batch_size, devices=1)
         per_epoch = made.plan.batches_per_epoch
         batches = fetch(made.batches(epoch * per_epoch, (epoch + 1) * per_epoch))
-        return {int(i): tuple(x) for b in batches for i, x in zip(b["index"], b["x"], strict=True) if i != 3}
+        return {
+            int(i): tuple(x)
+            for b in batches
+            for i, x in zip(b["index"], b["x"], strict=True)
+            if i != 3
+        }
 
     assert by_index(0, 4) == by_index(0, 6)
     assert by_index(0, 4) != by_index(1, 4)

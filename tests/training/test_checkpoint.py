@@ -23,7 +23,9 @@ def trained(experiment, tmp_path):
 
 def damage(workdir, step, how):
     """Changes the largest file of a checkpoint: the arrays."""
-    files = [path for path in (workdir / CHECKPOINTS / str(step) / "state").rglob("*") if path.is_file()]
+    files = [
+        path for path in (workdir / CHECKPOINTS / str(step) / "state").rglob("*") if path.is_file()
+    ]
     largest = max(files, key=lambda path: path.stat().st_size)
     data = bytearray(largest.read_bytes())
     if how == "flip":
@@ -44,7 +46,7 @@ def restore(experiment, workdir):
 
 
 def test_a_checkpoint_moves_between_device_counts(experiment, tmp_path):
-    """Written on 8, restored on 1, trained further there, and back on 8: the same bits each time."""
+    """Written on 8, restored on 1, trained further there, and back on 8: always the same bits."""
     on_eight = dataclasses.replace(experiment, mesh=MeshConfig(fsdp=8), duration="8 steps")
     eight, _ = Trainer(on_eight, tmp_path).train()
     one = restore(experiment, tmp_path)

@@ -124,14 +124,18 @@ def test_a_finished_run_is_left_alone(experiment, tmp_path):
     run, trained = Trainer(experiment, tmp_path).train()
     assert not trained
     assert int(run.state.step) == 24
-    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    assert before == {
+        path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()
+    }
 
 
 def test_nothing_compiles_in_steady_state(experiment, tmp_path):
     """After the first log, evaluation and save, all later ones find their functions compiled."""
     experiment = dataclasses.replace(experiment, duration="48 steps")
     Trainer(experiment, tmp_path).train()
-    counts = {line["step"]: line["compilations"] for line in read_metrics(tmp_path) if "seconds" in line}
+    counts = {
+        line["step"]: line["compilations"] for line in read_metrics(tmp_path) if "seconds" in line
+    }
     # Steps 1 to 12 meet the training step, the evaluation step and the fingerprint of a save.
     assert len({count for step, count in counts.items() if step > 12}) == 1
     assert counts[48] <= 4
@@ -184,7 +188,9 @@ def test_a_changed_batch_size_goes_on_at_the_same_example(experiment, tmp_path, 
     trainer = Trainer(smaller, tmp_path, allow_config_change=True)
     started = []
     original = trainer.data.batches
-    monkeypatch.setattr(trainer.data, "batches", lambda a, b: started.append((a, b)) or original(a, b))
+    monkeypatch.setattr(
+        trainer.data, "batches", lambda a, b: started.append((a, b)) or original(a, b)
+    )
     trainer.train()
     # The checkpoint of step 8 had seen 8 x 64 examples: 16 batches of 32. 16 steps remain.
     assert started[0] == (16, 32)
@@ -197,7 +203,10 @@ def test_a_changed_batch_size_goes_on_at_the_same_example(experiment, tmp_path, 
         ({"mesh": MeshConfig(fsdp=3)}, "fsdp=3, tensor=1 does not make 8 devices"),
         ({"mesh": MeshConfig(devices=9)}, "there are only 8, not 9"),
         ({"mesh": MeshConfig(rules=(("Dnse", "fsdp"),))}, "'Dnse' matches no parameter"),
-        ({"mesh": MeshConfig(rules=(("Dense_0/bias", ("data", None)),))}, "cannot split Dense_0/bias"),
+        (
+            {"mesh": MeshConfig(rules=(("Dense_0/bias", ("data", None)),))},
+            "cannot split Dense_0/bias",
+        ),
         ({"duration": "ten epochs"}, "config.duration: 'ten epochs' is no duration"),
         ({"optimizer": Optimizer(warmup="soon")}, "config.optimizer.warmup: 'soon' is no duration"),
     ],

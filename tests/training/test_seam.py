@@ -29,13 +29,15 @@ def toy():
 
 def test_an_unlike_task_learns_with_the_same_engine(toy, tmp_path, monkeypatch):
     monkeypatch.setattr("research.training.run.to_config_dict", lambda e: _Plain(e))
-    run, trained = Trainer(toy, tmp_path).train()
+    _, trained = Trainer(toy, tmp_path).train()
     assert trained
     lines = [line for line in read_metrics(tmp_path) if line["split"] == "validation"]
     assert lines[-1]["median_error"] < 0.1 * lines[0]["loss"] + 0.1
     assert lines[-1]["loss"] < 0.05
     # One compilation of a step for each bucket, and none after all were met.
-    compilations = [line["compilations"] for line in read_metrics(tmp_path) if line["split"] == "train"]
+    compilations = [
+        line["compilations"] for line in read_metrics(tmp_path) if line["split"] == "train"
+    ]
     assert len(set(compilations[-9:])) == 1
 
 

@@ -56,7 +56,9 @@ def one_device_losses():
 @pytest.mark.parametrize("mesh", MESHES, ids=str)
 def test_the_loss_is_the_same_on_any_mesh(with_model, one_device_losses, mesh):
     """Twenty steps with batch normalisation, augmentation and Adam, in float32."""
-    experiment = with_model(CNN(widths=(8, 16)), augmentation=Augmentation(crop_padding=1, mixup=0.2))
+    experiment = with_model(
+        CNN(widths=(8, 16)), augmentation=Augmentation(crop_padding=1, mixup=0.2)
+    )
     if "losses" not in one_device_losses:
         one_device_losses["losses"] = run(experiment, 20)[1]
     _, losses = run(dataclasses.replace(experiment, mesh=MeshConfig(**mesh)), 20)
@@ -82,7 +84,9 @@ def test_accumulating_four_parts_equals_the_whole_batch(experiment, masked):
     whole, losses = run(experiment, 10, masked)
     parts, part_losses = run(dataclasses.replace(experiment, accumulate=4), 10, masked)
     np.testing.assert_allclose(part_losses, losses, rtol=1e-5)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), whole.params, parts.params)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), whole.params, parts.params
+    )
 
 
 def test_masked_examples_do_not_count(experiment):
@@ -91,7 +95,9 @@ def test_masked_examples_do_not_count(experiment):
     batch = next(batches(program, 1, masked=30))
     other = jnp.where(batch["mask"][:, None, None, None] > 0, batch["image"], 255 - batch["image"])
     changed = batch | {"image": program.place(np.asarray(other))}
-    (a, loss_a), (b, loss_b) = (program.train_step(program.initialize(), x) for x in (batch, changed))
+    (a, loss_a), (b, loss_b) = (
+        program.train_step(program.initialize(), x) for x in (batch, changed)
+    )
     assert float(loss_a) == float(loss_b)
     jax.tree.map(np.testing.assert_array_equal, a.params, b.params)
     assert float(a.totals["loss"].count) == 34
@@ -110,9 +116,11 @@ def test_bfloat16_computes_with_float32_parameters(with_model):
     assert {leaf.dtype for leaf in jax.tree.leaves((state.params, state.opt_state[0][0].mu))} == {
         np.dtype("float32")
     }
-    text = Program(experiment).train_step.lower(
-        Program(experiment).state_shape, Program(experiment).batch_shape()
-    ).as_text()
+    text = (
+        Program(experiment)
+        .train_step.lower(Program(experiment).state_shape, Program(experiment).batch_shape())
+        .as_text()
+    )
     convolutions = [line for line in text.splitlines() if "stablehlo.convolution" in line]
     assert convolutions
     assert all("bf16" in line for line in convolutions)
@@ -122,10 +130,17 @@ def test_bfloat16_computes_with_float32_parameters(with_model):
 def test_the_optimizer_is_optax(experiment):
     """Decay under the mask, clipping and the schedule, against the same written by hand."""
     config = Optimizer(
-        name="sgd", learning_rate=0.5, clip=0.1, weight_decay=0.01, warmup="2 steps", schedule="linear"
+        name="sgd",
+        learning_rate=0.5,
+        clip=0.1,
+        weight_decay=0.01,
+        warmup="2 steps",
+        schedule="linear",
     )
     rates = config.learning_rates(warmup=2, total=6)
-    np.testing.assert_allclose([rates(i) for i in range(7)], [0, 0.25, 0.5, 0.375, 0.25, 0.125, 0], atol=1e-7)
+    np.testing.assert_allclose(
+        [rates(i) for i in range(7)], [0, 0.25, 0.5, 0.375, 0.25, 0.125, 0], atol=1e-7
+    )
     params = {"kernel": jnp.ones(3), "bias": jnp.ones(3)}
     gradients = {"kernel": jnp.full(3, 2.0), "bias": jnp.full(3, 1.0)}
     transform = config.build(lambda _: 0.5)

@@ -65,7 +65,9 @@ class Toy(Task):
         }
 
     def dataset(self, split):
-        return Sequences(self.examples, self.buckets, {"train": 0, "validation": 1, "test": 2}[split])
+        return Sequences(
+            self.examples, self.buckets, {"train": 0, "validation": 1, "test": 2}[split]
+        )
 
     def init(self, key):
         return {"kernel": jax.random.normal(key, (2, 8)), "out": jnp.ones((8,)) / 8}, {}

@@ -23,14 +23,14 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 class Digits:
     """1,797 handwritten digits of 8x8 grey pixels, from scikit-learn; nothing is downloaded.
 
-    They are the test half of "Optical Recognition of Handwritten Digits" (Alpaydin and Kaynak 1998).
+    The test part of "Optical Recognition of Handwritten Digits" (Alpaydin and Kaynak 1998).
     """
 
     test_fraction: float = 0.2
     """The part that is held out as the test split, the same for every seed."""
 
     split: Literal["stratified", "last"] = "stratified"
-    """Which part: the same fraction of each class, or the last ones, as in scikit-learn's example."""
+    """The same part of each class, or as in scikit-learn's example the last, by new writers."""
 
     validation_fraction: float = 0.1
     """The part of the rest that is held out for validation, likewise fixed."""
@@ -59,12 +59,9 @@ class Digits:
         digits = load_digits()
         images = np.round(digits.images * (255 / 16)).astype(np.uint8)[..., None]
         labels = digits.target.astype(np.int32)
-        everything = np.arange(len(labels))
-        if self.split == "stratified":
-            rest, test = _hold_out(everything, labels, self.test_fraction)
-        else:
-            rest, test = np.split(everything, [round((1 - self.test_fraction) * len(labels))])
-        train, validation = _hold_out(rest, labels, self.validation_fraction)
+        hold_out = _hold_out if self.split == "stratified" else _hold_out_last
+        rest, test = hold_out(np.arange(len(labels)), labels, self.test_fraction)
+        train, validation = hold_out(rest, labels, self.validation_fraction)
         chosen = {"train": train, "validation": validation, "test": test}[split]
         return ArrayDataset(image=images[chosen], label=labels[chosen])
 
@@ -122,7 +119,9 @@ class TFDS:
         features = builder(self.name, self.data_dir).info.features
         for key in ("image", "label"):
             if getattr(self, key) not in features:
-                problem = f"'{self.name}' has no such feature; {suggest(getattr(self, key), features)}"
+                problem = (
+                    f"'{self.name}' has no such feature; {suggest(getattr(self, key), features)}"
+                )
                 raise ConfigError(key, problem)
         feature = features[self.label]
         if feature.num_classes != self.classes:
@@ -179,7 +178,9 @@ class ImageFolder:
             raise ConfigError("path", f"there is no folder {train}; put images in {train}/CLASS/")
         found = tuple(sorted(folder.name for folder in train.iterdir() if folder.is_dir()))
         if len(self.class_names or found) < 2:
-            raise ConfigError("path", f"{train} holds {len(found)} class folders; needs two or more")
+            raise ConfigError(
+                "path", f"{train} holds {len(found)} class folders; needs two or more"
+            )
         return replace(self, class_names=self.class_names or found)
 
     def open(self, split: str) -> Dataset:
@@ -202,7 +203,9 @@ class ImageFolder:
             images = sorted(p for p in (folder / name).rglob("*") if p.suffix.lower() in SUFFIXES)
             if not images:
                 known = " ".join(SUFFIXES)
-                raise ConfigError("path", f"{folder / name} holds no image ({known}); fill or remove it")
+                raise ConfigError(
+                    "path", f"{folder / name} holds no image ({known}); fill or remove it"
+                )
             files += images
             labels += [label] * len(images)
         return files, np.array(labels, np.int32)
@@ -224,7 +227,7 @@ class _Records(Dataset):
     def example(self, index: int, rng: np.random.Generator) -> Example:
         record = self.records[index]
         image = _fixed_size(record[self.source.image], self.source, self.crop, rng)
-        return {"image": image, "label": np.int32(record[self.source.label])}
+        return {"image": image, "label": np.array(record[self.source.label], np.int32)}
 
 
 class _Files(Dataset):
@@ -269,6 +272,14 @@ def _hold_out(
         )
     except ValueError as error:
         raise ConfigError("validation_fraction", f"cannot hold out {fraction}: {error}") from None
+    return kept, held
+
+
+def _hold_out_last(
+    indices: np.ndarray, labels: np.ndarray, fraction: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Two parts of `indices`, the second the last `fraction` of them."""
+    kept, held = train_test_split(indices, test_size=fraction, shuffle=False)
     return kept, held
 
 

@@ -12,7 +12,10 @@ _LABELLED_UP_TO = 30  # classes; more names than that cannot be read
 
 
 def confusion_matrix(label: np.ndarray, predicted: np.ndarray, names: Sequence[str]) -> Figure:
-    """How often each class [examples] was taken for which, as counts coloured by share of the row."""
+    """How often each class was taken for which: counts, coloured by their share of the row.
+
+    `label` and `predicted` are [examples] int.
+    """
     counts = count_confusions(label, predicted, labels=np.arange(len(names)))
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     size = min(max(0.45 * len(names) + 1.8, 4.0), 9.0)

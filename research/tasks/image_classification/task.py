@@ -26,13 +26,13 @@ from research.tasks.image_classification.scorer import ClassificationScorer
 class ImageClassification(Task):
     """One label for an image, from a network that gives a logit for each class."""
 
-    source: Digits | TFDS | ImageFolder = Digits()
+    source: Digits | TFDS | ImageFolder = field(default_factory=Digits)
     """Where the images and labels come from."""
 
     model: MLP | CNN | ResNet | FastResNet = field(default_factory=CNN)
     """The network."""
 
-    augmentation: Augmentation = Augmentation()
+    augmentation: Augmentation = field(default_factory=Augmentation)
     """What is done to the training images on the device."""
 
     label_smoothing: float = 0.0
@@ -56,7 +56,9 @@ class ImageClassification(Task):
         for key in ("mean", "std"):
             if len(getattr(self, key)) not in (1, self.source.image_shape[2]):
                 channels = self.source.image_shape[2]
-                raise ConfigError(key, f"must have 1 or {channels} numbers, as the images' channels")
+                raise ConfigError(
+                    key, f"must have 1 or {channels} numbers, as the images' channels"
+                )
         if min(self.std) <= 0:
             raise ConfigError("std", f"must be positive, is {self.std}")
 
@@ -133,7 +135,7 @@ class ImageClassification(Task):
         height, width, channels = self.source.image_shape
         crop_fraction = getattr(self.source, "crop_fraction", 1.0)
         image = to_array(fit(decode(path, channels), height, width, crop_fraction))
-        return {"image": image, "label": np.int32(0)}
+        return {"image": image, "label": np.array(0, np.int32)}
 
     def describe(self, prediction: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """The most probable class, its probability, and the next two."""
@@ -146,8 +148,10 @@ class ImageClassification(Task):
         return (images / 255.0 - jnp.array(self.mean)) / jnp.array(self.std)
 
     def _logits(self, params: Tree, variables: Tree, images: jax.Array) -> jax.Array:
-        def apply(x: jax.Array) -> jax.Array:
-            return self.network.apply({"params": params, **variables}, x.astype(self.dtype), train=False)
+        def apply(x: jax.Array) -> Any:
+            return self.network.apply(
+                {"params": params, **variables}, x.astype(self.dtype), train=False
+            )
 
         if self.flip_in_prediction:
             return (apply(images) + apply(images[:, :, ::-1])) / 2

@@ -41,7 +41,9 @@ def test_the_stratified_split_has_every_class_alike():
 
 
 def test_a_folder_becomes_a_data_set(folder):
-    source = ImageFolder(path=str(folder), image_shape=(16, 16, 3), validation_fraction=0.25).resolve()
+    source = ImageFolder(
+        path=str(folder), image_shape=(16, 16, 3), validation_fraction=0.25
+    ).resolve()
     assert source.class_names == ("blue", "red")
     train, validation = source.open("train"), source.open("validation")
     assert (len(train), len(validation)) == (18, 6)

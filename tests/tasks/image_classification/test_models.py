@@ -7,7 +7,9 @@ from research.tasks.image_classification.models import CNN, MLP, FastResNet, Res
 
 
 def parameters(model, shape):
-    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, *shape)), train=False))
+    shapes = jax.eval_shape(
+        lambda: model.init(jax.random.key(0), jnp.zeros((1, *shape)), train=False)
+    )
     return sum(leaf.size for leaf in jax.tree.leaves(shapes["params"]))
 
 
@@ -44,7 +46,9 @@ def test_a_residual_network_shrinks_thirty_two_times(depth):
     assert sizes == {16, 8, 4, 2}
 
 
-@pytest.mark.parametrize("model", [MLP(), CNN(), ResNet(stem="cifar", width=8), FastResNet()], ids=repr)
+@pytest.mark.parametrize(
+    "model", [MLP(), CNN(), ResNet(stem="cifar", width=8), FastResNet()], ids=repr
+)
 def test_logits_are_float32_in_any_dtype(model):
     model = model.clone(classes=5, dtype=jnp.bfloat16)
     images = jnp.asarray(np.random.default_rng(0).normal(size=(2, 16, 16, 3)), jnp.bfloat16)
@@ -57,7 +61,11 @@ def test_logits_are_float32_in_any_dtype(model):
 def test_residual_blocks_begin_as_the_identity():
     model = ResNet(depth=18, stem="cifar", width=8, classes=3)
     variables = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), train=False)
-    scales = [block["BatchNorm_1"]["scale"] for name, block in variables["params"].items() if "Block" in name]
+    scales = [
+        block["BatchNorm_1"]["scale"]
+        for name, block in variables["params"].items()
+        if "Block" in name
+    ]
     assert len(scales) == 8
     assert all((scale == 0).all() for scale in scales)
 
@@ -66,6 +74,9 @@ def test_dropout_acts_in_training_alone():
     model = MLP(widths=(50,), dropout=0.5, classes=3)
     images = jnp.ones((1, 4, 4, 1))
     variables = model.init(jax.random.key(0), images, train=False)
-    out = lambda key, train: model.apply(variables, images, train=train, rngs={"dropout": jax.random.key(key)})  # noqa: E731
+
+    def out(key, train):
+        return model.apply(variables, images, train=train, rngs={"dropout": jax.random.key(key)})
+
     assert np.array_equal(out(0, False), out(1, False))
     assert not np.array_equal(out(0, True), out(1, True))

@@ -36,7 +36,9 @@ def test_the_loss_is_the_cross_entropy_of_what_is_predicted(batch):
 
 def test_smoothing_and_augmentation_act_in_training_alone(batch):
     plain = ImageClassification()
-    rich = dataclasses.replace(plain, label_smoothing=0.2, augmentation=Augmentation(crop_padding=2))
+    rich = dataclasses.replace(
+        plain, label_smoothing=0.2, augmentation=Augmentation(crop_padding=2)
+    )
     params, variables = plain.init(jax.random.key(0))
     loss = lambda task, train: float(  # noqa: E731
         task.loss(params, variables, batch, jax.random.key(1), train)[0]["loss"].sum
