@@ -1,7 +1,10 @@
 """The config of a run: the task, and how the engine trains it."""
 
+import runpy
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from research.config import from_config_dict
 from research.errors import ConfigError
 from research.hardware.mesh import MeshConfig
 from research.task import Task
@@ -76,3 +79,8 @@ class Experiment:
                 f"{self.batch_size} is not divisible by {parts} (data x fsdp = {shards}, "
                 f"accumulate = {self.accumulate}); try {nearest}",
             )
+
+
+def load_experiment(path: Path) -> Experiment:
+    """The experiment that a file's `get_config()` describes."""
+    return from_config_dict(Experiment, runpy.run_path(str(path))["get_config"]())

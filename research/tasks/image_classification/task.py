@@ -100,7 +100,7 @@ class ImageClassification(Task):
         self, params: Tree, variables: Tree, batch: Batch, key: jax.Array, train: bool
     ) -> tuple[dict[str, Total], Tree]:
         """Softmax cross-entropy in nats, in training against smoothed and mixed targets."""
-        images = self._normalize(batch["image"])
+        images = self.normalize(batch["image"])
         targets = jax.nn.one_hot(batch["label"], self.classes)
         if train:
             augment_key, dropout_key = jax.random.split(key)
@@ -123,7 +123,7 @@ class ImageClassification(Task):
 
     def predict(self, params: Tree, variables: Tree, batch: Batch) -> Batch:
         """Probabilities float32 [batch, classes]."""
-        logits = self._logits(params, variables, self._normalize(batch["image"]))
+        logits = self._logits(params, variables, self.normalize(batch["image"]))
         return {"probability": jax.nn.softmax(logits)}
 
     def scorer(self) -> ClassificationScorer:
@@ -144,8 +144,9 @@ class ImageClassification(Task):
         rest = ", ".join(f"{names[i]} {probability[i]:.3f}" for i in best[1:])
         return {"class": names[best[0]], "probability": float(probability[best[0]]), "next": rest}
 
-    def _normalize(self, images: jax.Array) -> jax.Array:
-        return (images / 255.0 - jnp.array(self.mean)) / jnp.array(self.std)
+    def normalize(self, images: jax.Array | np.ndarray) -> jax.Array:
+        """Images uint8 [batch, height, width, channels] as the network takes them, float32."""
+        return (jnp.asarray(images) / 255.0 - jnp.array(self.mean)) / jnp.array(self.std)
 
     def _logits(self, params: Tree, variables: Tree, images: jax.Array) -> jax.Array:
         def apply(x: jax.Array) -> Any:
