@@ -17,6 +17,7 @@ from research.reporting.reporter import Reporter
 from research.tasks.image_classification.augmentation import Augmentation
 from research.tasks.image_classification.models import CNN
 from research.training.clock import Compilations
+from research.training.evaluation import evaluate
 from research.training.loop import Trainer
 from research.training.optimizer import Optimizer
 from research.training.run import open_run
@@ -223,3 +224,25 @@ def test_the_saved_config_is_the_resolved_one(experiment, tmp_path):
     run = open_run(tmp_path)
     assert run.program.task == experiment.task.resolve()
     assert to_config_dict(run.program.experiment).task.type == "ImageClassification"
+
+
+def test_a_logged_metric_is_the_mean_since_the_line_before(experiment, tmp_path):
+    warm = Optimizer(learning_rate=1e-2, warmup="12 steps", schedule="linear")
+    Trainer(dataclasses.replace(experiment, optimizer=warm), tmp_path).train()
+    rates = warm.learning_rates(warmup=12, total=24)
+    lines = [line for line in read_metrics(tmp_path) if line["split"] == "train"]
+    assert [line["step"] for line in lines] == [6, 12, 18, 24]
+    for line in lines:
+        expected = np.mean([rates(i) for i in range(line["step"] - 6, line["step"])])
+        assert line["learning_rate"] == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_evaluation_takes_the_average_of_the_weights(experiment, tmp_path):
+    """With a decay of nearly one the average has hardly moved: it scores as at the start."""
+    slow = dataclasses.replace(experiment, ema_decay=0.9999, duration="4 steps")
+    run, _ = Trainer(slow, tmp_path).train()
+    dataset = run.program.task.dataset("validation")
+    averaged, _ = evaluate(run.program, run.state, dataset)
+    plain, _ = evaluate(run.program, run.state.replace(ema=None), dataset)
+    swapped, _ = evaluate(run.program, run.state.replace(params=run.state.ema, ema=None), dataset)
+    assert averaged == swapped != plain

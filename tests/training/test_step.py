@@ -155,3 +155,43 @@ def test_optimizers_come_by_name(experiment, name):
     optimizer = Optimizer(name=name, learning_rate=3e-3)
     _, losses = run(dataclasses.replace(experiment, optimizer=optimizer), 12)
     assert losses[-1] < losses[0]
+
+
+def test_the_gradient_is_that_of_the_mean_over_real_examples(experiment):
+    sgd = Optimizer(name="sgd", learning_rate=0.1, schedule="constant")
+    program = Program(dataclasses.replace(experiment, optimizer=sgd))
+    batch = next(batches(program, 1, masked=30))
+    state = program.initialize()
+    real = {name: np.asarray(array)[:34] for name, array in batch.items()}
+
+    def mean_loss(params):
+        key = jax.random.key(0)  # nothing is drawn: the task neither augments nor drops
+        return program.task.loss(params, {}, real, key, train=True)[0]["loss"].sum / 34
+
+    expected = jax.tree.map(
+        lambda p, g: p - 0.1 * g, state.params, jax.grad(mean_loss)(state.params)
+    )
+    after, _ = program.train_step(state, batch)
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6), after.params, expected
+    )
+
+
+def test_each_step_draws_anew(with_model):
+    """The same batch twice, without learning: only what is drawn at random can differ."""
+    still = Optimizer(name="sgd", learning_rate=0.0)
+    experiment = with_model(CNN(widths=(8,)), augmentation=Augmentation(crop_padding=2))
+    program = Program(dataclasses.replace(experiment, optimizer=still))
+    batch = next(batches(program, 1))
+    state, first = program.train_step(program.initialize(), batch)
+    _, second = program.train_step(state, batch)
+    _, again = program.train_step(program.initialize(), batch)
+    assert float(first) == float(again) != float(second)
+
+
+def test_the_state_is_donated(experiment):
+    """Two copies of the parameters and moments would halve the largest model that fits."""
+    program = Program(experiment)
+    state = program.initialize()
+    program.train_step(state, next(batches(program, 1)))
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves((state.params, state.opt_state)))
