@@ -11,10 +11,8 @@ rather than configured (the number of classes, the dtype) are declared with `not
 
 import dataclasses
 import difflib
-import json
 import types
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from flax import linen as nn
@@ -71,13 +69,6 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         for key in sorted(before | after)
         if before.get(key, absent) != after.get(key, absent)
     ]
-
-
-def save_json(path: Path, value: Any) -> None:
-    """Writes JSON so that a reader sees the old file or the new one, never half of either."""
-    unfinished = path.with_name(path.name + ".unfinished")
-    unfinished.write_text(json.dumps(value, indent=2) + "\n")
-    unfinished.replace(path)
 
 
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import jax
 from absl import flags
 
 from research import cli
-from research.config import save_json
+from research.files import save_json
 from research.reporting.figures import save_figure
 from research.reporting.report import FIGURES, evaluation_file
 from research.training.evaluation import evaluate
@@ -51,7 +51,8 @@ def in_words(results: dict[str, float]) -> str:
 def main(_: list[str]) -> None:
     """Prints the metrics."""
     results = evaluate_run(open_run(Path(FLAGS.workdir)), FLAGS.split)
-    print(json.dumps(results) if FLAGS.json else f"{FLAGS.split}: {in_words(results)}")
+    if jax.process_index() == 0:
+        print(json.dumps(results) if FLAGS.json else f"{FLAGS.split}: {in_words(results)}")
 
 
 if __name__ == "__main__":

@@ -13,9 +13,10 @@ import numpy as np
 from absl import flags
 
 from research import cli
+from research.data.dataset import Dataset, Example
 from research.errors import UserError
-from research.hardware.mesh import batch_shards
 from research.reporting.table import table
+from research.task import Task
 from research.training.run import Run, open_run
 
 FLAGS = flags.FLAGS
@@ -33,21 +34,29 @@ def predict(run: Run, paths: list[Path]) -> Iterator[dict[str, Any]]:
     Raises:
       UserError: a file cannot be read; before the first row of its batch.
     """
-    task, program, state = run.program.task, run.program, run.state
-    shards = batch_shards(program.mesh)
-    # A few files do not need a whole training batch.
-    size = min(program.experiment.batch_size, -(-len(paths) // shards) * shards)
-    for start in range(0, len(paths), size):
-        part = paths[start : start + size]
-        examples = [task.read(path) for path in part]
-        filled = examples + [examples[-1]] * (size - len(part))
-        batch = {name: np.stack([example[name] for example in filled]) for name in examples[0]}
-        predictions = jax.device_get(
-            program.predict_step(state.inference_params, state.variables, program.place(batch))
-        )
-        for row, path in enumerate(part):
-            one = {name: array[row] for name, array in predictions.items()}
-            yield {"file": str(path), **task.describe(one)}
+    program, state = run.program, run.state
+    pipeline = program.pipeline(_Files(program.task, paths), training=False)
+    for batch in pipeline.batches(0, pipeline.plan.batches_per_epoch):
+        step = program.predict_step(state.inference_params, state.variables, batch)
+        predictions, indices = jax.device_get((step, batch["index"]))
+        for row, index in enumerate(indices):
+            if index >= 0:  # the rest is padding
+                one = {name: array[row] for name, array in predictions.items()}
+                yield {"file": str(paths[index]), **program.task.describe(one)}
+
+
+class _Files(Dataset):
+    """The user's own files as a task's examples."""
+
+    def __init__(self, task: Task, paths: list[Path]):
+        super().__init__()
+        self.task, self.paths = task, paths
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def example(self, index: int, rng: np.random.Generator) -> Example:
+        return self.task.read(self.paths[index])
 
 
 def main(files: list[str]) -> None:

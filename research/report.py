@@ -8,6 +8,7 @@ from pathlib import Path
 from absl import flags
 
 from research import cli
+from research.errors import UserError
 from research.reporting.report import REPORT, write_report
 
 FLAGS = flags.FLAGS
@@ -22,6 +23,8 @@ def define_flags() -> None:
 def main(_: list[str]) -> None:
     """Prints where the report is."""
     workdirs = [Path(name) for name in FLAGS.workdir]
+    if not workdirs:
+        raise UserError("--workdir is empty; name the folder of a run")
     default = workdirs[0] / (REPORT if len(workdirs) == 1 else "comparison.html")
     print(write_report(workdirs, Path(FLAGS.output) if FLAGS.output else default).absolute())
 

@@ -94,7 +94,8 @@ class Task(abc.ABC):
     def batch_spec(self, batch_size: int, length: int | None) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes and dtypes of a batch, without `mask` and `index`, which every batch has.
 
-        `length` is that of the bucket where the task's datasets have buckets, else None.
+        `length` is that of the bucket where the task's datasets have buckets, else None. Arrays
+        of examples that are smaller are padded with zeros at their end to these shapes.
         """
 
     @abc.abstractmethod
@@ -117,7 +118,7 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def predict(self, params: Tree, variables: Tree, batch: Batch) -> Batch:
-        """Predictions as named arrays [batch, ...]. Pure."""
+        """Predictions as named arrays [batch, ...]. Pure; reads the inputs and no targets."""
 
     @abc.abstractmethod
     def scorer(self) -> Scorer:
@@ -125,7 +126,7 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def read(self, path: Path) -> Example:
-        """One of the user's own files as an example.
+        """One of the user's own files as an example, without targets.
 
         Raises:
           UserError: the file cannot be read as this task's input.

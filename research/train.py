@@ -12,11 +12,12 @@ from absl import flags
 from ml_collections import config_flags
 
 from research import cli
-from research.config import from_config_dict, save_json
+from research.config import from_config_dict
 from research.errors import UserError
 from research.evaluate import evaluate_run, in_words
+from research.files import read_json, save_json
 from research.hardware.mesh import describe
-from research.reporting.report import REPORT, SUMMARY, write_report
+from research.reporting.report import REPORT, SUMMARY, evaluation_file, write_report
 from research.training.experiment import Experiment
 from research.training.loop import Trainer
 
@@ -38,7 +39,7 @@ def main(_: list[str]) -> None:
     workdir = Path(FLAGS.workdir)
     trainer = Trainer(_experiment(), workdir, FLAGS.allow_config_change)
     run, trained = trainer.train()
-    if not trained and (workdir / REPORT).exists():
+    if not trained and _reported(workdir, trainer.total):
         log.info("%s is finished after %d steps; nothing to do", workdir, trainer.total)
         return
     results = evaluate_run(run, "test")
@@ -51,6 +52,13 @@ def main(_: list[str]) -> None:
         log.info("test: %s", in_words(results))
         for name, path in {"run": workdir, "report": report}.items():
             log.info("%-7s %s", name, path.absolute())
+
+
+def _reported(workdir: Path, step: int) -> bool:
+    """Whether the end of the run was evaluated and reported; it may have been killed before."""
+    evaluation = workdir / evaluation_file("test")
+    reported = evaluation.exists() and (workdir / REPORT).exists()
+    return reported and read_json(evaluation)["step"] == step
 
 
 def _experiment() -> Experiment:

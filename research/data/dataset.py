@@ -1,16 +1,25 @@
 """What the pipeline reads from: examples by random access."""
 
 import abc
+import logging
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 
 import numpy as np
 
+from research.errors import UserError
+
 Example = dict[str, np.ndarray]
+Shapes = Mapping[str, tuple[int, ...]]  # of one example's arrays, by name
+log = logging.getLogger(__name__)
 
 
 class Dataset(abc.ABC):
     """A fixed number of examples, read by index from several threads at once.
 
-    Where examples differ in length, `lengths` [examples] gives each one's and `buckets` the padded
+    Where examples differ in length, `lengths` [examples] gives each one's and `buckets` the
     lengths that batches come in, ascending. An example longer than the last bucket is left out.
     """
 
@@ -18,7 +27,7 @@ class Dataset(abc.ABC):
     buckets: tuple[int, ...] = ()
 
     def __init__(self) -> None:
-        self.unusable: dict[int, str] = {}  # index -> why, filled as examples are met
+        self.unusable: dict[int, str] = {}  # index -> why
 
     @abc.abstractmethod
     def __len__(self) -> int: ...
@@ -27,26 +36,43 @@ class Dataset(abc.ABC):
     def example(self, index: int, rng: np.random.Generator) -> Example | None:
         """One example; `rng` is a pure function of (seed, epoch, index).
 
-        None, with the reason left in `unusable`, for one that cannot be read and may be skipped.
+        None, after `skip`, for one that cannot be read and may be passed over.
         """
 
-    def batch(self, indices: np.ndarray, seed: tuple[int, ...], length: int | None) -> Example:
+    def skip(self, index: int, why: str) -> None:
+        """Notes that an example is unusable, and says so the first time."""
+        if index not in self.unusable:
+            self.unusable[index] = why
+            log.warning("skipped example %d: %s", index, why)
+
+    def batch(self, indices: np.ndarray, seed: tuple[int, ...], shapes: Shapes | None) -> Example:
         """Examples stacked to [batch, ...], and `mask` [batch], 0 where one was unusable.
 
-        With `length`, every array whose first axis is shorter is padded with zeros to it.
+        Args:
+          indices: [batch] int.
+          seed: of the randomness of these examples.
+          shapes: what each array is padded to with zeros at its end; None leaves them as they are.
         """
-        examples = [self.example(int(i), np.random.default_rng((*seed, int(i)))) for i in indices]
-        usable = [example for example in examples if example is not None]
-        if not usable:
-            raise ValueError(f"a whole batch is unusable: {self.unusable[int(indices[0])]}")
-        # An unusable place repeats a good example, so that batch statistics stay those of data.
-        filled = [usable[0] if example is None else example for example in examples]
-        stacked = {
-            name: np.stack([_pad(example[name], length) for example in filled])
-            for name in usable[0]
-        }
+        examples = list(_pool().map(lambda i: self._seeded(int(i), seed), indices))
         mask = np.array([example is not None for example in examples], np.float32)
+        # An unusable place repeats a good example, so that batch statistics stay those of data.
+        good = next((example for example in examples if example is not None), None)
+        good = good or self._any_example(seed)
+        filled = [example or good for example in examples]
+        stacked = {
+            name: np.stack([_pad(one[name], shapes[name] if shapes else None) for one in filled])
+            for name in good
+        }
         return stacked | {"mask": mask}
+
+    def _seeded(self, index: int, seed: tuple[int, ...]) -> Example | None:
+        return self.example(index, np.random.default_rng((*seed, index)))
+
+    def _any_example(self, seed: tuple[int, ...]) -> Example:
+        for index in range(len(self)):
+            if example := self._seeded(index, seed):
+                return example
+        raise UserError(f"none of the {len(self)} examples is usable: {self.unusable[0]}")
 
 
 class ArrayDataset(Dataset):
@@ -62,7 +88,7 @@ class ArrayDataset(Dataset):
     def example(self, index: int, rng: np.random.Generator) -> Example:
         return {name: array[index] for name, array in self.arrays.items()}
 
-    def batch(self, indices: np.ndarray, seed: tuple[int, ...], length: int | None) -> Example:
+    def batch(self, indices: np.ndarray, seed: tuple[int, ...], shapes: Shapes | None) -> Example:
         # One gather for the whole batch: for small images a hundred times faster than a loop.
         stacked = {name: array[indices] for name, array in self.arrays.items()}
         return stacked | {"mask": np.ones(len(indices), np.float32)}
@@ -84,11 +110,18 @@ class Subset(Dataset):
     def example(self, index: int, rng: np.random.Generator) -> Example | None:
         return self.parent.example(int(self.indices[index]), rng)
 
-    def batch(self, indices: np.ndarray, seed: tuple[int, ...], length: int | None) -> Example:
-        return self.parent.batch(self.indices[indices], seed, length)
+    def batch(self, indices: np.ndarray, seed: tuple[int, ...], shapes: Shapes | None) -> Example:
+        return self.parent.batch(self.indices[indices], seed, shapes)
 
 
-def _pad(array: np.ndarray, length: int | None) -> np.ndarray:
-    if length is None or array.ndim == 0 or array.shape[0] >= length:
+def _pad(array: np.ndarray, shape: tuple[int, ...] | None) -> np.ndarray:
+    if shape is None or array.shape == shape:
         return array
-    return np.pad(array, [(0, length - array.shape[0])] + [(0, 0)] * (array.ndim - 1))
+    missing = np.subtract(shape, array.shape)
+    return np.pad(array, [(0, int(count)) for count in missing])
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    """Threads that read examples side by side: decoding and reading files let go of the lock."""
+    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="examples")

@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from research.errors import UserError
 
@@ -21,11 +21,14 @@ def decode(data: bytes | Path, channels: int) -> Image.Image:
     """
     name = str(data) if isinstance(data, Path) else f"{len(data)} bytes"
     try:
-        image = Image.open(data if isinstance(data, Path) else io.BytesIO(data))
+        opened = Image.open(data if isinstance(data, Path) else io.BytesIO(data))
+        image = ImageOps.exif_transpose(opened)  # cameras store an image as it came, and its turn
+        if image.mode.startswith("I"):  # Pillow cuts 16 bits off at 255
+            image = Image.fromarray((np.asarray(image) / 256).clip(0, 255).astype(np.uint8))
         return image.convert(_MODES[channels])
     except FileNotFoundError:
         raise UserError(f"{name}: no such file") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except Exception as error:  # damaged files raise whatever their decoder stumbles over
         reason = "not an image" if isinstance(error, UnidentifiedImageError) else str(error)
         raise UserError(f"{name}: cannot be read as an image ({reason})") from None
 
@@ -46,8 +49,7 @@ def fit(image: Image.Image, height: int, width: int, crop_fraction: float) -> Im
     scale = crop_fraction * min(image.width / width, image.height / height)
     window_width, window_height = scale * width, scale * height
     left, top = (image.width - window_width) / 2, (image.height - window_height) / 2
-    box = (left, top, left + window_width, top + window_height)
-    return image.resize((width, height), _RESIZE, box=box, reducing_gap=2.0)
+    return _resize(image, (left, top, window_width, window_height), height, width)
 
 
 def random_resized_crop(
@@ -69,6 +71,15 @@ def random_resized_crop(
         if window_width <= image.width and window_height <= image.height:
             left = rng.uniform(0, image.width - window_width)
             top = rng.uniform(0, image.height - window_height)
-            box = (left, top, left + window_width, top + window_height)
-            return image.resize((width, height), _RESIZE, box=box, reducing_gap=2.0)
+            return _resize(image, (left, top, window_width, window_height), height, width)
     return fit(image, height, width, 1.0)
+
+
+def _resize(
+    image: Image.Image, window: tuple[float, float, float, float], height: int, width: int
+) -> Image.Image:
+    """The window (left, top, width, height) of an image at another size."""
+    left, top = max(window[0], 0.0), max(window[1], 0.0)
+    # Rounding may put an edge a hair outside, which Pillow refuses.
+    right, bottom = min(left + window[2], image.width), min(top + window[3], image.height)
+    return image.resize((width, height), _RESIZE, box=(left, top, right, bottom), reducing_gap=2.0)

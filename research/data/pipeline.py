@@ -1,12 +1,12 @@
 """From a plan to batches on the devices: read by threads, in order, ahead of need."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import grain
 import jax
 import numpy as np
 
-from research.data.dataset import Dataset, Example
+from research.data.dataset import Dataset, Example, Shapes
 from research.data.plan import Plan, PlannedBatch
 
 READ_AHEAD = 4  # batches that wait on the devices
@@ -15,11 +15,18 @@ READ_AHEAD = 4  # batches that wait on the devices
 class Pipeline:
     """The batches of a dataset as global arrays, sharded along their first axis.
 
-    Every process makes the same plan and reads only the rows that its own devices hold.
+    Every process makes the same plan and reads only the rows that its own devices hold. `shapes`
+    gives what one example's arrays are padded to in a bucket.
     """
 
-    def __init__(self, dataset: Dataset, plan: Plan, sharding: jax.sharding.Sharding):
-        self.dataset, self.plan, self.sharding = dataset, plan, sharding
+    def __init__(
+        self,
+        dataset: Dataset,
+        plan: Plan,
+        sharding: jax.sharding.Sharding,
+        shapes: Callable[[int | None], Shapes] | None = None,
+    ):
+        self.dataset, self.plan, self.sharding, self.shapes = dataset, plan, sharding, shapes
         held = sharding.addressable_devices_indices_map((plan.batch_size,)).values()
         everything = np.arange(plan.batch_size)
         self._rows = np.unique(np.concatenate([everything[index] for index in held if index]))
@@ -43,7 +50,8 @@ class Pipeline:
         present = indices >= 0
         # Padding repeats a real example: shapes and value ranges stay those of data.
         fill = planned.indices[0]
-        local = self.dataset.batch(np.where(present, indices, fill), seed, planned.length)
+        shapes = self.shapes and self.shapes(planned.length)
+        local = self.dataset.batch(np.where(present, indices, fill), seed, shapes)
         local["mask"] = np.where(present, local["mask"], 0).astype(np.float32)
         return local | {"index": indices.astype(np.int32)}
 

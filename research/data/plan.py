@@ -28,6 +28,7 @@ class Plan:
     def __init__(self, dataset: Dataset, batch_size: int, seed: int, training: bool):
         self.batch_size, self.seed, self.training = batch_size, seed, training
         self.buckets = _members(dataset)
+        self.left_out = len(dataset) - sum(len(members) for _, members in self.buckets)
         self.batches_per_epoch = sum(-(-len(m) // batch_size) for _, m in self.buckets)
         # Two epochs are wanted at once where the pipeline reads ahead across their border.
         self.epoch = lru_cache(maxsize=2)(self._epoch)

@@ -128,6 +128,14 @@ def shares_cores(mesh: Mesh) -> bool:
     return mesh.devices.flat[0].platform == "cpu" and mesh.devices.size > 1
 
 
+def loops_are_slow() -> bool:
+    """Whether what stands in a loop of XLA runs much slower than outside.
+
+    On CPUs it does without the threads: a convolutional network took 40 times as long.
+    """
+    return jax.default_backend() == "cpu"
+
+
 def describe() -> str:
     """The hardware in words, such as `1 x cpu (2 cores)`."""
     device = jax.devices()[0]

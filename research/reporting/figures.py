@@ -34,8 +34,6 @@ def learning_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
         for label, colour, style, steps, values in _curves(runs, name):
             marker = "." if len(steps) == 1 else ""
             axes.plot(steps, values, style, color=colour, label=label, marker=marker, linewidth=1.5)
-        if min((v for *_, values in _curves(runs, name) for v in values), default=0) >= 0:
-            axes.set_ylim(bottom=0 if name not in ("accuracy",) else None)
         axes.set_title(name.replace("_", " "), fontsize=10)
         axes.set_xlabel("step", fontsize=8)
         axes.tick_params(labelsize=8)

@@ -6,6 +6,9 @@ from typing import Any
 
 from tensorboardX import SummaryWriter
 
+from research.errors import UserError
+from research.files import write_whole
+
 FILE = "metrics.jsonl"
 
 
@@ -18,11 +21,8 @@ class MetricWriter:
 
     def __init__(self, workdir: Path, step: int):
         kept = [line for line in read_metrics(workdir) if line["step"] <= step]
-        workdir.mkdir(parents=True, exist_ok=True)
         self._path = workdir / FILE
-        unfinished = self._path.with_suffix(".unfinished")
-        unfinished.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        unfinished.replace(self._path)
+        write_whole(self._path, "".join(json.dumps(line) + "\n" for line in kept))
         self._board = SummaryWriter(
             str(workdir / "tensorboard"), purge_step=step + 1 if step else None
         )
@@ -43,7 +43,16 @@ def read_metrics(workdir: Path) -> list[dict[str, Any]]:
     """The lines of a run, oldest first; none where it has not begun.
 
     A last line that an interruption cut off is left out.
+
+    Raises:
+      UserError: another line is not JSON.
     """
     path = workdir / FILE
-    text = path.read_text() if path.exists() else ""
-    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    metrics = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            metrics += [json.loads(line)] if line.endswith("\n") else []
+        except ValueError:
+            raise UserError(f"{path}, line {number} is not JSON; remove the line") from None
+    return metrics

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from research.config import flatten
 from research.errors import UserError
+from research.files import read_json, write_whole
 from research.reporting.figures import DPI, learning_curves
 from research.reporting.metrics import read_metrics
 from research.training.run import saved_config
@@ -61,10 +62,7 @@ def write_report(workdirs: list[Path], output: Path) -> Path:
     title = html.escape(" and ".join(names))
     page = f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title>"
     page += f"<style>{_STYLE}</style><body>{''.join(sections)}</body></html>\n"
-    output.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = output.with_name(output.name + ".unfinished")
-    unfinished.write_text(page)
-    unfinished.replace(output)
+    write_whole(output, page)
     return output
 
 
@@ -127,7 +125,7 @@ def _test_figures(names: list[str], runs: list[_Run]) -> list[str]:
         shown, heading = [], ""
         for name, run in zip(names, runs, strict=True):
             figures = list(run.test.get("figures", {}).items())
-            if place < len(figures):
+            if place < len(figures) and (run.workdir / figures[place][1]).exists():
                 title, file = figures[place]
                 heading = heading or (title if len(runs) == 1 else title.split(",")[0])
                 caption = "" if len(runs) == 1 else f"{name}: {title}"
@@ -164,4 +162,4 @@ def _number(value: float) -> str:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text()) if path.exists() else {}
+    return read_json(path) if path.exists() else {}

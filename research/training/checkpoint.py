@@ -1,6 +1,7 @@
 """Saves and restores a run: the state, where the data stood, and a fingerprint of both."""
 
 import logging
+import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 from orbax.checkpoint import checkpoint_managers
 
+from research.errors import UserError
 from research.hardware.mesh import path_name, replicated
 from research.training.state import TrainState
 
@@ -31,13 +33,13 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, mesh: Mesh, keep: int = 1):
-        self._mesh = mesh
+        self._folder = folder.absolute()
         self._fingerprint = jax.jit(_fingerprint, out_shardings=replicated(mesh))
         options = ocp.CheckpointManagerOptions(
             preservation_policy=checkpoint_managers.LatestN(keep),
             save_decision_policy=checkpoint_managers.FixedIntervalPolicy(1),
         )
-        self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
+        self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     @property
     def steps(self) -> list[int]:
@@ -46,31 +48,41 @@ class Checkpoints:
 
     def save(self, state: TrainState, step: int, progress: dict[str, Any]) -> None:
         """Begins to save; the state may be donated as soon as this returns."""
-        sums = jax.device_get(self._fingerprint(state))
-        names = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(state)]
-        record = progress | {"fingerprint": dict(zip(names, map(int, sums), strict=True))}
+        sums = jax.device_get(self._fingerprint(state)).tolist()
+        record = progress | {"fingerprint": dict(zip(_describe(state), sums, strict=True))}
         items = {"state": ocp.args.StandardSave(state), "progress": ocp.args.JsonSave(record)}
         self._manager.save(step, args=ocp.args.Composite(**items))
 
-    def restore(self, shape: TrainState, shardings: Any, discard_bad: bool = False) -> Saved | None:
+    def restore(self, shape: TrainState, shardings: Any, set_aside: bool = False) -> Saved | None:
         """The newest readable checkpoint, laid out as `shardings` say; None where there is none.
 
-        One that cannot be read, or whose bits have changed, is named in a warning and passed over,
-        and deleted with `discard_bad`.
+        One that cannot be read, or whose bits have changed, is named in a warning and passed over;
+        with `set_aside` it is moved out of the way, so that its step can be saved again.
+
+        Raises:
+          UserError: the checkpoints are of another network or optimizer, or none is readable.
         """
         target = jax.tree.map(
             lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
             shape,
             shardings,
         )
+        damaged = []
         for step in self.steps:
             try:
-                return self._restore(step, target)
+                saved = self._restore(step, target)
+            except UserError:
+                raise
             except Exception as error:  # what a damaged file raises depends on which byte it lost
                 reason = str(error).strip().splitlines()[0][:200] if str(error) else repr(error)
                 log.warning("checkpoint %d is unreadable (%s); trying the one before", step, reason)
-            if discard_bad:
-                self._manager.delete(step)
+                damaged.append(step)
+                continue
+            if set_aside:
+                self._set_aside(damaged)
+            return saved
+        if damaged:
+            raise UserError(f"no readable checkpoint in {self._folder}; remove it to start over")
         return None
 
     def close(self) -> None:
@@ -79,15 +91,37 @@ class Checkpoints:
         self._manager.close()
 
     def _restore(self, step: int, target: TrainState) -> Saved:
-        items = {"state": ocp.args.StandardRestore(target), "progress": ocp.args.JsonRestore()}
-        restored = self._manager.restore(step, args=ocp.args.Composite(**items))
-        state, progress = restored["state"], dict(restored["progress"])
+        read = ocp.args.Composite(progress=ocp.args.JsonRestore())
+        progress = dict(self._manager.restore(step, args=read)["progress"])
         expected = progress.pop("fingerprint")
-        found = jax.device_get(self._fingerprint(state))
-        for (name, saved), now in zip(expected.items(), found, strict=True):
-            if saved != int(now):
+        if unlike := sorted(set(expected) ^ set(_describe(target))):
+            raise UserError(
+                f"checkpoint {step} in {self._folder} is of another network or optimizer: only one "
+                f"of the two has {unlike[0]}; choose another --workdir"
+            )
+        read = ocp.args.Composite(state=ocp.args.StandardRestore(target))
+        state = self._manager.restore(step, args=read)["state"]
+        found = jax.device_get(self._fingerprint(state)).tolist()
+        for name, now in zip(_describe(state), found, strict=True):
+            if expected[name] != now:
                 raise ValueError(f"the bits of {name} have changed since they were saved")
         return Saved(state, progress)
+
+    def _set_aside(self, steps: list[int]) -> None:
+        if jax.process_index() == 0:
+            for step in steps:
+                aside = self._folder.with_name(f"unreadable_checkpoint_{step}")
+                shutil.rmtree(aside, ignore_errors=True)
+                (self._folder / str(step)).rename(aside)
+        self._manager.reload()
+
+
+def _describe(state: TrainState) -> list[str]:
+    """Path, dtype and shape of each leaf."""
+    return [
+        f"{path_name(path)} {leaf.dtype}{list(leaf.shape)}"
+        for path, leaf in jax.tree_util.tree_leaves_with_path(state)
+    ]
 
 
 def _fingerprint(state: TrainState) -> jax.Array:
@@ -98,7 +132,10 @@ def _fingerprint(state: TrainState) -> jax.Array:
     """
 
     def bits(leaf: jax.Array) -> jax.Array:
-        width = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[leaf.dtype.itemsize]
+        if leaf.dtype == jnp.bool_:
+            leaf = leaf.astype(jnp.uint8)
+        # Eight bytes become two words of four.
+        width = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint32}[leaf.dtype.itemsize]
         return jnp.sum(jax.lax.bitcast_convert_type(leaf, width), dtype=jnp.uint32)
 
     return jnp.stack([bits(leaf) for leaf in jax.tree.leaves(state)])

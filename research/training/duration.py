@@ -6,7 +6,7 @@ from research.errors import UserError
 
 
 def in_steps(text: str, batch_size: int, steps_per_epoch: int, total: int | None = None) -> int:
-    """The number of optimizer steps that `text` means, rounded to the nearest.
+    """The number of optimizer steps that `text` means, rounded, but 0 for 0 alone.
 
     Args:
       text: a number and one of step(s), epoch(s), example(s) or, of the whole run, percent or %.
@@ -26,4 +26,6 @@ def in_steps(text: str, batch_size: int, steps_per_epoch: int, total: int | None
             total is not None
         )
         raise UserError(f"'{text}' is no duration; write {known}")
-    return round(float(match[1].replace("_", "")) * units[match[2]])
+    steps = float(match[1].replace("_", "")) * units[match[2]]
+    # However short, what is not nothing is at least one step: 0 would mean "never".
+    return max(1, round(steps)) if steps else 0

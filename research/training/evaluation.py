@@ -15,21 +15,25 @@ from research.training.state import TrainState
 def evaluate(
     program: Program, state: TrainState, dataset: Dataset
 ) -> tuple[dict[str, float], Scorer]:
-    """Metrics over a dataset, with `examples`, the number that was scored; and the scorer."""
+    """Metrics over a dataset, and the scorer that saw it.
+
+    Among them are `examples`, the number that was scored, and where there were any `skipped`, the
+    number of the unusable and the too long.
+    """
     pipeline = program.pipeline(dataset, training=False)
     scorer = program.task.scorer()
     sums: dict[str, float] = defaultdict(float)
     counts: dict[str, float] = defaultdict(float)
-    examples = 0
+    counted: list[tuple[int, int]] = []  # scored and skipped examples of each batch
 
-    def collect(fetched: Any) -> int:
+    def collect(fetched: Any) -> tuple[int, int]:
         totals, predictions, targets = jax.device_get(fetched)
         for name, total in totals.items():
             sums[name] += float(total.sum)
             counts[name] += float(total.count)
-        real = targets.pop("mask") > 0
+        real, present = targets.pop("mask") > 0, targets["index"] >= 0
         scorer.update(_select(targets, real), _select(predictions, real))
-        return int(real.sum())
+        return int(real.sum()), int(present.sum() - real.sum())
 
     waiting: list[Any] = []
     for batch in pipeline.batches(0, pipeline.plan.batches_per_epoch):
@@ -37,10 +41,14 @@ def evaluate(
             waiting.append(program.evaluate_step(state.inference_params, state.variables, batch))
         # Fetching the batch before lets the device work meanwhile on this one.
         if len(waiting) > min(program.steps_ahead, 1):
-            examples += collect(waiting.pop(0))
-    examples += sum(collect(last) for last in waiting)
+            counted.append(collect(waiting.pop(0)))
+    counted += [collect(last) for last in waiting]
+    examples, skipped = (sum(part) for part in zip(*counted, strict=True))
     means = {name: sums[name] / max(counts[name], 1) for name in sums}
-    return {**means, **scorer.result(), "examples": examples}, scorer
+    results = {**means, **scorer.result(), "examples": examples}
+    if skipped or pipeline.plan.left_out:
+        results["skipped"] = skipped + pipeline.plan.left_out
+    return results, scorer
 
 
 def _select(arrays: dict[str, np.ndarray], rows: np.ndarray) -> dict[str, np.ndarray]:

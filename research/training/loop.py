@@ -47,9 +47,12 @@ class Trainer:
         self.evaluate_every = self._steps("evaluate_every", self.total)
         self.checkpoint_every = self._steps("checkpoint_every", self.total)
         self.validation = task.dataset("validation") if self.evaluate_every else None
-        self.program = Program(
-            self.experiment, self._steps("optimizer.warmup", self.total), self.total
-        )
+        task.dataset("test")  # that it is missing should not come out at the end
+        warmup = self._steps("optimizer.warmup", self.total)
+        if not 0 < self.total > warmup:
+            problem = f"is {self.total} steps, with {warmup} of warm-up; train for longer"
+            raise ConfigError("duration", problem)
+        self.program = Program(self.experiment, warmup, self.total)
         self._check_batch()
         claim(workdir, self.experiment, allow_config_change)
 
@@ -60,7 +63,7 @@ class Trainer:
         )
         shape, shardings = self.program.state_shape, self.program.shardings
         try:
-            saved = checkpoints.restore(shape, shardings, discard_bad=True)
+            saved = checkpoints.restore(shape, shardings, set_aside=True)
             if saved is None:
                 saved = Saved(self.program.initialize(), BEGINNING)
             if saved.progress["step"] >= self.total:
@@ -94,6 +97,7 @@ class Trainer:
                         report.write(step, "validation", values)
                 if self._due(self.checkpoint_every, step):
                     with clock.paused():
+                        _check_finite(float(loss), step)  # it would replace good checkpoints
                         progress = self._progress(first + step - start, step, clock)
                         checkpoints.save(state, step, progress)
         return Run(self.workdir, self.program, state, progress)
@@ -104,7 +108,7 @@ class Trainer:
         return progress["epoch"] * self.data.plan.batches_per_epoch + within
 
     def _progress(self, batch_number: int, step: int, clock: Clock) -> dict[str, Any]:
-        """How far the run is. Data are counted in examples, so that the batch size may change."""
+        """How far the run is. Data are counted in epochs and examples: a data set may grow."""
         epoch, batch = divmod(batch_number, self.data.plan.batches_per_epoch)
         position = {"step": step, "epoch": epoch, "example": batch * self.experiment.batch_size}
         return position | {"seconds": clock.seconds, "compile_seconds": clock.compile_seconds}
@@ -132,12 +136,13 @@ class Trainer:
     def _check_batch(self) -> None:
         """Compares what the data give with what the task promised, before anything compiles."""
         first = self.data.plan.epoch(0)[0]
-        promised = self.program.batch_shape(first.length)
-        for name, array in next(self.data.batches(0, 1)).items():
-            spec = promised.get(name)
-            if spec is None or (array.shape, array.dtype) != (spec.shape, spec.dtype):
-                found = f"{array.dtype}{list(array.shape)}"
-                expected = f"{spec.dtype}{list(spec.shape)}" if spec else "nothing"
+        promised, given = self.program.batch_shape(first.length), next(self.data.batches(0, 1))
+        for name in promised | given:
+            found, expected = (
+                f"{array.dtype}{list(array.shape)}" if array is not None else "nothing"
+                for array in (given.get(name), promised.get(name))
+            )
+            if found != expected:
                 raise ConfigError("task", f"the data give '{name}' as {found}, expected {expected}")
 
 

@@ -14,6 +14,8 @@ from research.config import suggest
 from research.errors import ConfigError
 from research.hardware.mesh import path_name
 
+_MASKS = ("mask", "weight_decay_mask")  # what optax calls the choice of what decays
+
 
 @dataclass(frozen=True)
 class Optimizer:
@@ -38,20 +40,20 @@ class Optimizer:
     """The largest global norm of a gradient; 0: no limit."""
 
     weight_decay: float = 0.0
-    """Decoupled where the optimizer has such an argument, else added to the gradient (L2)."""
+    """Decoupled where the optimizer takes it and a mask, else added to the gradient (L2)."""
 
     decay_mask: str = "kernel$"
     """A pattern; the parameters in whose path it is found decay."""
 
     options: dict[str, Any] = field(default_factory=dict)
-    """Further arguments of the optax function, such as `{"momentum": 0.9}`."""
+    """Further arguments of the optax function, such as `{"momentum": 0.9}`, set in the file."""
 
     def __post_init__(self):
         makers = _makers()
         if self.name not in makers:
             raise ConfigError("name", f"optax has no '{self.name}'; {suggest(self.name, makers)}")
         known = set(inspect.signature(makers[self.name]).parameters)
-        known -= {"learning_rate", "weight_decay", "mask"}
+        known -= {"learning_rate", "weight_decay", *_MASKS}
         for option in self.options:
             if option not in known:
                 problem = f"optax's {self.name} takes no such argument; {suggest(option, known)}"
@@ -86,12 +88,16 @@ class Optimizer:
         maker = _makers()[self.name]
         arguments: dict[str, Any] = dict(self.options)
         chain = [optax.clip_by_global_norm(self.clip)] if self.clip else []
-        decoupled = {"weight_decay", "mask"} <= set(inspect.signature(maker).parameters)
-        if decoupled:
-            arguments |= {"weight_decay": self.weight_decay, "mask": self._decays}
+        known = inspect.signature(maker).parameters
+        masks = [name for name in _MASKS if name in known and "weight_decay" in known]
+        if masks:
+            arguments |= {"weight_decay": self.weight_decay, masks[0]: self._decays}
         elif self.weight_decay:
             chain.append(optax.add_decayed_weights(self.weight_decay, self._decays))
-        return optax.chain(*chain, maker(learning_rates, **arguments))
+        try:
+            return optax.chain(*chain, maker(learning_rates, **arguments))
+        except TypeError as error:
+            raise ConfigError("optimizer.options", f"optax's {self.name}: {error}") from None
 
     def _decays(self, params: Any) -> Any:
         return jax.tree_util.tree_map_with_path(
@@ -106,5 +112,6 @@ def _makers() -> dict[str, Callable[..., optax.GradientTransformation]]:
         name: function
         for name, function in functions
         if inspect.isfunction(function)
+        and not name.startswith("scale_by")
         and next(iter(inspect.signature(function).parameters), "") == "learning_rate"
     }

@@ -1,5 +1,6 @@
 """An experiment made ready for the devices: mesh, shardings and the two jitted functions."""
 
+import logging
 from functools import cached_property
 
 import jax
@@ -10,10 +11,11 @@ from research.data.pipeline import Pipeline
 from research.data.plan import Plan
 from research.errors import UserError
 from research.hardware.mesh import batch_sharding, batch_shards, replicated, shares_cores
-from research.task import Batch
 from research.training.experiment import Experiment
 from research.training.state import TrainState, initializer, state_shardings
 from research.training.step import evaluate_step, metric_names, train_step
+
+log = logging.getLogger(__name__)
 
 
 class Program:
@@ -101,8 +103,10 @@ class Program:
         plan = Plan(dataset, self.experiment.batch_size, self.experiment.seed, training)
         if not plan.batches_per_epoch:
             raise UserError("the data have no example that fits; see the dataset's buckets")
-        return Pipeline(dataset, plan, batch_sharding(self.mesh))
+        if plan.left_out:
+            log.warning("left out %d of %d examples: too long", plan.left_out, len(dataset))
+        return Pipeline(dataset, plan, batch_sharding(self.mesh), self._example_shapes)
 
-    def place(self, batch: dict) -> Batch:
-        """Host arrays, the same on every process, as a sharded batch."""
-        return jax.device_put(batch, batch_sharding(self.mesh))
+    def _example_shapes(self, length: int | None) -> dict[str, tuple[int, ...]]:
+        spec = self.task.batch_spec(self.experiment.batch_size, length)
+        return {name: array.shape[1:] for name, array in spec.items()}

@@ -1,14 +1,16 @@
 """A run on the disk: its workdir, its config, and the state it left."""
 
 import dataclasses
-import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from research.config import differences, from_config_dict, save_json, to_config_dict
+import jax
+
+from research.config import differences, from_config_dict, to_config_dict
 from research.errors import ConfigError, UserError
+from research.files import read_json, save_json
 from research.hardware.mesh import MeshConfig, batch_shards
 from research.training.checkpoint import Checkpoints
 from research.training.experiment import Experiment
@@ -44,9 +46,11 @@ def claim(workdir: Path, experiment: Experiment, allow_change: bool) -> None:
     Raises:
       UserError: the workdir belongs to another config, whose differences are named.
     """
-    config = json.loads(json.dumps(to_config_dict(experiment).to_dict()))
+    config = to_config_dict(experiment).to_dict()
     path = workdir / CONFIG
-    changes = differences(_read_config(workdir), config) if path.exists() else []
+    changes = differences(_known_keys(read_json(path)), config) if path.exists() else []
+    if any(change.startswith("batch_size:") for change in changes):
+        raise UserError(f"{workdir} was begun with another batch_size; choose another --workdir")
     # Where a run is computed may change at any time; what is computed may not.
     refused = [change for change in changes if not change.startswith("mesh.")]
     if refused and not allow_change:
@@ -56,8 +60,7 @@ def claim(workdir: Path, experiment: Experiment, allow_change: bool) -> None:
         )
     for change in changes:
         log.warning("config changed: %s", change)
-    if changes or not path.exists():
-        workdir.mkdir(parents=True, exist_ok=True)
+    if (changes or not path.exists()) and jax.process_index() == 0:
         save_json(path, config)
 
 
@@ -71,7 +74,7 @@ def saved_config(workdir: Path) -> dict[str, Any]:
         raise UserError(
             f"{workdir} holds no run; `python -m research.train --workdir=...` makes one"
         )
-    return _read_config(workdir)
+    return read_json(workdir / CONFIG)
 
 
 def open_run(workdir: Path) -> Run:
@@ -81,11 +84,13 @@ def open_run(workdir: Path) -> Run:
       UserError: there is no run, or it has no readable checkpoint.
     """
     program = Program(_fitted(from_config_dict(Experiment, saved_config(workdir))))
+    if not (workdir / CHECKPOINTS).exists():
+        raise UserError(f"{workdir} has no checkpoint yet; train it first")
     checkpoints = Checkpoints(workdir / CHECKPOINTS, program.mesh)
     saved = checkpoints.restore(program.state_shape, program.shardings)
     checkpoints.close()
     if saved is None:
-        raise UserError(f"{workdir} has no readable checkpoint yet; train it first")
+        raise UserError(f"{workdir} has no checkpoint yet; train it first")
     return Run(workdir, program, saved.state, saved.progress)
 
 
@@ -102,10 +107,9 @@ def _fitted(experiment: Experiment) -> Experiment:
     return dataclasses.replace(experiment, mesh=mesh, batch_size=size, accumulate=1)
 
 
-def _read_config(workdir: Path) -> dict[str, Any]:
+def _known_keys(saved: dict[str, Any]) -> dict[str, Any]:
+    """A saved config with the defaults of keys that have come since it was written."""
     try:
-        return json.loads((workdir / CONFIG).read_text())
-    except ValueError as error:
-        raise UserError(
-            f"{workdir / CONFIG} is not JSON ({error}); remove it or restore it"
-        ) from None
+        return to_config_dict(from_config_dict(Experiment, saved)).to_dict()
+    except ConfigError:
+        return saved

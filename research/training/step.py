@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from research.hardware.mesh import loops_are_slow
 from research.task import Batch, Task, Total, Tree
 from research.training.state import TrainState
 
@@ -98,7 +99,8 @@ def _gradients(
         jax.eval_shape(gradient, state.params, state.variables, *first),
     )
     gradients, (totals, _) = zeros
-    carry, _ = jax.lax.scan(one_part, (gradients, totals, state.variables), (parts, keys))
+    begin = (gradients, totals, state.variables)
+    carry, _ = jax.lax.scan(one_part, begin, (parts, keys), unroll=loops_are_slow())
     return carry
 
 

@@ -47,6 +47,26 @@ def test_fit_keeps_proportions_and_the_centre():
     assert 170 < array[0, -1, 0] < 195
 
 
+def test_fit_stays_inside_at_every_size():
+    """The window's edges are fractions, and Pillow refuses one a hair outside."""
+    for width in range(1, 260):
+        for height in (28, 29, 30):
+            assert to_array(fit(gradient(width, height), 28, 28, 1.0)).shape == (28, 28, 3)
+
+
+def test_a_camera_s_turn_is_undone():
+    image, exif = gradient(10, 6), Image.Exif()
+    exif[0x0112] = 6  # to be shown turned by a quarter
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", exif=exif)
+    assert to_array(decode(buffer.getvalue(), 3)).shape == (10, 6, 3)
+
+
+def test_sixteen_bits_become_eight():
+    deep = Image.fromarray(np.full((4, 4), 20_000, np.uint16))
+    assert to_array(decode(encoded(deep), 1)).max() == 20_000 // 256
+
+
 def test_fit_leaves_an_image_of_the_right_size_alone():
     image = gradient(8, 8)
     assert np.array_equal(to_array(fit(image, 8, 8, 0.875)), to_array(image))

@@ -69,6 +69,11 @@ def test_an_unusable_example_is_masked_and_named():
     assert np.array_equal(batch["x"][3], batch["x"][0])
 
 
+def test_a_batch_of_nothing_but_unusable_examples_is_masked_out():
+    batches = fetch(pipeline(Noisy(), 1, training=False, devices=1).batches(0, 12))
+    assert [float(batch["mask"][0]) for batch in batches] == [1, 1, 1, 0] + [1] * 8
+
+
 def test_an_error_of_the_data_arrives_as_it_is():
     with pytest.raises(UserError, match="example 5 is broken; remove it"):
         fetch(pipeline(Noisy(fatal=True), 12, devices=1).batches(0, 1))

@@ -72,7 +72,7 @@ def test_buckets_are_mixed_in_training():
 
 
 def test_a_batch_is_padded_to_its_bucket():
-    batch = Ragged([2, 3], (4,)).batch(np.array([0, 1]), (0,), 4)
+    batch = Ragged([2, 3], (4,)).batch(np.array([0, 1]), (0,), {"x": (4,)})
     assert batch["x"].tolist() == [[0, 0, 0, 0], [1, 1, 1, 0]]
     assert batch["mask"].tolist() == [1, 1]
 

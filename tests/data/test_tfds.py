@@ -78,6 +78,8 @@ def test_images_are_brought_to_one_size(data_dir):
         ({"label": "lable"}, "did you mean 'label'?"),
         ({"name": "fashion_mnist"}, "`make dataset NAME=fashion_mnist` prepares it"),
         ({"name": "no_such_data"}, "TFDS knows no 'no_such_data'"),
+        ({"name": "tiny_images:9.9.9"}, "'tiny_images:9.9.9' cannot be opened"),
+        ({"label": "image"}, "'image' of 'tiny_images' is no class label"),
     ],
 )
 def test_what_does_not_fit_is_refused(data_dir, changes, message):
@@ -93,4 +95,4 @@ def test_an_absent_split_is_refused(data_dir):
 
 def test_random_crops_do_not_fit_in_memory():
     with pytest.raises(ConfigError, match="in_memory"):
-        source(None, in_memory=True, random_resized_crop=0.1)
+        source("", in_memory=True, random_resized_crop=0.1)

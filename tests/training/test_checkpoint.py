@@ -74,6 +74,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_used(trained, caplog, 
     assert "checkpoint 24 is unreadable" in caplog.text
     again, was_trained = Trainer(experiment, trained.workdir).train()
     assert was_trained
+    assert (trained.workdir / "unreadable_checkpoint_24").exists()
     jax.tree.map(
         np.testing.assert_array_equal,
         jax.device_get(again.state),
@@ -82,11 +83,14 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_used(trained, caplog, 
     assert int(open_run(trained.workdir).state.step) == 24
 
 
-def test_without_a_readable_checkpoint_there_is_no_run(trained):
+def test_without_a_readable_checkpoint_nothing_is_thrown_away(trained, experiment):
     for step in (16, 24):
         damage(trained.workdir, step, "delete")
     with pytest.raises(UserError, match="no readable checkpoint"):
         open_run(trained.workdir)
+    with pytest.raises(UserError, match="no readable checkpoint"):
+        Trainer(experiment, trained.workdir).train()
+    assert {path.name for path in (trained.workdir / CHECKPOINTS).iterdir()} >= {"16", "24"}
 
 
 def test_a_run_opens_where_its_mesh_does_not_fit(experiment, tmp_path, monkeypatch):

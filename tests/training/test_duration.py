@@ -15,6 +15,7 @@ from research.training.duration import in_steps
         ("5%", 50),
         ("10 percent", 100),
         ("0 steps", 0),
+        ("0.001 epochs", 1),
     ],
 )
 def test_durations_as_people_say_them(text, steps):

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import os
 import signal
 import subprocess
@@ -183,18 +184,34 @@ def test_a_workdir_of_another_config_is_refused(experiment, tmp_path, monkeypatc
     assert int(run.state.step) == 24
 
 
-def test_a_changed_batch_size_goes_on_at_the_same_example(experiment, tmp_path, monkeypatch):
+def test_the_batch_size_of_a_run_cannot_change(experiment, tmp_path, monkeypatch):
+    """The schedule and the position in the data are counted in batches of one size."""
     train_and_die(experiment, tmp_path, monkeypatch, after=10)
-    smaller = dataclasses.replace(experiment, batch_size=32)
-    trainer = Trainer(smaller, tmp_path, allow_config_change=True)
-    started = []
-    original = trainer.data.batches
-    monkeypatch.setattr(
-        trainer.data, "batches", lambda a, b: started.append((a, b)) or original(a, b)
-    )
-    trainer.train()
-    # The checkpoint of step 8 had seen 8 x 64 examples: 16 batches of 32. 16 steps remain.
-    assert started[0] == (16, 32)
+    with pytest.raises(UserError, match="begun with another batch_size"):
+        Trainer(dataclasses.replace(experiment, batch_size=32), tmp_path, allow_config_change=True)
+
+
+def test_a_checkpoint_of_another_network_is_kept(experiment, with_model, tmp_path):
+    Trainer(experiment, tmp_path).train()
+    other = Trainer(with_model(CNN(widths=(8,))), tmp_path, allow_config_change=True)
+    with pytest.raises(UserError, match="of another network or optimizer: only one of the two has"):
+        other.train()
+    assert not Trainer(experiment, tmp_path, allow_config_change=True).train()[1]
+
+
+def test_a_workdir_that_is_a_file_is_refused(experiment, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write"):
+        Trainer(experiment, tmp_path / "file" / "run")
+
+
+def test_a_key_that_has_come_since_keeps_old_runs_alive(experiment, tmp_path):
+    Trainer(experiment, tmp_path).train()
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    del config["ema_decay"]
+    path.write_text(json.dumps(config))
+    assert not Trainer(experiment, tmp_path).train()[1]
 
 
 @pytest.mark.parametrize(
@@ -208,6 +225,8 @@ def test_a_changed_batch_size_goes_on_at_the_same_example(experiment, tmp_path, 
             {"mesh": MeshConfig(rules=(("Dense_0/bias", ("data", None)),))},
             "cannot split Dense_0/bias",
         ),
+        ({"duration": "0 steps"}, "config.duration: is 0 steps"),
+        ({"optimizer": Optimizer(warmup="24 steps")}, "config.duration: is 24 steps, with 24 of"),
         ({"duration": "ten epochs"}, "config.duration: 'ten epochs' is no duration"),
         ({"optimizer": Optimizer(warmup="soon")}, "config.optimizer.warmup: 'soon' is no duration"),
     ],

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from research.hardware.mesh import MeshConfig
+from research.hardware.mesh import MeshConfig, batch_sharding
 from research.tasks.image_classification.augmentation import Augmentation
 from research.tasks.image_classification.models import CNN
 from research.training.optimizer import Optimizer
@@ -19,7 +19,7 @@ def batches(program, steps, masked=0):
     for batch in pipeline.batches(0, steps):
         mask = np.ones(program.experiment.batch_size, np.float32)
         mask[len(mask) - masked :] = 0
-        yield batch | {"mask": program.place(mask)}
+        yield batch | {"mask": jax.device_put(mask, batch_sharding(program.mesh))}
 
 
 def run(experiment, steps, masked=0):
@@ -94,7 +94,7 @@ def test_masked_examples_do_not_count(experiment):
     program = Program(experiment)
     batch = next(batches(program, 1, masked=30))
     other = jnp.where(batch["mask"][:, None, None, None] > 0, batch["image"], 255 - batch["image"])
-    changed = batch | {"image": program.place(np.asarray(other))}
+    changed = batch | {"image": jax.device_put(np.asarray(other), batch_sharding(program.mesh))}
     (a, loss_a), (b, loss_b) = (
         program.train_step(program.initialize(), x) for x in (batch, changed)
     )

@@ -79,8 +79,8 @@ class TFDS:
     classes: int
     """The number of classes; the data are checked against it."""
 
-    data_dir: str | None = None
-    """Where the data sets lie; None: `TFDS_DATA_DIR`, else `~/tensorflow_datasets`."""
+    data_dir: str = ""
+    """Where the data sets lie; empty: `TFDS_DATA_DIR`, else `~/tensorflow_datasets`."""
 
     train: str = "train[:95%]"
     """The split to learn from, in TFDS's notation."""
@@ -124,6 +124,8 @@ class TFDS:
                 )
                 raise ConfigError(key, problem)
         feature = features[self.label]
+        if not hasattr(feature, "num_classes"):
+            raise ConfigError("label", f"'{self.label}' of '{self.name}' is no class label")
         if feature.num_classes != self.classes:
             problem = f"'{self.name}' has {feature.num_classes} classes, not {self.classes}"
             raise ConfigError("classes", problem)
@@ -211,9 +213,6 @@ class ImageFolder:
         return files, np.array(labels, np.int32)
 
 
-Source = Digits | TFDS | ImageFolder
-
-
 class _Records(Dataset):
     """Encoded images out of TFDS records."""
 
@@ -247,7 +246,7 @@ class _Files(Dataset):
             if self.source.on_corrupt == "stop":
                 remedy = "remove it, or set config.task.source.on_corrupt to 'skip'"
                 raise UserError(f"{error}; {remedy}") from None
-            self.unusable[index] = str(error)
+            self.skip(index, str(error))
             return None
         return {"image": image, "label": self.labels[index]}
 
@@ -271,7 +270,7 @@ def _hold_out(
             indices, test_size=fraction, stratify=labels[indices], random_state=0
         )
     except ValueError as error:
-        raise ConfigError("validation_fraction", f"cannot hold out {fraction}: {error}") from None
+        raise ConfigError("validation_fraction", f"cannot hold out a part: {error}") from None
     return kept, held
 
 
@@ -297,6 +296,9 @@ def _check_images(source: TFDS | ImageFolder) -> None:
     if height < 1 or width < 1 or channels not in (1, 3):
         problem = f"must be (height, width, 1 or 3), is {source.image_shape}"
         raise ConfigError("image_shape", problem)
-    for key in ("random_resized_crop", "crop_fraction"):
-        if not 0 <= getattr(source, key) <= 1:
-            raise ConfigError(key, f"must lie in [0, 1], is {getattr(source, key)}")
+    if not 0 <= source.random_resized_crop <= 1:
+        raise ConfigError(
+            "random_resized_crop", f"must lie in [0, 1], is {source.random_resized_crop}"
+        )
+    if not 0 < source.crop_fraction <= 1:
+        raise ConfigError("crop_fraction", f"must lie in (0, 1], is {source.crop_fraction}")

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from research.config import not_configured
+from research.errors import ConfigError
 
 _he = nn.initializers.he_normal()
 
@@ -168,6 +169,8 @@ def _halve(x: jax.Array) -> jax.Array:
     convolution.
     """
     batch, height, width, channels = x.shape
+    if min(height, width) < 2:
+        raise ConfigError("task.model.widths", "has more stages than the images can be halved")
     x = x[:, : height // 2 * 2, : width // 2 * 2]
     return x.reshape(batch, height // 2, 2, width // 2, 2, channels).max(axis=(2, 4))
 

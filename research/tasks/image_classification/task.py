@@ -88,7 +88,10 @@ class ImageClassification(Task):
 
     def dataset(self, split: str) -> Dataset:
         """The examples of a split."""
-        return self.source.open(split)
+        try:
+            return self.source.open(split)
+        except ConfigError as error:
+            raise error.within("source").within("task") from None
 
     def init(self, key: jax.Array) -> tuple[Tree, Tree]:
         """Parameters, and the running averages of batch normalisation where there are any."""
@@ -135,7 +138,7 @@ class ImageClassification(Task):
         height, width, channels = self.source.image_shape
         crop_fraction = getattr(self.source, "crop_fraction", 1.0)
         image = to_array(fit(decode(path, channels), height, width, crop_fraction))
-        return {"image": image, "label": np.array(0, np.int32)}
+        return {"image": image}
 
     def describe(self, prediction: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """The most probable class, its probability, and the next two."""

@@ -4,6 +4,10 @@ from PIL import Image
 
 from research.errors import ConfigError, UserError
 from research.tasks.image_classification.data import Digits, ImageFolder
+from research.tasks.image_classification.task import ImageClassification
+from research.training.evaluation import evaluate
+from research.training.experiment import Experiment
+from research.training.program import Program
 
 
 @pytest.fixture
@@ -79,11 +83,24 @@ def test_a_corrupt_image_stops_or_is_skipped(folder):
     assert "blue/03.jpg" in train.unusable[3]
 
 
+def test_skipped_images_are_counted_in_the_score(folder):
+    for name in ("red", "blue"):
+        (folder / "test" / name).mkdir(parents=True)
+        for i in range(3):
+            Image.new("RGB", (8, 8)).save(folder / "test" / name / f"{i}.png")
+    (folder / "test" / "red" / "1.png").write_bytes(b"")
+    source = ImageFolder(path=str(folder), image_shape=(8, 8, 3), on_corrupt="skip")
+    task = ImageClassification(source=source).resolve()
+    program = Program(Experiment(task=task, batch_size=8))
+    results, _ = evaluate(program, program.initialize(), task.dataset("test"))
+    assert (results["examples"], results["skipped"]) == (5, 1)
+
+
 def test_an_empty_class_is_named(folder):
     (folder / "train" / "green").mkdir()
-    source = ImageFolder(path=str(folder)).resolve()
-    with pytest.raises(ConfigError, match=r"train/green holds no image"):
-        source.open("train")
+    task = ImageClassification(source=ImageFolder(path=str(folder))).resolve()
+    with pytest.raises(ConfigError, match=r"config.task.source.path: .*train/green holds no image"):
+        task.dataset("train")
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):
