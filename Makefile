@@ -43,8 +43,7 @@ lint: setup  ## Check style, format and types.
 dataset:  ## Prepare the TFDS data set NAME in TFDS_DATA_DIR, in an environment of its own.
 	@test -n "$(NAME)" || { echo "error: say which: make dataset NAME=cifar10"; exit 2; }
 	@$(MAKE) --no-print-directory $(VENV)-dataset/installed
-	$(VENV)-dataset/bin/python -c 'import sys, tensorflow_datasets as tfds; \
-	  tfds.builder(sys.argv[1], file_format="array_record").download_and_prepare()' $(NAME)
+	$(VENV)-dataset/bin/python research/data/prepare.py $(NAME)
 
 # Most of TFDS's builders import TensorFlow; the training environment never holds it.
 $(VENV)-dataset/installed: requirements-dataset.lock
@@ -58,5 +57,5 @@ LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes --no-
 lock: setup  ## Renew the two lock files, for all Python versions at once.
 	$(BIN)/pip install --quiet uv
 	$(BIN)/$(LOCK) pyproject.toml --extra dev --output-file requirements.lock
-	printf 'importlib-resources\ntensorflow\ntensorflow-datasets\n' | \
+	printf 'importlib-resources\npydub\ntensorflow\ntensorflow-datasets\n' | \
 	  $(BIN)/$(LOCK) - --output-file requirements-dataset.lock

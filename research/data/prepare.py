@@ -1,0 +1,19 @@
+"""Prepares a TFDS data set as ArrayRecord in `TFDS_DATA_DIR`; `make dataset NAME=...` runs it.
+
+It runs in an environment of its own, without this package: most of TFDS's builders import
+TensorFlow to prepare their data, though none is needed to read them.
+"""
+
+import sys
+
+import tensorflow_datasets as tfds
+
+if __name__ == "__main__":
+    try:
+        builder = tfds.builder(sys.argv[1], file_format="array_record")
+    except (tfds.core.DatasetNotFoundError, AssertionError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        print(f"error: TFDS cannot open '{sys.argv[1]}': {reason}", file=sys.stderr)
+        sys.exit(2)
+    builder.download_and_prepare()
+    print(f"{builder.info.full_name} is in {builder.data_path}")
