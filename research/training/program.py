@@ -103,7 +103,7 @@ class Program:
         plan = Plan(dataset, self.experiment.batch_size, self.experiment.seed, training)
         if not plan.batches_per_epoch:
             raise UserError("the data have no example that fits; see the dataset's buckets")
-        if plan.left_out:
+        if training and plan.left_out:  # evaluation counts them in its results
             log.warning("left out %d of %d examples: too long", plan.left_out, len(dataset))
         return Pipeline(dataset, plan, batch_sharding(self.mesh), self._example_shapes)
 
