@@ -42,4 +42,4 @@ def get_config():
         weight_decay=5e-4,
         options={"momentum": 0.9, "nesterov": True},
     )
-    return to_config_dict(Experiment(task=task, duration="6 epochs", batch_size=250, optimizer=sgd))
+    return to_config_dict(Experiment(task=task, duration="5 epochs", batch_size=250, optimizer=sgd))
