@@ -1,9 +1,11 @@
 """A multilayer perceptron on one half of scikit-learn's digits, tested on the other.
 
-Command:  make train CONFIG=experiments/image_classification/digits_mlp.py
-Hardware: not measured
-Time:     not measured
-Score:    not measured
+Command:  make train CONFIG=experiments/image_classification/digits_mlp.py, seeds 0 to 4
+Hardware: 2 cores of a shared x86-64 server, Python 3.11, JAX 0.10.2
+Time:     2.5 s of training
+Score:    98.64 % test accuracy, mean of five seeds (98.55, 98.67, 98.44, 98.89, 98.67);
+          97.44 % (JAX 0.12.0, seeds 0 to 4) where the test half is by writers that the training
+          half does not know: ARGS="--config.task.source.split=last"
 """
 
 from research.config import to_config_dict
