@@ -1,4 +1,4 @@
-"""An experiment made ready for the devices: mesh, shardings and the two jitted functions."""
+"""An experiment made ready for the devices: mesh, shardings and the jitted functions."""
 
 import logging
 from functools import cached_property

@@ -10,6 +10,7 @@ from research.training.evaluation import evaluate
 from research.training.experiment import Experiment
 from research.training.loop import Trainer
 from research.training.optimizer import Optimizer
+from research.training.program import Program
 from tests.training.toy_task import Toy
 
 
@@ -44,8 +45,6 @@ def test_an_unlike_task_learns_with_the_same_engine(toy, tmp_path, monkeypatch):
 @pytest.mark.parametrize("mesh", [{"devices": 1}, {}, {"fsdp": 2, "tensor": 2}])
 @pytest.mark.parametrize("examples", [8, 21, 50])
 def test_evaluation_counts_every_example_once(toy, mesh, examples):
-    from research.training.program import Program
-
     task = Toy(examples=examples)
     toy = dataclasses.replace(toy, task=task, mesh=MeshConfig(**mesh))
     program = Program(toy)
