@@ -57,7 +57,7 @@ def _quiet_logging() -> None:
 
 def _keep_compilations() -> None:
     """XLA's persistent cache in the user's cache folder, unless JAX was told of another."""
-    if jax.config.jax_compilation_cache_dir is None:
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(cache / "polymath" / "xla"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
