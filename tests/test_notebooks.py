@@ -21,5 +21,5 @@ def test_a_notebook_runs(path, tmp_path):
         for output in cell.get("outputs", [])
         if "image/png" in output.get("data", {})
     ]
-    assert len(shown) == 6
+    assert len(shown) == 7
     nbformat.write(notebook, tmp_path / path.name)

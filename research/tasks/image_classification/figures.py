@@ -59,7 +59,7 @@ def image_grid(
     return figure
 
 
-def filter_grid(filters: np.ndarray, columns: int = 8) -> Figure:
+def filter_grid(filters: np.ndarray, columns: int = 16) -> Figure:
     """First-layer filters [height, width, channels, filters], each stretched to its own range."""
     tiles = np.moveaxis(filters, -1, 0)
     low = tiles.min(axis=(1, 2, 3), keepdims=True)
@@ -67,16 +67,18 @@ def filter_grid(filters: np.ndarray, columns: int = 8) -> Figure:
     return _tiles((tiles - low) / np.maximum(high - low, 1e-12), columns)
 
 
-def feature_grid(features: np.ndarray, columns: int = 8) -> Figure:
+def feature_grid(features: np.ndarray, columns: int = 16) -> Figure:
     """The feature maps [height, width, channels] of one image, on one common scale."""
     tiles = np.moveaxis(features, -1, 0)[..., None]
     return _tiles(tiles / max(float(np.abs(tiles).max()), 1e-12), columns)
 
 
 def show_image(axes: Any, image: np.ndarray) -> None:
-    """Draws [height, width, channels] with 1 channel in grey and 3 in colour."""
-    grey = image.shape[-1] == 1
-    axes.imshow(image[..., 0] if grey else image, cmap="gray" if grey else None)
+    """Draws [height, width, channels] uint8, 1 channel in grey and 3 in colour."""
+    if image.shape[-1] == 1:
+        axes.imshow(image[..., 0], cmap="gray", vmin=0, vmax=255)
+    else:
+        axes.imshow(image)
 
 
 def _tiles(tiles: np.ndarray, columns: int) -> Figure:
@@ -90,5 +92,5 @@ def _tiles(tiles: np.ndarray, columns: int) -> Figure:
             if tile.shape[-1] == 3:
                 axes.imshow(tile)
             else:
-                axes.imshow(tile.mean(-1), cmap="gray")
+                axes.imshow(tile.mean(-1), cmap="gray", vmin=0, vmax=1)
     return figure

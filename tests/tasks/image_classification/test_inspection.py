@@ -40,6 +40,14 @@ def test_a_network_without_filters_says_so():
         first_filters(task.init(jax.random.key(0))[0])
 
 
+def test_feature_maps_share_one_scale():
+    """A faint map must look faint beside a strong one."""
+    features = np.stack([np.full((2, 2), 0.1), np.eye(2)], axis=-1)
+    faint, strong = (axes.images[0] for axes in feature_grid(features).axes[:2])
+    np.testing.assert_allclose(faint.norm(faint.get_array()), 0.1)
+    np.testing.assert_allclose(strong.norm(strong.get_array()), np.eye(2))
+
+
 def test_grids_have_a_tile_for_each():
     drawn = lambda figure: sum(bool(axes.images) for axes in figure.axes)  # noqa: E731
     assert drawn(filter_grid(np.random.default_rng(0).normal(size=(3, 3, 3, 10)))) == 10
