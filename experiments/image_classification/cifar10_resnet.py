@@ -1,9 +1,11 @@
 """A small residual network on CIFAR-10 (Krizhevsky 2009), for ten minutes of a two-core CPU.
 
-Command:  make train CONFIG=experiments/image_classification/cifar10_resnet.py
-Hardware: not measured
-Time:     not measured
-Score:    not measured
+Command:  make dataset NAME=cifar10
+          make train CONFIG=experiments/image_classification/cifar10_resnet.py
+Hardware: 2 cores of a shared x86-64 server, Python 3.12, JAX 0.12.0
+Time:     9 min 23 s the whole command, 508 s of training
+Score:    85.66 % test accuracy, one seed, on a JPEG re-encoding of the images; on one H100: not
+          measured
 """
 
 from research.config import to_config_dict
