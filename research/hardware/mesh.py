@@ -136,6 +136,11 @@ def loops_are_slow() -> bool:
     return jax.default_backend() == "cpu"
 
 
+def has_cudnn() -> bool:
+    """Whether cuDNN is there and a program is on one device: its kernels cannot be split."""
+    return jax.default_backend() == "gpu" and jax.device_count() == 1
+
+
 def describe() -> str:
     """The hardware in words, such as `1 x cpu (2 cores)`."""
     device = jax.devices()[0]
