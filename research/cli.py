@@ -20,6 +20,13 @@ def run(main: Callable[[list[str]], None], required: tuple[str, ...]) -> None:
     app.run(lambda argv: _guard(lambda: main(argv[1:])), flags_parser=_parse)
 
 
+def define_changes() -> None:
+    """The flag of the verbs that open a run under a config that differs from its own."""
+    flags.DEFINE_multi_string(
+        "change", [], "A change of the run's config, as task.decoding.beam=8; may be repeated."
+    )
+
+
 def _parse(argv: list[str]) -> list[str]:
     """Parses flags. What is wrong with them comes from many places, in as many exceptions."""
     if "--help" in argv or "-h" in argv:

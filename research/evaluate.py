@@ -25,13 +25,14 @@ def define_flags() -> None:
     flags.DEFINE_string("workdir", None, "Folder of the run.")
     flags.DEFINE_enum("split", "test", ["train", "validation", "test"], "What to evaluate on.")
     flags.DEFINE_bool("json", False, "Print one line of JSON.")
+    cli.define_changes()
 
 
-def evaluate_run(run: Run, split: str) -> dict[str, float]:
-    """The metrics of a run on a split, which with their figures also go into its workdir."""
+def evaluate_run(run: Run, split: str, keep: bool = True) -> dict[str, float]:
+    """The metrics of a run on a split, which with their figures go into its workdir too."""
     dataset = run.program.task.dataset(split)
     results, scorer = evaluate(run.program, run.state, dataset)
-    if jax.process_index() == 0:
+    if keep and jax.process_index() == 0:
         files = {}
         for title, figure in scorer.figures(dataset).items():
             name = re.sub(r"\W+", "_", title.split(",")[0]).lower()
@@ -50,7 +51,9 @@ def in_words(results: dict[str, float]) -> str:
 
 def main(_: list[str]) -> None:
     """Prints the metrics."""
-    results = evaluate_run(open_run(Path(FLAGS.workdir)), FLAGS.split)
+    # The workdir tells of the run as it is; what a changed config gives is only printed.
+    run = open_run(Path(FLAGS.workdir), FLAGS.change)
+    results = evaluate_run(run, FLAGS.split, keep=not FLAGS.change)
     if jax.process_index() == 0:
         print(json.dumps(results) if FLAGS.json else f"{FLAGS.split}: {in_words(results)}")
 

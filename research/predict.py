@@ -5,6 +5,7 @@ python -m research.predict --workdir=runs/digits one.png two.png
 
 import json
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,9 @@ import numpy as np
 from absl import flags
 
 from research import cli
-from research.data.dataset import Dataset, Example
+from research.data.dataset import Concatenation
 from research.errors import UserError
-from research.reporting.table import table
-from research.task import Task
+from research.reporting.table import in_a_line, table
 from research.training.run import Run, open_run
 
 FLAGS = flags.FLAGS
@@ -26,45 +26,49 @@ def define_flags() -> None:
     """The flags of this verb; not at import, so that other verbs can import this one."""
     flags.DEFINE_string("workdir", None, "Folder of the run.")
     flags.DEFINE_bool("json", False, "Print one line of JSON for each file.")
+    flags.DEFINE_bool("stream", False, "Print what is predicted while the files are being read.")
+    cli.define_changes()
 
 
 def predict(run: Run, paths: list[Path]) -> Iterator[dict[str, Any]]:
     """A row in the task's words for each file, in order.
 
     Raises:
-      UserError: a file cannot be read; before the first row of its batch.
+      UserError: a file cannot be read.
     """
     program, state = run.program, run.state
-    pipeline = program.pipeline(_Files(program.task, paths), training=False)
+    files = Concatenation([program.task.read(path) for path in paths])
+    pipeline = program.pipeline(files, training=False)
+    found: dict[int, dict[str, np.ndarray]] = {}
     for batch in pipeline.batches(0, pipeline.plan.batches_per_epoch):
         step = program.predict_step(state.inference_params, state.variables, batch)
         predictions, indices = jax.device_get((step, batch["index"]))
-        for row, index in enumerate(indices):
+        for row, index in enumerate(indices.tolist()):
             if index >= 0:  # the rest is padding
-                one = {name: array[row] for name, array in predictions.items()}
-                yield {"file": str(paths[index]), **program.task.describe(one)}
+                found[index] = {name: array[row] for name, array in predictions.items()}
+    for path, (start, stop) in zip(paths, pairwise(files.starts.tolist()), strict=True):
+        parts = [found[index] for index in range(start, stop)]
+        yield {"file": str(path), **program.task.describe(parts)}
 
 
-class _Files(Dataset):
-    """The user's own files as a task's examples."""
-
-    def __init__(self, task: Task, paths: list[Path]):
-        super().__init__()
-        self.task, self.paths = task, paths
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def example(self, index: int, rng: np.random.Generator) -> Example:
-        return self.task.read(self.paths[index])
+def stream(run: Run, paths: list[Path]) -> Iterator[dict[str, Any]]:
+    """Rows in the task's words, each as soon as it is known."""
+    for path in paths:
+        for row in run.program.task.stream(run.state.inference_params, run.state.variables, path):
+            yield {"file": str(path), **row}
 
 
 def main(files: list[str]) -> None:
     """Prints a table, or lines of JSON."""
     if not files:
         raise UserError("name the files to predict, after the flags")
+    run, paths = open_run(Path(FLAGS.workdir), FLAGS.change), [Path(name) for name in files]
+    if FLAGS.stream:
+        for row in stream(run, paths):
+            print(json.dumps(row) if FLAGS.json else in_a_line(row), flush=True)
+        return
     # All files are read before a word is printed, so that a bad one leaves nothing half-said.
-    rows = list(predict(open_run(Path(FLAGS.workdir)), [Path(name) for name in files]))
+    rows = list(predict(run, paths))
     print("\n".join(map(json.dumps, rows)) if FLAGS.json else table(rows))
 
 

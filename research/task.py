@@ -8,7 +8,7 @@ import abc
 import importlib
 import pkgutil
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,6 +18,7 @@ from flax.struct import PyTreeNode
 from matplotlib.figure import Figure
 
 from research.data.dataset import Dataset, Example
+from research.errors import UserError
 
 Batch = dict[str, jax.Array]
 Tree = Any  # a pytree of arrays
@@ -125,13 +126,24 @@ class Task(abc.ABC):
         """A fresh scorer."""
 
     @abc.abstractmethod
-    def read(self, path: Path) -> Example:
-        """One of the user's own files as an example, without targets.
+    def read(self, path: Path) -> Dataset:
+        """One of the user's own files, without targets: one example, or the parts of a long one.
 
         Raises:
           UserError: the file cannot be read as this task's input.
         """
 
     @abc.abstractmethod
-    def describe(self, prediction: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        """One example's prediction as a row of a table, in the user's words."""
+    def describe(self, predictions: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Any]:
+        """What is predicted of a file, part by part, as a row of a table in the user's words.
+
+        Lists are for machines: the table leaves them out.
+        """
+
+    def stream(self, params: Tree, variables: Tree, path: Path) -> Iterator[dict[str, Any]]:
+        """Rows of what is predicted of a file while it is being read, each as soon as it is known.
+
+        Raises:
+          UserError: the file cannot be read, or the task or its model cannot do this.
+        """
+        raise UserError(f"{type(self).__name__} cannot predict from a stream; leave --stream out")

@@ -3,7 +3,7 @@
 import abc
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
@@ -112,6 +112,25 @@ class Subset(Dataset):
 
     def batch(self, indices: np.ndarray, seed: tuple[int, ...], shapes: Shapes | None) -> Example:
         return self.parent.batch(self.indices[indices], seed, shapes)
+
+
+class Concatenation(Dataset):
+    """The examples of several datasets of one kind, one dataset after the other."""
+
+    def __init__(self, parts: Sequence[Dataset]):
+        super().__init__()
+        self.parts = parts
+        self.starts = np.cumsum([0, *map(len, parts)])
+        self.buckets = tuple(sorted({bucket for part in parts for bucket in part.buckets}))
+        lengths = [part.lengths for part in parts if part.lengths is not None]
+        self.lengths = np.concatenate(lengths) if lengths else None
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def example(self, index: int, rng: np.random.Generator) -> Example | None:
+        part = int(np.searchsorted(self.starts, index, side="right")) - 1
+        return self.parts[part].example(index - int(self.starts[part]), rng)
 
 
 def _pad(array: np.ndarray, shape: tuple[int, ...] | None) -> np.ndarray:

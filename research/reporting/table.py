@@ -4,11 +4,23 @@ from typing import Any
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Rows with the same keys, in columns as wide as they need; numbers with three decimals."""
-    cells = [[f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()] for row in rows]
-    lines = [list(rows[0]), *cells]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    """Rows with the same keys, in columns as wide as they need; numbers with three decimals.
+
+    Entries that are lists are left out.
+    """
+    names = [name for name, value in rows[0].items() if not isinstance(value, list)]
+    lines = [names, *([_cell(row[name]) for name in names] for row in rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(names))]
     aligned = (
         "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) for line in lines
     )
     return "\n".join(line.rstrip() for line in aligned)
+
+
+def in_a_line(row: dict[str, Any]) -> str:
+    """One row alone, for those that come one by one."""
+    return "  ".join(_cell(value) for value in row.values())
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

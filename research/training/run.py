@@ -1,7 +1,9 @@
 """A run on the disk: its workdir, its config, and the state it left."""
 
+import ast
 import dataclasses
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,13 +79,21 @@ def saved_config(workdir: Path) -> dict[str, Any]:
     return read_json(workdir / CONFIG)
 
 
-def open_run(workdir: Path) -> Run:
+def open_run(workdir: Path, changes: Sequence[str] = ()) -> Run:
     """The run in a workdir, at its newest readable checkpoint, on the devices that are here.
 
+    Args:
+      workdir: the run's folder.
+      changes: of its config, each as "task.decoding.beam=8"; nothing of them is saved.
+
     Raises:
-      UserError: there is no run, or it has no readable checkpoint.
+      UserError: there is no run, it has no readable checkpoint, or a change cannot be made.
     """
-    program = Program(_fitted(from_config_dict(Experiment, saved_config(workdir))))
+    config = saved_config(workdir)
+    for change in changes:
+        _apply(change, config)
+    experiment = from_config_dict(Experiment, config)
+    program = Program(_fitted(resolve(experiment) if changes else experiment))
     if not (workdir / CHECKPOINTS).exists():
         raise UserError(f"{workdir} has no checkpoint yet; train it first")
     checkpoints = Checkpoints(workdir / CHECKPOINTS, program.mesh)
@@ -92,6 +102,23 @@ def open_run(workdir: Path) -> Run:
     if saved is None:
         raise UserError(f"{workdir} has no checkpoint yet; train it first")
     return Run(workdir, program, saved.state, saved.progress)
+
+
+def _apply(change: str, config: dict[str, Any]) -> None:
+    """Changes a key; whether there is such a key, and its type, the config itself will say."""
+    key, given, value = change.partition("=")
+    *path, name = key.split(".")
+    for part in path:
+        config = config.get(part, {})
+        if not isinstance(config, dict):
+            given = ""
+            break
+    if not given:
+        raise UserError(f"cannot change '{change}'; write it as task.decoding.beam=8")
+    try:
+        config[name] = ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        config[name] = value  # text, which on a command line has no quotes
 
 
 def _fitted(experiment: Experiment) -> Experiment:

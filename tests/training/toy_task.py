@@ -86,7 +86,7 @@ class Toy(Task):
     def read(self, path):
         raise NotImplementedError
 
-    def describe(self, prediction):
+    def describe(self, predictions):
         raise NotImplementedError
 
     def _value(self, params, batch):

@@ -1,6 +1,6 @@
 """Image classification as a task."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from flax import linen as nn
 
-from research.data.dataset import Dataset, Example
+from research.data.dataset import ArrayDataset, Dataset
 from research.data.images import decode, fit, to_array
 from research.errors import ConfigError
 from research.task import Batch, Task, Total, Tree
@@ -133,16 +133,16 @@ class ImageClassification(Task):
         """Accuracy, and for many classes that of the five most probable."""
         return ClassificationScorer(self.source.class_names or tuple(map(str, range(self.classes))))
 
-    def read(self, path: Path) -> Example:
+    def read(self, path: Path) -> Dataset:
         """An image file, brought to the network's size as the test images are."""
         height, width, channels = self.source.image_shape
         crop_fraction = getattr(self.source, "crop_fraction", 1.0)
         image = to_array(fit(decode(path, channels), height, width, crop_fraction))
-        return {"image": image}
+        return ArrayDataset(image=image[None])
 
-    def describe(self, prediction: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    def describe(self, predictions: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Any]:
         """The most probable class, its probability, and the next two."""
-        names, probability = self.scorer().class_names, prediction["probability"]
+        names, probability = self.scorer().class_names, predictions[0]["probability"]
         best = np.argsort(-probability, kind="stable")[:3]
         rest = ", ".join(f"{names[i]} {probability[i]:.3f}" for i in best[1:])
         return {"class": names[best[0]], "probability": float(probability[best[0]]), "next": rest}

@@ -63,7 +63,7 @@ def test_a_file_is_read_as_the_test_images_are(tmp_path):
     digits = ImageClassification().dataset("test")
     image = digits.arrays["image"][0]
     Image.fromarray(image[..., 0]).save(tmp_path / "digit.png")
-    read = ImageClassification().read(tmp_path / "digit.png")
+    read = ImageClassification().read(tmp_path / "digit.png").example(0, np.random.default_rng(0))
     assert np.array_equal(read["image"], image)
     spec = ImageClassification().batch_spec(1, None)["image"]
     assert (1, *read["image"].shape) == spec.shape
@@ -72,7 +72,7 @@ def test_a_file_is_read_as_the_test_images_are(tmp_path):
 def test_a_prediction_in_words():
     p = np.zeros(10, np.float32)
     p[[3, 5, 8]] = 0.7, 0.2, 0.1
-    row = ImageClassification().describe({"probability": p})
+    row = ImageClassification().describe([{"probability": p}])
     assert row["class"] == "3"
     assert row["probability"] == pytest.approx(0.7)
     assert row["next"] == "5 0.200, 8 0.100"

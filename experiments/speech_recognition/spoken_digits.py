@@ -1,0 +1,48 @@
+"""Strings of digits in the voices of a speech synthesizer, tested on voices never heard.
+
+Command:  not measured
+Hardware: 
+Time:     
+Score:    
+"""
+
+from research.config import to_config_dict
+from research.data.tokenizers import Words
+from research.tasks.speech_recognition.augmentation import Augmentation
+from research.tasks.speech_recognition.data import SpokenDigits
+from research.tasks.speech_recognition.features import LogMel
+from research.tasks.speech_recognition.models import LSTMEncoder
+from research.tasks.speech_recognition.task import SpeechRecognition
+from research.training.experiment import Experiment
+from research.training.optimizer import Optimizer
+
+
+def get_config():
+    """The typed config, as the `ConfigDict` that the command line can change."""
+    task = SpeechRecognition(
+        source=SpokenDigits(),
+        features=LogMel(sample_rate=8000, bands=40),
+        tokenizer=Words(),
+        model=LSTMEncoder(channels=(96, 96), strides=(2, 2), layers=2, features=96, dropout=0.1),
+        augmentation=Augmentation(
+            speed=0.1,
+            reverberation=0.3,
+            noise_snr_db=(10.0, 40.0),
+            band_warp=0.15,
+            frequency_masks=1,
+            frequency_mask_width=6,
+        ),
+        tokens_per_second=8.0,
+        buckets=4,
+    )
+    return to_config_dict(
+        Experiment(
+            task=task,
+            duration="5 epochs",
+            batch_size=32,
+            optimizer=Optimizer(
+                name="adamw", learning_rate=3e-3, warmup="5%", weight_decay=0.01, clip=5.0
+            ),
+            ema_decay=0.98,
+        )
+    )

@@ -1,0 +1,111 @@
+"""The score of a recogniser over a split, and pictures of what it hears and where it errs."""
+
+from collections.abc import Callable, Sequence
+from itertools import zip_longest
+
+import jiwer
+import numpy as np
+from matplotlib.figure import Figure
+
+from research.data.dataset import Dataset, Example
+from research.data.tokenizers import Tokenizer
+from research.task import Scorer
+from research.tasks.speech_recognition.figures import (
+    Alignment,
+    Utterance,
+    confusions,
+    edit,
+    spectrogram_and_posterior,
+    transcripts,
+)
+
+Picture = Callable[[Dataset, int], tuple[np.ndarray, np.ndarray, float]]
+_WORST = 10  # utterances in the picture of the worst
+
+
+def align(references: Sequence[str], hypotheses: Sequence[str]) -> list[Alignment]:
+    """The pairs of words, by the fewest edits, of each reference and its hypothesis."""
+    words = jiwer.process_words(list(references), list(hypotheses))
+    aligned = zip(words.references, words.hypotheses, words.alignments, strict=True)
+    return [
+        [
+            pair
+            for chunk in chunks
+            for pair in zip_longest(
+                reference[chunk.ref_start_idx : chunk.ref_end_idx],
+                hypothesis[chunk.hyp_start_idx : chunk.hyp_end_idx],
+                fillvalue="",
+            )
+        ]
+        for reference, hypothesis, chunks in aligned
+    ]
+
+
+class TranscriptScorer(Scorer):
+    """Keeps the reference and the hypothesis of each example as text.
+
+    `picture(dataset, index)` gives what one example is drawn from: features [frames, bands],
+    log_probs [posterior_frames, classes], class 0 the blank, and the duration in seconds.
+    """
+
+    targets = ("tokens", "token_count")
+
+    def __init__(self, tokenizer: Tokenizer, picture: Picture | None = None):
+        self.tokenizer, self.picture = tokenizer, picture
+        self._indices: list[int] = []
+        self._references: list[str] = []
+        self._hypotheses: list[str] = []
+
+    def update(self, targets: Example, predictions: Example) -> None:
+        """Takes ids int [examples, capacity] and their counts int [examples] of both."""
+        self._indices += targets["index"].tolist()
+        self._references += self._decode(targets["tokens"], targets["token_count"])
+        self._hypotheses += self._decode(predictions["tokens"], predictions["count"])
+
+    def result(self) -> dict[str, float]:
+        """`wer` and `cer`, errors over the length of all references, and `accuracy`, as fractions.
+
+        Insertions count as errors, so that the first two may exceed 1. Where all references are
+        empty, there is no length to divide by, and they are the number of insertions.
+        """
+        pairs = zip(self._references, self._hypotheses, strict=True)
+        return {
+            "wer": float(jiwer.wer(self._references, self._hypotheses)),
+            "cer": float(jiwer.cer(self._references, self._hypotheses)),
+            "accuracy": float(np.mean([said == heard for said, heard in pairs])),
+        }
+
+    def figures(self, dataset: Dataset) -> dict[str, Figure]:
+        """Some utterances with their posterior, the worst transcripts, the most frequent errors."""
+        alignments = align(self._references, self._hypotheses)
+        errors = [sum(bool(edit(*pair)) for pair in alignment) for alignment in alignments]
+        order = sorted(range(len(errors)), key=lambda row: (-errors[row], len(alignments[row])))
+        spoken = [len(reference.split()) for reference in self._references]
+        headings = [
+            f"utterance {index}: WER {wrong}/{words}"
+            for index, wrong, words in zip(self._indices, errors, spoken, strict=True)
+        ]
+        total = f"{len(order):,} utterances"
+        figures = {}
+        if self.picture:
+            rows = dict.fromkeys(order[place] for place in (0, len(order) // 2, -1))
+            utterances = [
+                Utterance(
+                    headings[row], alignments[row], *self.picture(dataset, self._indices[row])
+                )
+                for row in rows
+            ]
+            title = f"Spectrogram and posterior, from the worst to the best of {total}"
+            figures[title] = spectrogram_and_posterior(utterances, self.tokenizer.tokens)
+        if worst := [row for row in order if errors[row]][:_WORST]:
+            title = f"The {len(worst)} worst of {total}, {np.count_nonzero(errors):,} with errors"
+            shown = [headings[row] for row in worst], [alignments[row] for row in worst]
+        else:
+            title, shown = f"No errors in {total}", ([f"All {total} are right."], [[]])
+        figures[title] = transcripts(*shown)
+        figures[f"The most frequent of {sum(errors):,} word errors"] = confusions(alignments)
+        return figures
+
+    def _decode(self, tokens: np.ndarray, count: np.ndarray) -> list[str]:
+        rows = zip(tokens.tolist(), count.tolist(), strict=True)
+        return [self.tokenizer.decode(ids[:length]) for ids, length in rows]

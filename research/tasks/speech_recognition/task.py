@@ -1,0 +1,368 @@
+"""Speech recognition as a task: connectionist temporal classification (CTC)."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from research.data.audio import Recording, blocks
+from research.data.buckets import choose_buckets
+from research.data.dataset import Dataset, Example
+from research.data.tokenizers import Characters, WordPieces, Words
+from research.errors import ConfigError, UserError
+from research.task import Batch, Task, Total, Tree
+from research.tasks.speech_recognition.augmentation import Augmentation
+from research.tasks.speech_recognition.data import (
+    Corpus,
+    FreeSpokenDigits,
+    LibriSpeech,
+    Manifest,
+    SpeechTFDS,
+    SpokenDigits,
+    read_input,
+)
+from research.tasks.speech_recognition.features import Given, LogMel
+from research.tasks.speech_recognition.models import LSTMEncoder
+from research.tasks.speech_recognition.scorer import TranscriptScorer
+from research.tasks.speech_recognition.search import Decoding
+from research.tasks.speech_recognition.streaming import Token, Word, stream, words
+
+_BLOCK_SECONDS = 1.0  # that a stream is computed in at a time
+_SILENCE = 1e-4  # the loudest sample of what is no speech; 3 steps of 16-bit audio
+
+
+@dataclass(frozen=True)
+class SpeechRecognition(Task):
+    """The text of an utterance, from a network that scores every token in every frame."""
+
+    source: SpokenDigits | FreeSpokenDigits | Manifest | LibriSpeech | SpeechTFDS = field(
+        default_factory=SpokenDigits
+    )
+    """Where the utterances come from."""
+
+    features: LogMel | Given = field(default_factory=LogMel)
+    """What the network hears of them."""
+
+    tokenizer: Characters | Words | WordPieces = field(default_factory=Characters)
+    """What a text is made of."""
+
+    lowercase: bool = True
+    """Take all texts in lower case."""
+
+    model: LSTMEncoder = field(default_factory=LSTMEncoder)
+    """The network."""
+
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    """What is done to the training utterances on the device."""
+
+    decoding: Decoding = field(default_factory=Decoding)
+    """How a text is found in the network's scores."""
+
+    tokens_per_second: float = 25.0
+    """Room for tokens in a batch; an utterance with more of them is skipped, and counted."""
+
+    buckets: int = 6
+    """The number of lengths that batches come in; each is compiled once."""
+
+    bucket_seconds: tuple[float, ...] = ()
+    """These lengths; empty: those that pad the training utterances least."""
+
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """What the network computes in; its parameters are float32 in any case."""
+
+    def __post_init__(self):
+        if self.tokens_per_second <= 0:
+            raise ConfigError("tokens_per_second", f"must be positive, is {self.tokens_per_second}")
+        if self.buckets < 1:
+            raise ConfigError("buckets", f"must be at least 1, is {self.buckets}")
+        if list(self.bucket_seconds) != sorted(set(self.bucket_seconds)):
+            raise ConfigError("bucket_seconds", f"must ascend, is {self.bucket_seconds}")
+        try:
+            self.model.check()
+        except ConfigError as error:
+            raise error.within("model") from None
+
+    def resolve(self) -> "SpeechRecognition":
+        """With the tokenizer's vocabulary, the lengths of batches and a language model."""
+        if self._is_resolved:
+            return self
+        corpus = self._corpus("train")
+        usable = [one for one in corpus.utterances if not one.fault]
+        if not usable:
+            raise ConfigError("source", f"no utterance is usable: {corpus.utterances[0].fault}")
+        texts = [self.normalize_text(one.text) for one in usable]
+        seconds = np.array([one.seconds for one in usable])
+        buckets = self.bucket_seconds or choose_buckets(seconds, self.buckets)
+        return replace(
+            self,
+            tokenizer=_at("tokenizer", lambda: self.tokenizer.resolve(texts)),
+            bucket_seconds=tuple(round(length, 3) for length in buckets),
+            decoding=_at("decoding", lambda: self.decoding.resolve(texts)),
+        )
+
+    @cached_property
+    def network(self) -> LSTMEncoder:
+        """The model, made for the number of tokens and the blank."""
+        return self.model.clone(classes=1 + self.tokenizer.size, dtype=jnp.dtype(self.dtype))
+
+    def batch_spec(self, batch_size: int, length: int | None) -> dict[str, jax.ShapeDtypeStruct]:
+        """`input` float32 [batch, samples], or [batch, frames, size] of given features.
+
+        `length` int32 [batch] is how much of it is valid; `tokens` int32 [batch, capacity] are the
+        tokenizer's ids, of which `token_count` int32 [batch] are valid.
+        """
+        length = length or int(self.input_lengths(self.bucket_seconds)[-1])
+        return {
+            "input": jax.ShapeDtypeStruct(
+                (batch_size, *self.features.input_shape(length)), jnp.float32
+            ),
+            "length": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
+            "tokens": jax.ShapeDtypeStruct((batch_size, self.capacity(length)), jnp.int32),
+            "token_count": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
+        }
+
+    def capacity(self, length: int) -> int:
+        """The room for tokens beside an input of that length."""
+        room = int(np.ceil(length / self.features.rate * self.tokens_per_second))
+        return max(1, min(room, self.model.frames(self.features.frames(length))))
+
+    def dataset(self, split: str) -> Dataset:
+        """The utterances of a split."""
+        try:
+            corpus = self._corpus(split)
+        except ConfigError as error:
+            raise error.within("task") from None
+        return _Utterances(self, corpus)
+
+    def init(self, key: jax.Array) -> tuple[Tree, Tree]:
+        """Parameters; there are no other variables."""
+        features = jnp.zeros((1, self.network.window, self.features.size))
+        variables = dict(self.network.init(key, features, jnp.ones(1, jnp.int32), train=False))
+        return variables.pop("params"), variables
+
+    def loss(
+        self, params: Tree, variables: Tree, batch: Batch, key: jax.Array, train: bool
+    ) -> tuple[dict[str, Total], Tree]:
+        """The CTC loss of an utterance in nats (Graves et al. 2006).
+
+        An utterance with too few frames for its tokens has no alignment and does not count;
+        `unalignable` is the part of such ones.
+        """
+        log_probs, frames = self._log_probs(params, batch, key if train else None)
+        count = batch["token_count"]
+        valid = jnp.arange(batch["tokens"].shape[1]) < count[:, None]
+        labels = jnp.where(valid, batch["tokens"] + 1, 0)
+        repeats = ((labels[:, 1:] == labels[:, :-1]) & valid[:, 1:]).sum(1)
+        fits = frames >= count + repeats  # between two equal tokens there is a blank
+        padding = jnp.arange(log_probs.shape[1]) >= frames[:, None]
+        losses = optax.ctc_loss(
+            log_probs, padding.astype(jnp.float32), labels, (~valid).astype(jnp.float32)
+        )
+        mask = batch["mask"]
+        counted = mask * fits
+        # Rounding can take the loss of a sure utterance below zero.
+        losses = jnp.where(counted > 0, jnp.maximum(losses, 0), 0)
+        metrics = {
+            "loss": Total(losses.sum(), counted.sum()),
+            "unalignable": Total((mask * ~fits).sum(), mask.sum()),
+        }
+        return metrics, variables
+
+    def predict(self, params: Tree, variables: Tree, batch: Batch) -> Batch:
+        """The tokens found, the frames of each, and the length of the input in seconds."""
+        log_probs, frames = self._log_probs(params, batch, None)
+        capacity = self.capacity(batch["input"].shape[1])
+        found = self.decoding(log_probs, frames, capacity, self._language_model)
+        seconds = batch["length"] / self.features.rate
+        return {
+            "tokens": found.tokens,
+            "count": found.count,
+            "first": found.first,
+            "last": found.last,
+            "seconds": seconds,
+        }
+
+    def scorer(self) -> TranscriptScorer:
+        """Word error rate, character error rate, and the part of utterances without an error."""
+        return TranscriptScorer(self.tokenizer)
+
+    def read(self, path: Path) -> Dataset:
+        """A sound file of any length, in parts, or a file of features."""
+        if isinstance(self.features, Given):
+            array = read_input(path, self.features)
+            return _Parts(self, [len(array) / self.features.rate], lambda _: array)
+        recording = Recording(path, self.features.sample_rate, self.bucket_seconds[-1])
+        return _Parts(self, [end - start for start, end in recording.segments], recording.read)
+
+    def describe(self, predictions: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Any]:
+        """The text, the length in seconds, and the words with their places in seconds."""
+        found, start = [], 0.0
+        for part in predictions:
+            tokens = map(Token, *(part[name].tolist() for name in ("tokens", "first", "last")))
+            heard = words(islice(tokens, int(part["count"])), self.tokenizer, self._frame_seconds)
+            found += [Word(word.text, start + word.start, start + word.end) for word in heard]
+            start += float(part["seconds"])
+        rows = [_row(word) for word in found]
+        return {"text": " ".join(word.text for word in found), "seconds": start, "words": rows}
+
+    def stream(self, params: Tree, variables: Tree, path: Path) -> Iterator[dict[str, Any]]:
+        """The words of a sound file, one by one, with their places in seconds."""
+        features = self._streamable_features()
+        sound = blocks(path, features.sample_rate, _BLOCK_SECONDS)
+        chunk = max(1, round(_BLOCK_SECONDS / self._frame_seconds))
+        tokens = stream(sound, features, self.network, params, chunk)
+        return map(_row, words(tokens, self.tokenizer, self._frame_seconds))
+
+    def _streamable_features(self) -> LogMel:
+        """The features; raises UserError where a part of the task needs the whole utterance."""
+        if self.model.bidirectional:
+            raise UserError("this run's LSTMs read backwards too; leave --stream out")
+        if isinstance(self.features, Given) or self.features.normalize != "fixed":
+            raise UserError("this run's features need the whole utterance; leave --stream out")
+        if self.decoding.beam > 1 or self.decoding.language_model:
+            raise UserError(
+                "a stream is decoded greedily; add --change=task.decoding.beam=1"
+                " --change=task.decoding.language_model="
+            )
+        return self.features
+
+    @property
+    def _frame_seconds(self) -> float:
+        """From one output frame to the next."""
+        return self.model.stride * self.features.frame_ms / 1000
+
+    @property
+    def _is_resolved(self) -> bool:
+        return bool(self.bucket_seconds and self.tokenizer.size and self.decoding.is_resolved)
+
+    @cached_property
+    def _language_model(self) -> Any:
+        return self.decoding.load(self.tokenizer)
+
+    def _corpus(self, split: str) -> Corpus:
+        return _at("source", lambda: self.source.open(split, self.features))
+
+    def normalize_text(self, text: str) -> str:
+        """A text as the tokenizer takes it."""
+        return " ".join((text.lower() if self.lowercase else text).split())
+
+    def input_lengths(self, seconds: Sequence[float]) -> np.ndarray:
+        """Lengths in samples, or in frames of given features: int [utterances]."""
+        exact = np.asarray(seconds) * self.features.rate
+        return np.ceil(exact - 1e-3).astype(int)  # 0.29 s x 100 is 28.999999999999996
+
+    def buckets_for(self, lengths: np.ndarray) -> tuple[int, ...]:
+        """What inputs of such lengths are padded to: none is left out for being too long."""
+        buckets = self.input_lengths(self.bucket_seconds).tolist()
+        longest = int(lengths.max())
+        return (*buckets, longest) if longest > buckets[-1] else tuple(buckets)
+
+    def _log_probs(
+        self, params: Tree, batch: Batch, key: jax.Array | None
+    ) -> tuple[jax.Array, jax.Array]:
+        """[batch, frames, classes] and the valid frames; augmented and with dropout by a key."""
+        x, lengths = batch["input"], batch["length"]
+        rngs = {}
+        if key is not None:
+            audio_key, features_key, rngs["dropout"] = jax.random.split(key, 3)
+            if isinstance(self.features, LogMel):
+                x, lengths = self.augmentation.audio(
+                    audio_key, x, lengths, self.features.sample_rate
+                )
+        features, lengths = self.features(x, lengths)
+        if key is not None:
+            features, lengths = self.augmentation.features(features_key, features, lengths)
+        log_probs: Any = self.network.apply(
+            {"params": params}, features, lengths, train=key is not None, rngs=rngs
+        )
+        return log_probs, self.network.frames(lengths)
+
+
+class _Utterances(Dataset):
+    """A corpus as examples; what cannot be learned from is skipped and named."""
+
+    lengths: np.ndarray
+
+    def __init__(self, task: SpeechRecognition, corpus: Corpus):
+        super().__init__()
+        self.task, self.corpus = task, corpus
+        self.lengths = task.input_lengths([one.seconds for one in corpus.utterances])
+        self.buckets = task.buckets_for(self.lengths)
+
+    def __len__(self) -> int:
+        return len(self.corpus.utterances)
+
+    def example(self, index: int, rng: np.random.Generator) -> Example | None:
+        utterance = self.corpus.utterances[index]
+        try:
+            if utterance.fault:
+                raise UserError(utterance.fault)
+            array = self.corpus.read(index)
+            tokens = self.task.tokenizer.encode(self.task.normalize_text(utterance.text))
+            self._check(index, array, tokens)
+        except UserError as error:
+            self.skip(index, f"{utterance.where}: {error}")
+            return None
+        return {
+            "input": array,
+            "length": np.array(len(array), np.int32),
+            "tokens": np.array(tokens, np.int32),
+            "token_count": np.array(len(tokens), np.int32),
+        }
+
+    def _check(self, index: int, array: np.ndarray, tokens: list[int]) -> None:
+        """Raises UserError where an utterance is silent, or its parts do not fit each other."""
+        bucket = self.buckets[np.searchsorted(self.buckets, self.lengths[index])]
+        rate = self.task.features.rate
+        if len(array) > bucket:
+            said, found = self.lengths[index] / rate, len(array) / rate
+            raise UserError(f"lasts {found:.2f} s, and not {said:.2f} s; correct its duration")
+        if array.ndim == 1 and tokens and np.abs(array).max() < _SILENCE:
+            raise UserError(f"is silent, but is to say {len(tokens)} tokens")
+        frames = self.task.model.frames(self.task.features.frames(len(array)))
+        repeats = sum(a == b for a, b in pairwise(tokens))
+        if len(tokens) + repeats > frames:
+            raise UserError(f"has {frames} frames, too few for its {len(tokens)} tokens")
+        if len(tokens) > self.task.capacity(int(bucket)):
+            raise UserError(f"has {len(tokens)} tokens; raise config.task.tokens_per_second")
+
+
+class _Parts(Dataset):
+    """The parts of a user's file, without texts."""
+
+    lengths: np.ndarray
+
+    def __init__(
+        self, task: SpeechRecognition, seconds: Sequence[float], read: Callable[[int], np.ndarray]
+    ):
+        super().__init__()
+        self.lengths = np.array(task.input_lengths(seconds))
+        self.buckets = task.buckets_for(self.lengths)
+        self.input = read
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def example(self, index: int, rng: np.random.Generator) -> Example:
+        array = self.input(index)[: self.lengths[index]]
+        return {"input": array, "length": np.array(len(array), np.int32)}
+
+
+def _row(word: Word) -> dict[str, Any]:
+    """As `predict --json` prints it: seconds to the millisecond."""
+    return {"word": word.text, "start": round(word.start, 3), "end": round(word.end, 3)}
+
+
+def _at(key: str, build: Any) -> Any:
+    """What `build()` returns; its config errors are those of `key`."""
+    try:
+        return build()
+    except ConfigError as error:
+        raise error.within(key) from None
