@@ -1,9 +1,9 @@
 """CMU AN4 (census): spelled names, numbers and commands, from 13 MFCC.
 
 Command:  not measured
-Hardware: 
-Time:     
-Score:    
+Hardware:
+Time:
+Score:
 """
 
 from research.config import to_config_dict

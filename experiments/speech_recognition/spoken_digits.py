@@ -1,9 +1,9 @@
 """Strings of digits in the voices of a speech synthesizer, tested on voices never heard.
 
 Command:  not measured
-Hardware: 
-Time:     
-Score:    
+Hardware:
+Time:
+Score:
 """
 
 from research.config import to_config_dict

@@ -67,6 +67,7 @@ class Recording:
     """
 
     segments: list[tuple[float, float]]  # start and end in seconds
+    power: float  # mean square of the loudest hundredth of a second
 
     def __init__(self, path: Path, sample_rate: int, longest: float):
         self.path, self.sample_rate = path, sample_rate
@@ -77,11 +78,12 @@ class Recording:
             for block in _mono(file, _FRAMES_PER_SECOND * hop):
                 energies.append(_energy(block, hop))
                 samples += len(block)
-            cuts = _cuts(np.concatenate(energies), samples / hop, longest * self._rate / hop)
+            energy = np.concatenate(energies)
+            cuts = _cuts(energy, samples / hop, longest * self._rate / hop)
             if len(cuts) > 1 and not file.can_seek:
                 raise SoundFileError("its format cannot be read from the middle")
         edges = [cut * hop / self._rate for cut in cuts] + [samples / self._rate]
-        self.segments = list(pairwise(edges))
+        self.segments, self.power = list(pairwise(edges)), float(energy.max())
 
     def read(self, index: int) -> np.ndarray:
         """One segment: float32 [samples]. Several threads may read at once."""

@@ -106,6 +106,19 @@ def test_pieces_depend_on_the_texts_alone(capfd):
     assert capfd.readouterr() == ("", "")
 
 
+def test_the_piece_that_starts_a_word_is_set_apart():
+    tokenizer = WordPieces(pieces=18).resolve(TEXTS)
+    letter = tokenizer.tokens.index("t")
+    for i, starts in enumerate(tokenizer.starts_word):
+        assert (" " in tokenizer.decode([letter, i, letter])) == starts
+
+
+def test_pieces_leave_the_letters_as_they_are():
+    text = "½ TEE ﬁn Straße"
+    tokenizer = WordPieces(pieces=12).resolve([text])
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
 def test_pieces_learn_from_texts_of_any_length():
     tokenizer = WordPieces(pieces=6).resolve(["abc " * 3000 + "d", "e"])
     assert tokenizer.decode(tokenizer.encode("abc d")) == "abc d"

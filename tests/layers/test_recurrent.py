@@ -19,7 +19,7 @@ def x():
 
 def make(x, **options):
     layer = LSTM(FEATURES, **options)
-    return layer, layer.init(jax.random.key(1), x, LENGTHS)
+    return layer, jax.jit(layer.init)(jax.random.key(1), x, LENGTHS)
 
 
 def kernels_of(params):
@@ -80,8 +80,9 @@ def test_padding_changes_nothing(x):
         out, carry = layer.apply(params, x, LENGTHS)
         return (out[:, :TIME] ** 2).sum() + (carry.cell**3).sum(), (out, carry)
 
-    d_short, (short, last) = jax.grad(run, has_aux=True)(params, x)
-    d_long, (long, last_of_long) = jax.grad(run, has_aux=True)(params, padded)
+    gradient = jax.jit(jax.grad(run, has_aux=True))
+    d_short, (short, last) = gradient(params, x)
+    d_long, (long, last_of_long) = gradient(params, padded)
     np.testing.assert_allclose(long[:, :TIME], short, atol=1e-6)
     assert not long[:, TIME:].any() and not short[2, 1:].any()
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), last, last_of_long)
@@ -103,7 +104,9 @@ def test_the_state_goes_on_where_it_stopped(x):
         out = jnp.concatenate([first, second], 1)
         return (out**2).sum() + carry.cell.sum(), out
 
-    (d_whole, one), (d_halves, two) = (jax.grad(f, has_aux=True)(x) for f in (whole, halves))
+    (d_whole, one), (d_halves, two) = (
+        jax.jit(jax.grad(f, has_aux=True))(x) for f in (whole, halves)
+    )
     np.testing.assert_allclose(one, two, atol=1e-6)
     np.testing.assert_allclose(d_whole, d_halves, atol=1e-5)
 

@@ -16,6 +16,7 @@ from research.errors import ConfigError
 _STEPS = 128  # speeds are multiples of 1/128
 _REACH = 16  # samples on each side that a resampled one is computed from
 _LONGEST_DECAY = 0.5  # seconds
+_LOWEST_CORNER = 50  # Hz; were noise brown from below, most of it would be too low to be heard
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,10 @@ class Augmentation:
     """Play the audio faster or slower by up to this part (Ko et al. 2015: 0.1)."""
 
     reverberation: float = 0.0
-    """The part of the utterances that sound as in a room."""
+    """The part of the utterances that sound as in a room.
+
+    With several devices each computes this for the whole batch, as XLA splits no FFT over devices.
+    """
 
     noise_snr_db: tuple[float, ...] = ()
     """Add noise; the lowest and the highest ratio of speech to noise in dB. Empty: no noise."""
@@ -189,9 +193,10 @@ def reverberate(
     tail = jax.random.normal(tail_key, seconds.shape) * 10 ** (-3 * seconds / decay)
     tail *= jnp.sqrt(10 ** (-ratio_db / 10) / (tail**2).sum())
     audio = _cut(audio, samples)
-    size = _power_of_two(len(audio) + len(tail))
-    wet = _cut(_convolve(audio, tail.at[0].set(1), size)[: len(audio)], samples)
-    return wet * jnp.sqrt(_power(audio, samples) / _power(wet, samples))
+    size = 1 << (len(audio) + len(tail) - 1).bit_length()
+    response = jnp.fft.rfft(tail.at[0].set(1), size)
+    wet = jnp.fft.irfft(jnp.fft.rfft(audio, size) * response)[: len(audio)]
+    return _cut(wet, samples) * jnp.sqrt(_power(audio, samples) / _power(wet, samples))
 
 
 def add_noise(
@@ -204,18 +209,16 @@ def add_noise(
 ) -> jax.Array:
     """Audio [samples] with noise, weaker by `lowest_db` to `highest_db` than its valid samples.
 
-    The noise's power falls with a random power of frequency, from 0 (white) to 2 (brown).
+    The noise is white up to a random frequency and falls by 6 dB an octave from there on: all
+    colours from white to brown, of a first-order low-pass filter.
     """
-    slope_key, ratio_key, noise_key = jax.random.split(key, 3)
-    slope = jax.random.uniform(slope_key, maxval=2)
+    corner_key, ratio_key, noise_key = jax.random.split(key, 3)
+    octaves = jax.random.uniform(corner_key, maxval=math.log2(sample_rate / 2 / _LOWEST_CORNER))
+    decay = jnp.exp(-2 * jnp.pi * _LOWEST_CORNER * 2**octaves / sample_rate)
+    noise = jax.random.normal(noise_key, (len(audio) + 511,))
+    for shift in (1, 2, 4, 8, 16, 32, 64, 128, 256):  # the powers of decay up to the 511th
+        noise = noise[shift:] + decay**shift * noise[:-shift]
     ratio_db = jax.random.uniform(ratio_key, minval=lowest_db, maxval=highest_db)
-    # Level below 50 Hz: else most of brown noise would be too low to be heard.
-    frequency = jnp.maximum(jnp.fft.rfftfreq(1024, 1 / sample_rate), 50)
-    kernel = jnp.fft.fftshift(jnp.fft.irfft(frequency ** (-slope / 2)))
-    size = _power_of_two(len(audio) + len(kernel))
-    white = jax.random.normal(noise_key, (size,))
-    # The first ones have wrapped around and would change with the padding.
-    noise = _convolve(white, kernel, size)[len(kernel) :][: len(audio)]
     ratio = _power(audio, samples) / _power(noise, samples)
     return _cut(audio + noise * jnp.sqrt(ratio * 10 ** (-ratio_db / 10)), samples)
 
@@ -242,7 +245,7 @@ def warp_bands(key: jax.Array, features: jax.Array, change: float) -> jax.Array:
     """Features [frames, size] with the frequency axis scaled by 1 - change to 1 + change.
 
     Linear up to 0.8 of the axis, from there such that its end stays where it is (vocal tract length
-    perturbation, Jaitly and Hinton 2013, eq. 1); between bands interpolated linearly.
+    perturbation, Jaitly and Hinton 2013); between bands interpolated linearly.
     """
     size = features.shape[1]
     scale = jax.random.uniform(key, minval=1 - change, maxval=1 + change)
@@ -267,15 +270,6 @@ def intervals(
     start = jnp.floor(start_draw * (size - width + 1))
     place = jnp.arange(length)
     return ((start <= place) & (place < start + width)).any(axis=0)
-
-
-def _convolve(signal: jax.Array, kernel: jax.Array, size: int) -> jax.Array:
-    """The circular convolution [size] of two vectors, each filled up with zeros; by FFT."""
-    return jnp.fft.irfft(jnp.fft.rfft(signal, size) * jnp.fft.rfft(kernel, size), size)
-
-
-def _power_of_two(least: int) -> int:
-    return 1 << (least - 1).bit_length()
 
 
 def _cut(audio: jax.Array, samples: jax.Array) -> jax.Array:

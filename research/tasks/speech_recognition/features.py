@@ -105,6 +105,12 @@ class LogMel:
         """The weight of each frequency of the window's DFT in each band, [frequencies, bands]."""
         return mel_filters(self.sample_rate, self.window, self.bands, self.low_hz, self.high)
 
+    @property
+    def _dft(self) -> np.ndarray:
+        """The Hann window and the DFT as one matrix [window, real and imaginary frequencies]."""
+        dft = np.fft.rfft(np.diag(np.hanning(self.window + 1)[:-1]))
+        return np.concatenate([dft.real, dft.imag], axis=1).astype(np.float32)
+
     def frames(self, samples: Any) -> Any:
         """The number of frames of so many samples, an int or an array of them.
 
@@ -126,9 +132,10 @@ class LogMel:
         audio = jnp.pad(audio, ((0, 0), (0, max(0, self.window - audio.shape[1]))))
         starts = self.hop * np.arange(self.frames(audio.shape[1]))
         windows = audio[:, starts[:, None] + np.arange(self.window)]
-        # Three times as fast on a CPU as multiplying with the DFT's matrix.
-        spectrum = jnp.fft.rfft(windows * np.hanning(self.window + 1)[:-1].astype(np.float32))
-        power = spectrum.real**2 + spectrum.imag**2
+        # A product, as XLA splits no FFT over devices: each would compute it for the whole batch.
+        spectrum = jnp.matmul(windows, self._dft, precision=jax.lax.Precision.HIGHEST)
+        real, imaginary = jnp.split(spectrum, 2, axis=-1)
+        power = real**2 + imaginary**2
         mel = jnp.matmul(power, self.filters, precision=jax.lax.Precision.HIGHEST)
         return jnp.log(jnp.maximum(mel, _FLOOR)), self.frames(samples)
 

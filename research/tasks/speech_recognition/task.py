@@ -199,6 +199,8 @@ class SpeechRecognition(Task):
             array = read_input(path, self.features)
             return _Parts(self, [len(array) / self.features.rate], lambda _: array)
         recording = Recording(path, self.features.sample_rate, self.bucket_seconds[-1])
+        if recording.power < _SILENCE**2:
+            raise UserError(f"{path}: is silent; check the recording")
         return _Parts(self, [end - start for start, end in recording.segments], recording.read)
 
     def describe(self, predictions: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Any]:

@@ -52,7 +52,9 @@ def test_a_bad_line_of_a_manifest_is_named_and_does_no_harm_to_the_others(tones)
     utterances = Manifest(train="-", test=str(tones / "bad.jsonl")).open("test", AUDIO).utterances
     assert [one.where.rpartition(":")[2] for one in utterances] == list("123456")
     assert not utterances[0].fault
-    for one, part in zip(utterances[1:], ("JSON", "JSON", "filepath", "text", "absent"), strict=True):
+    for one, part in zip(
+        utterances[1:], ("JSON", "JSON", "filepath", "text", "absent"), strict=True
+    ):
         assert part in one.fault
 
 

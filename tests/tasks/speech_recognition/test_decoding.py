@@ -17,7 +17,7 @@ from research.tasks.speech_recognition.language_model import (
 BATCH, FRAMES, CAPACITY = 40, 12, 12
 WEIGHT, BONUS = 0.8, 0.7
 TEXT = ["a b", "a ba", "ba a b", "b a", "aa b a", "ba ba", "a a a"] * 3
-ARPA = parse_arpa(estimate(TEXT, 3))
+ARPA = parse_arpa(estimate(TEXT, 2))
 
 greedy = jax.jit(partial(decoding.greedy, capacity=CAPACITY))
 beam_search = jax.jit(

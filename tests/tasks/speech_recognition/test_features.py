@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from research.errors import ConfigError
+from research.hardware.mesh import MeshConfig, batch_sharding
 from research.tasks.speech_recognition.features import (
     Given,
     LogMel,
@@ -89,6 +90,17 @@ def test_a_fixed_normalization_keeps_loudness(audio):
     assert 0.5 < normalized.std() < 2
     louder, _ = features_of(LogMel(normalize="fixed"), 2 * audio, [16000] * 4)
     assert (louder > normalized).all()
+
+
+def test_features_are_made_where_their_audio_lies():
+    mesh = MeshConfig().build()
+    lies = batch_sharding(mesh)
+    audio = jax.ShapeDtypeStruct((16, 4000), np.float32, sharding=lies)
+    samples = jax.ShapeDtypeStruct((16,), np.int32, sharding=lies)
+    program = jax.jit(LogMel(), out_shardings=lies).lower(audio, samples).compile().as_text()
+    assert mesh.size == 8
+    assert "f32[2,4000]" in program
+    assert not any(word in program for word in ("all-gather", "all-to-all", "all-reduce"))
 
 
 def test_frames_are_counted_as_they_are_made():

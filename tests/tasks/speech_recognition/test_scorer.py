@@ -37,7 +37,7 @@ def texts(figure):
 
 
 def test_error_rates_are_those_of_the_whole_corpus():
-    """One substitution, one deletion and two insertions in five words, ten characters less."""
+    """One substitution, one deletion and two insertions in five words, spaces being characters."""
     result = scored(["a b c", "a", "d"], ["a d", "a b c", "d"]).result()
     assert result["wer"] == pytest.approx(4 / 5)
     assert result["cer"] == pytest.approx((3 + 4) / (5 + 1 + 1))

@@ -1,0 +1,53 @@
+"""Recorded digits of six speakers (Free Spoken Digit Dataset), takes 0 to 4 of each the test.
+
+Unpack https://github.com/Jakobovski/free-spoken-digit-dataset and give its folder `recordings`.
+With `--config.task.source.test_speaker=theo` nothing is learned of one speaker, who is the test.
+
+Command:  not measured
+Hardware:
+Time:
+Score:
+"""
+
+from research.config import to_config_dict
+from research.data.tokenizers import Words
+from research.tasks.speech_recognition.augmentation import Augmentation
+from research.tasks.speech_recognition.data import FreeSpokenDigits
+from research.tasks.speech_recognition.features import LogMel
+from research.tasks.speech_recognition.models import LSTMEncoder
+from research.tasks.speech_recognition.task import SpeechRecognition
+from research.training.experiment import Experiment
+from research.training.optimizer import Optimizer
+
+
+def get_config():
+    """The typed config, as the `ConfigDict` that the command line can change."""
+    task = SpeechRecognition(
+        source=FreeSpokenDigits(path="recordings"),
+        features=LogMel(sample_rate=8000, bands=40),
+        tokenizer=Words(),
+        model=LSTMEncoder(channels=(128, 128), strides=(2, 2), layers=2, features=128, dropout=0.3),
+        augmentation=Augmentation(
+            speed=0.15,
+            reverberation=0.3,
+            noise_snr_db=(5.0, 40.0),
+            band_warp=0.2,
+            frequency_masks=2,
+            frequency_mask_width=6,
+            time_masks=1,
+            time_mask_fraction=0.15,
+        ),
+        buckets=3,
+    )
+    return to_config_dict(
+        Experiment(
+            task=task,
+            duration="30 epochs",
+            batch_size=32,
+            optimizer=Optimizer(
+                name="adamw", learning_rate=3e-3, warmup="5%", weight_decay=0.01, clip=5.0
+            ),
+            ema_decay=0.99,
+            evaluate_every="5 epochs",
+        )
+    )

@@ -1,0 +1,91 @@
+import dataclasses
+from functools import partial
+from itertools import pairwise
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import soundfile
+
+from research.data.tokenizers import Characters, WordPieces, Words
+from research.errors import UserError
+from research.tasks.speech_recognition.decoding import greedy
+from research.tasks.speech_recognition.streaming import Token, Word, stream, words
+from tests.tasks.speech_recognition.conftest import sing
+
+
+@pytest.fixture
+def speaking(task):
+    """A task and parameters that say much, right or wrong, and many spaces between."""
+    task = task.resolve()
+    params, _ = task.init(jax.random.key(0))
+    head = {"kernel": params["head"]["kernel"] * 8, "bias": params["head"]["bias"].at[1].set(8)}
+    return task, {**params, "head": head}
+
+
+@pytest.mark.parametrize("samples", [100, 4000, 7777])
+@pytest.mark.parametrize("chunk", [1, 5])
+def test_a_stream_gives_the_tokens_of_the_whole(speaking, samples, chunk):
+    task, params = speaking
+    audio = np.random.default_rng(samples).normal(size=samples).astype(np.float32) * 0.1
+    features, frames = task.features(audio[None], jnp.array([samples]))
+    network = jax.jit(partial(task.network.apply, train=False))
+    log_probs = network({"params": params}, features, frames)
+    whole = greedy(log_probs, task.network.frames(frames), log_probs.shape[1])
+    blocks = np.split(audio, [700, 701, 2500])
+    found = list(stream(blocks, task.features, task.network, params, chunk))
+    count = int(whole.count[0])
+    assert [token.id for token in found] == whole.tokens[0, :count].tolist()
+    assert [token.first for token in found] == whole.first[0, :count].tolist()
+    assert [token.last for token in found] == whole.last[0, :count].tolist()
+    assert count or samples < 4000
+
+
+def test_a_file_streamed_and_read_whole(speaking, tmp_path):
+    task, params = speaking
+    soundfile.write(tmp_path / "a.wav", np.tile(sing(["lo", "hi", "mid"], 16000), 3), 16000)
+    task = dataclasses.replace(task, bucket_seconds=(4.0,))
+    part = task.read(tmp_path / "a.wav").example(0, np.random.default_rng(0))
+    batch = {name: jnp.asarray(array)[None] for name, array in part.items()}
+    predictions = jax.tree.map(lambda x: np.asarray(x[0]), task.predict(params, {}, batch))
+    row = task.describe([predictions])
+    streamed = list(task.stream(params, {}, tmp_path / "a.wav"))
+    assert row["words"] == streamed and len(streamed) > 1
+    assert row["text"] == " ".join(word["word"] for word in streamed)
+    assert row["seconds"] == pytest.approx(3.15)
+
+
+@pytest.mark.parametrize(
+    ("change", "remedy"),
+    [
+        ({"model": {"bidirectional": True}}, "backwards"),
+        ({"features": {"normalize": "utterance"}}, "whole utterance"),
+        ({"decoding": {"beam": 4}}, "beam=1"),
+    ],
+)
+def test_what_cannot_be_streamed_is_refused(speaking, tmp_path, change, remedy):
+    task, params = speaking
+    for key, fields in change.items():
+        task = dataclasses.replace(task, **{key: dataclasses.replace(getattr(task, key), **fields)})
+    with pytest.raises(UserError, match=remedy):
+        next(iter(task.stream(params, {}, tmp_path / "a.wav")))
+
+
+def test_words_of_characters():
+    tokenizer = Characters(" abc")
+    tokens = [Token(1, 2, 3), Token(2, 5, 5), Token(0, 7, 8), Token(0, 9, 9), Token(3, 10, 12)]
+    assert list(words(tokens, tokenizer, 0.1)) == [
+        Word("ab", pytest.approx(0.2), pytest.approx(0.6)),
+        Word("c", pytest.approx(1.0), pytest.approx(1.3)),
+    ]
+    assert list(words([], tokenizer, 0.1)) == []
+
+
+def test_words_of_words_and_of_pieces():
+    said = "the cat sat on the mat"
+    for tokenizer in (Words().resolve([said]), WordPieces(pieces=12).resolve([said] * 3)):
+        tokens = [Token(id, 2 * n, 2 * n) for n, id in enumerate(tokenizer.encode(said))]
+        found = list(words(tokens, tokenizer, 1.0))
+        assert [word.text for word in found] == said.split()
+        assert all(a.end <= b.start for a, b in pairwise(found))

@@ -1,0 +1,211 @@
+import dataclasses
+import json
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import soundfile
+
+from research.config import from_config_dict, to_config_dict
+from research.data.tokenizers import Words
+from research.errors import ConfigError, UserError
+from research.hardware.mesh import MeshConfig
+from research.tasks.speech_recognition.augmentation import Augmentation
+from research.tasks.speech_recognition.data import Manifest
+from research.tasks.speech_recognition.search import Decoding
+from research.tasks.speech_recognition.task import SpeechRecognition
+from research.training.evaluation import evaluate
+from research.training.experiment import Experiment
+from research.training.loop import Trainer
+from research.training.optimizer import Optimizer
+from research.training.program import Program
+from tests.tasks.speech_recognition.conftest import RATE, sing
+
+
+def example(task, index=0, split="train"):
+    return task.dataset(split).example(index, np.random.default_rng(0))
+
+
+def batch_of(task, examples, length):
+    """Examples padded to a length, as the pipeline pads them."""
+    spec = task.batch_spec(len(examples), length)
+    batch = {}
+    for name, shape in spec.items():
+        batch[name] = np.zeros(shape.shape, shape.dtype)
+        for row, one in enumerate(examples):
+            array = np.asarray(one[name])
+            batch[name][(row, *map(slice, array.shape))] = array
+    return jax.tree.map(jnp.asarray, batch | {"mask": np.ones(len(examples), np.float32)})
+
+
+def test_all_that_prediction_needs_is_in_the_resolved_config(task):
+    task = dataclasses.replace(task, decoding=Decoding(beam=4, language_model="transcripts"))
+    resolved = task.resolve()
+    assert resolved.tokenizer.vocabulary == " dhilmo"
+    assert len(resolved.bucket_seconds) == 2
+    assert "\\3-grams:" in resolved.decoding.arpa
+    saved = json.loads(json.dumps(to_config_dict(Experiment(task=resolved)).to_dict()))
+    again = from_config_dict(Experiment, saved).task
+    assert again == resolved
+    moved = dataclasses.replace(again, source=Manifest(train="/nowhere"))
+    assert moved.resolve() == moved
+
+
+def test_tokens_and_lengths_of_an_example(task):
+    task = task.resolve()
+    one = example(task)
+    text = task.dataset("train").corpus.utterances[0].text
+    assert task.tokenizer.decode(one["tokens"]) == text
+    assert one["length"] == len(one["input"]) and one["token_count"] == len(text)
+    spec = task.batch_spec(2, int(one["length"]))
+    assert spec["tokens"].shape[1] >= len(text)
+
+
+def test_padding_changes_no_loss_and_no_prediction(task):
+    task = task.resolve()
+    params, _ = task.init(jax.random.key(0))
+    examples = [example(task, index) for index in range(3)]
+    longest = max(len(one["input"]) for one in examples)
+    results = []
+    for length in (longest, longest + 3000):
+        batch = batch_of(task, examples, length)
+        totals, _ = jax.jit(partial(task.loss, train=False))(params, {}, batch, jax.random.key(0))
+        found = jax.jit(task.predict)(params, {}, batch)
+        count = found["count"].tolist()
+        tokens = [row[:n].tolist() for row, n in zip(found["tokens"], count, strict=True)]
+        results.append((float(totals["loss"].sum), tokens))
+    assert results[0][0] == pytest.approx(results[1][0], rel=1e-5)
+    assert results[0][1] == results[1][1]
+
+
+def test_what_has_no_alignment_does_not_count_and_is_never_nan(task):
+    """Three utterances: one fits, one has more tokens than frames, one repeats with no room."""
+    task = task.resolve()
+    params, _ = task.init(jax.random.key(0))
+    batch = batch_of(task, [example(task)] * 3, len(example(task)["input"]))
+    frames = task.network.frames(task.features.frames(batch["length"][0]))
+    capacity = batch["tokens"].shape[1]
+    count = batch["token_count"].at[1].set(capacity)
+    tokens = batch["tokens"].at[1].set(jnp.arange(capacity) % 2)
+    tokens = tokens.at[2].set(1)
+    count = count.at[2].set(int(frames) // 2 + 2)
+    short = batch["length"].at[1].set(task.features.window)
+    batch |= {"tokens": tokens, "token_count": count, "length": short}
+
+    def loss(params, batch):
+        totals, _ = task.loss(params, {}, batch, jax.random.key(0), train=True)
+        return totals["loss"].sum, totals
+
+    gradient, totals = jax.jit(jax.grad(loss, has_aux=True))(params, batch)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+    assert float(totals["loss"].count) == 1 and float(totals["unalignable"].sum) == 2
+    alone = batch | {"mask": jnp.array([1.0, 0.0, 0.0])}
+    assert float(jax.jit(loss)(params, alone)[0]) == pytest.approx(
+        float(totals["loss"].sum), rel=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("audio", "text", "why"),
+    [
+        (sing(["lo"]), "low", "'w'"),
+        (np.zeros(4000, np.float32), "lo", "silent"),
+        (sing(["lo"])[:400], "lo hi mid lo hi", "too few"),
+        (np.zeros(0, np.float32), "lo", "no samples"),
+    ],
+)
+def test_an_utterance_that_cannot_be_learned_is_named_skipped_and_counted(
+    task, tones, audio, text, why
+):
+    soundfile.write(tones / "odd.wav", audio, RATE)
+    lines = (tones / "test.jsonl").read_text().splitlines()
+    lines.insert(3, json.dumps({"audio_filepath": "odd.wav", "text": text, "duration": 0.5}))
+    (tones / "odd.jsonl").write_text("\n".join(lines))
+    source = dataclasses.replace(task.source, test=str(tones / "odd.jsonl"))
+    task = dataclasses.replace(task, source=source).resolve()
+    program = Program(Experiment(task=task, batch_size=4, mesh=MeshConfig(devices=1)))
+    dataset = task.dataset("test")
+    results, _ = evaluate(program, program.initialize(), dataset)
+    assert results["examples"] == 10 and results["skipped"] == 1
+    assert why in dataset.unusable[3] and f"{tones}/odd.jsonl:4" in dataset.unusable[3]
+
+
+def test_a_wrong_duration_is_named(task, tones):
+    line = {"audio_filepath": "test0.wav", "text": "lo", "duration": 0.1}
+    (tones / "short.jsonl").write_text(json.dumps(line))
+    source = dataclasses.replace(task.source, test=str(tones / "short.jsonl"))
+    dataset = (
+        dataclasses.replace(task, bucket_seconds=(0.2, 9.0), source=source)
+        .resolve()
+        .dataset("test")
+    )
+    assert dataset.example(0, np.random.default_rng(0)) is None
+    assert "correct its duration" in dataset.unusable[0]
+
+
+def test_a_long_file_is_predicted_in_parts_that_follow_one_another(task, tmp_path):
+    task = dataclasses.replace(task, bucket_seconds=(1.0, 2.0)).resolve()
+    soundfile.write(tmp_path / "long.wav", sing(["lo", "hi", "mid"] * 8), RATE)
+    parts = task.read(tmp_path / "long.wav")
+    assert len(parts) > 4 and set(parts.buckets) == {RATE, 2 * RATE}
+    audio = [parts.example(i, np.random.default_rng(0))["input"] for i in range(len(parts))]
+    assert sum(map(len, audio)) == 24 * 0.35 * RATE
+    prediction = {
+        "tokens": np.array(task.tokenizer.encode("lo hi")),
+        "count": np.array(5),
+        "first": np.array([0, 1, 3, 5, 6]),
+        "last": np.array([0, 2, 4, 5, 7]),
+        "seconds": np.array(1.5),
+    }
+    row = task.describe([prediction, prediction | {"count": np.array(2)}])
+    assert row["text"] == "lo hi lo" and row["seconds"] == 3.0
+    frame = 0.04
+    times = [(word["start"], word["end"]) for word in row["words"]]
+    expected = [(0, 3 * frame), (5 * frame, 8 * frame), (1.5, 1.5 + 3 * frame)]
+    np.testing.assert_allclose(times, expected, atol=1e-6)
+
+
+def test_a_silent_file_is_refused(task, tmp_path):
+    soundfile.write(tmp_path / "silent.wav", np.zeros(4000), RATE)
+    with pytest.raises(UserError, match="silent"):
+        task.resolve().read(tmp_path / "silent.wav")
+
+
+@pytest.mark.parametrize(
+    ("options", "key"),
+    [
+        ({"bucket_seconds": (2.0, 1.0)}, "bucket_seconds"),
+        ({"tokens_per_second": 0.0}, "tokens_per_second"),
+        ({"buckets": 0}, "buckets"),
+    ],
+)
+def test_what_cannot_be_is_refused(options, key):
+    with pytest.raises(ConfigError, match=key):
+        SpeechRecognition(**options)
+
+
+def test_it_learns_tones_on_a_mesh_with_augmentation_and_a_language_model(task, tmp_path):
+    """The whole walk: train, resume nothing, evaluate; words are learned within seconds."""
+    task = dataclasses.replace(
+        task,
+        tokenizer=Words(),
+        model=dataclasses.replace(task.model, bidirectional=True, layers=1, features=16),
+        augmentation=Augmentation(speed=0.05, noise_snr_db=(20.0, 30.0), time_masks=1),
+        decoding=Decoding(beam=4, language_model="transcripts", language_model_weight=0.1),
+        buckets=1,
+    )
+    experiment = Experiment(
+        task=task,
+        duration="60 steps",
+        batch_size=20,
+        optimizer=Optimizer(learning_rate=1e-2, clip=5.0),
+        mesh=MeshConfig(devices=2),
+        evaluate_every="60 steps",
+        log_every="60 steps",
+    )
+    run, _ = Trainer(experiment, tmp_path / "run").train()
+    results, scorer = evaluate(run.program, run.state, run.program.task.dataset("test"))
+    assert results["wer"] < 0.2, results
+    assert len(scorer.figures(run.program.task.dataset("test"))) == 3
