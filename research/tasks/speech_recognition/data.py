@@ -1,11 +1,14 @@
 """Where the utterances come from: a manifest, a folder, TensorFlow Datasets, or a synthesizer."""
 
+import io
 import json
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
+from typing import Any, BinaryIO
 
 import numpy as np
 import soundfile
@@ -13,13 +16,16 @@ import soxr
 
 from research.config import suggest
 from research.data.audio import read_audio
-from research.data.tfds import builder, open_split
+from research.data.tfds import StoredAudio, builder, open_split
 from research.errors import ConfigError, UserError
 from research.tasks.speech_recognition.features import Given, LogMel
 from research.tasks.speech_recognition.synthesis import Synthesizer
 
 Features = LogMel | Given
 _SPLITS = ("train", "validation", "test")
+# NumPy parses a file's head as Python, which Python 3.11 cannot do in two threads at once:
+# https://github.com/python/cpython/issues/106905
+_parsing = Lock()
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
@@ -264,11 +270,11 @@ class SpeechTFDS:
     name: str
     """As in TFDS's catalogue, such as "librispeech" or "speech_commands"."""
 
-    sample_rate: int = 16000
-    """Of its audio, in Hz; TFDS does not say."""
+    sample_rate: int = 0
+    """Of its audio, in Hz; 0: what TFDS tells, which it does of most data sets."""
 
     audio: str = "speech"
-    """The feature that holds the samples, int16 or int64."""
+    """The feature that holds the sound: samples of 16 bits, or sound files."""
 
     text: str = "text"
     """The feature that holds what is said: a text, or a class whose name is taken."""
@@ -285,33 +291,48 @@ class SpeechTFDS:
     test: str = "test"
     """The split to report."""
 
+    def __post_init__(self):
+        if self.sample_rate < 0:
+            raise ConfigError("sample_rate", f"must not be negative, is {self.sample_rate}")
+
     def open(self, split: str, features: Features) -> Corpus:
         """The utterances of a split; opening it reads all of them once, for their lengths."""
         if isinstance(features, Given):
             raise ConfigError("type", "SpeechTFDS gives audio; set features to LogMel")
+        sound, text = self._features()
+        rate = self.sample_rate or sound.sample_rate
+        if not rate and not sound.encoded:
+            raise ConfigError("sample_rate", f"TFDS does not tell that of '{self.name}'; set it")
+        named = text.int2str if hasattr(text, "num_classes") else _as_text
+        records = open_split(self.name, getattr(self, split), self.data_dir, raw=())
+
+        def listed(index: int) -> Utterance:
+            record = records[index]
+            stored = record[self.audio]
+            utterance = Utterance(f"{self.name} {split}:{index}", named(record[self.text]))
+            if sound.encoded:
+                return _with_length(utterance, io.BytesIO(stored), features)
+            return replace(utterance, seconds=len(stored) / rate)
+
+        def read(index: int) -> np.ndarray:
+            stored = records[index][self.audio]
+            if sound.encoded:
+                return read_audio(stored, features.sample_rate)
+            samples = np.atleast_2d(stored.T).mean(axis=0, dtype=np.float32) / 32768
+            return soxr.resample(samples, rate, features.sample_rate)
+
+        return Corpus([listed(index) for index in range(len(records))], read)
+
+    def _features(self) -> tuple[StoredAudio, Any]:
+        """What TFDS knows of the audio and of the text."""
         known = builder(self.name, self.data_dir).info.features
         for key in ("audio", "text"):
             if getattr(self, key) not in known:
                 hint = suggest(getattr(self, key), known)
                 raise ConfigError(key, f"'{self.name}' has no such feature; {hint}")
-        records = open_split(self.name, getattr(self, split), self.data_dir, raw=())
-        feature = known[self.text]
-        named = feature.int2str if hasattr(feature, "num_classes") else _as_text
-
-        def audio(index: int) -> np.ndarray:
-            samples = records[index][self.audio] / np.float32(32768)
-            rates = self.sample_rate, features.sample_rate
-            return samples if rates[0] == rates[1] else soxr.resample(samples, *rates)
-
-        utterances = [
-            Utterance(
-                f"{self.name} {split}:{index}",
-                named(record[self.text]),
-                len(record[self.audio]) / self.sample_rate,
-            )
-            for index, record in enumerate(records)
-        ]
-        return Corpus(utterances, audio)
+        if not isinstance(known[self.audio], StoredAudio):
+            raise ConfigError("audio", f"'{self.audio}' of '{self.name}' is no audio")
+        return known[self.audio], known[self.text]
 
 
 def read_input(path: Path, features: Features) -> np.ndarray:
@@ -323,7 +344,8 @@ def read_input(path: Path, features: Features) -> np.ndarray:
     if isinstance(features, LogMel):
         return read_audio(path, features.sample_rate)
     try:
-        array = np.load(path)
+        with _parsing:
+            array = np.load(path)
     except (OSError, ValueError) as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else "not a .npy file"
         raise UserError(f"{path}: cannot be used as features ({reason})") from None
@@ -350,7 +372,7 @@ def _manifest_line(path: Path, number: int, line: str) -> tuple[Utterance, Path]
     return Utterance(where, fault=fault), path
 
 
-def _with_length(utterance: Utterance, file: Path, features: Features) -> Utterance:
+def _with_length(utterance: Utterance, file: Path | BinaryIO, features: Features) -> Utterance:
     """The utterance with its length, from the head of its file where it is not known."""
     if utterance.seconds > 0 or utterance.fault:
         return utterance

@@ -75,6 +75,8 @@ def beam_search(
     padding = jnp.where(jnp.arange(log_probs.shape[-1]) == 0, 0.0, -jnp.inf)
     relative = jnp.where(valid[..., None], log_probs - peak[..., None], padding)
     top, tokens = lax.top_k(relative[..., 1:], min(tokens_per_frame, log_probs.shape[-1] - 1))
+    # Made on the host; here its arrays become constants of the program.
+    language_model = jax.tree.map(jnp.asarray, language_model)
     language = _Language(language_model, language_model_weight, word_bonus)
     search = jax.vmap(partial(_search, beam, language))
     alignment, score = search(relative, top, tokens + 1)

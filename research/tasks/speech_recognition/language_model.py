@@ -328,9 +328,9 @@ class Automaton(PyTreeNode):
         start = np.searchsorted(source, np.arange(nodes + 1))
         steps = int(np.diff(start).max()).bit_length()
         return cls(
-            start=jnp.asarray(start, jnp.int32),
-            label=jnp.asarray(label, jnp.int32),
-            target=jnp.asarray(target, jnp.int32),
+            start=np.asarray(start, np.int32),
+            label=np.asarray(label, np.int32),
+            target=np.asarray(target, np.int32),
             steps=steps,
         )
 
@@ -424,7 +424,7 @@ def compile_language_model(
     separator: int | None,
     starts_word: np.ndarray,
 ) -> LanguageModel:
-    """The form of a model that the decoder uses.
+    """The form of a model that the decoder uses, in NumPy arrays.
 
     Args:
       arpa: the model.
@@ -437,23 +437,21 @@ def compile_language_model(
     Raises:
       UserError: none of the words can be spelled.
     """
-    # The first to ask for the model may be a function that is being traced; it is not the last.
-    with jax.ensure_compile_time_eval():
-        lexicon, word = _compile_lexicon(arpa, spell)
-        ngrams, log_prob, backoff, shorter, begin_context = _compile_ngrams(arpa)
-        return LanguageModel(
-            lexicon=lexicon,
-            word=jnp.asarray(word, jnp.int32),
-            ngrams=ngrams,
-            log_prob=jnp.asarray(log_prob, jnp.float32),
-            backoff=jnp.asarray(backoff, jnp.float32),
-            shorter=jnp.asarray(shorter, jnp.int32),
-            begin_context=jnp.int32(begin_context),
-            end_word=jnp.int32(arpa.words[END]),
-            starts_word=jnp.asarray(starts_word, bool),
-            separator=separator,
-            order=len(arpa.orders),
-        )
+    lexicon, word = _compile_lexicon(arpa, spell)
+    ngrams, log_prob, backoff, shorter, begin_context = _compile_ngrams(arpa)
+    return LanguageModel(
+        lexicon=lexicon,
+        word=np.asarray(word, np.int32),
+        ngrams=ngrams,
+        log_prob=np.asarray(log_prob, np.float32),
+        backoff=np.asarray(backoff, np.float32),
+        shorter=np.asarray(shorter, np.int32),
+        begin_context=np.int32(begin_context),
+        end_word=np.int32(arpa.words[END]),
+        starts_word=np.asarray(starts_word, bool),
+        separator=separator,
+        order=len(arpa.orders),
+    )
 
 
 def _compile_lexicon(

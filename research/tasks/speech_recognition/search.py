@@ -62,7 +62,7 @@ class Decoding:
         return self if self.is_resolved else replace(self, arpa=estimate(texts, self.order))
 
     def load(self, tokenizer: Tokenizer) -> LanguageModel | None:
-        """The language model for the device; None where there is none.
+        """The language model, on the host; None where there is none.
 
         Raises:
           UserError: the file is no ARPA file.

@@ -54,7 +54,7 @@ def task(tones):
         features=LogMel(sample_rate=RATE, bands=20, normalize="fixed"),
         tokenizer=Characters(),
         model=LSTMEncoder(
-            channels=(16, 16), strides=(2, 2), layers=2, features=12, bidirectional=False
+            channels=(16, 16), strides=(2, 2), layers=1, features=12, bidirectional=False
         ),
         buckets=2,
     )
