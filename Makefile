@@ -56,6 +56,6 @@ LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes --no-
 
 lock: setup  ## Renew the two lock files, for all Python versions at once.
 	$(BIN)/pip install --quiet uv
-	$(BIN)/$(LOCK) pyproject.toml --extra dev --output-file requirements.lock
+	$(BIN)/$(LOCK) pyproject.toml --extra dev --extra espeak --output-file requirements.lock
 	printf 'importlib-resources\npydub\ntensorflow\ntensorflow-datasets\n' | \
 	  $(BIN)/$(LOCK) - --output-file requirements-dataset.lock

@@ -16,6 +16,7 @@ from research.reporting.figures import DPI, learning_curves
 from research.reporting.metrics import read_metrics
 from research.training.run import saved_config
 
+_LONGEST = 200  # characters of a config's value
 REPORT, SUMMARY, FIGURES = "report.html", "summary.json", "figures"
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1f2328; margin: 2.5rem auto; max-width: 1080px;
@@ -112,7 +113,7 @@ def _comparison(names: list[str], runs: list[_Run]) -> str:
     different = [k for k in keys if len({json.dumps(config.get(k)) for config in configs}) > 1]
     scores = list(dict.fromkeys(name for run in runs for name in run.scores))
     rows = [(name, [run.scores.get(name, "-") for run in runs]) for name in scores]
-    rows += [(key, [str(config.get(key, "-")) for config in configs]) for key in different]
+    rows += [(key, [_short(config.get(key, "-")) for config in configs]) for key in different]
     cells = lambda tag, values: "".join(f"<{tag}>{html.escape(v)}</{tag}>" for v in values)  # noqa: E731
     body = "".join(f"<tr>{cells('th', [name])}{cells('td', values)}</tr>" for name, values in rows)
     return f"<h1>{len(runs)} runs</h1><table><tr>{cells('th', ['', *names])}</tr>{body}</table>"
@@ -136,10 +137,16 @@ def _test_figures(names: list[str], runs: list[_Run]) -> list[str]:
 
 def _table(values: dict[str, Any]) -> str:
     rows = (
-        f"<tr><td><code>{html.escape(k)}</code></td><td>{html.escape(str(v))}</td></tr>"
+        f"<tr><td><code>{html.escape(k)}</code></td><td>{html.escape(_short(v))}</td></tr>"
         for k, v in values.items()
     )
     return f"<table>{''.join(rows)}</table>"
+
+
+def _short(value: Any) -> str:
+    """A tokenizer or a language model can be part of a config, and is long."""
+    text = str(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}... ({len(text):,} characters)"
 
 
 def _image(png: bytes, caption: str = "") -> str:

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import jax
 import jax.numpy as jnp
@@ -328,9 +328,9 @@ class Automaton(PyTreeNode):
         start = np.searchsorted(source, np.arange(nodes + 1))
         steps = int(np.diff(start).max()).bit_length()
         return cls(
-            start=np.asarray(start, np.int32),
-            label=np.asarray(label, np.int32),
-            target=np.asarray(target, np.int32),
+            start=_on_host(start, np.int32),
+            label=_on_host(label, np.int32),
+            target=_on_host(target, np.int32),
             steps=steps,
         )
 
@@ -441,17 +441,22 @@ def compile_language_model(
     ngrams, log_prob, backoff, shorter, begin_context = _compile_ngrams(arpa)
     return LanguageModel(
         lexicon=lexicon,
-        word=np.asarray(word, np.int32),
+        word=_on_host(word, np.int32),
         ngrams=ngrams,
-        log_prob=np.asarray(log_prob, np.float32),
-        backoff=np.asarray(backoff, np.float32),
-        shorter=np.asarray(shorter, np.int32),
-        begin_context=np.int32(begin_context),
-        end_word=np.int32(arpa.words[END]),
-        starts_word=np.asarray(starts_word, bool),
+        log_prob=_on_host(log_prob, np.float32),
+        backoff=_on_host(backoff, np.float32),
+        shorter=_on_host(shorter, np.int32),
+        begin_context=_on_host(begin_context, np.int32),
+        end_word=_on_host(arpa.words[END], np.int32),
+        starts_word=_on_host(starts_word, bool),
         separator=separator,
         order=len(arpa.orders),
     )
+
+
+def _on_host(values: Any, dtype: Any) -> Any:
+    """NumPy even while a function is traced; the program that uses it makes a constant of it."""
+    return np.asarray(values, dtype)
 
 
 def _compile_lexicon(

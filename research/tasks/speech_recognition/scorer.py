@@ -19,7 +19,7 @@ from research.tasks.speech_recognition.figures import (
     transcripts,
 )
 
-Picture = Callable[[Dataset, int], tuple[np.ndarray, np.ndarray, float]]
+Hear = Callable[[np.ndarray], tuple[np.ndarray, float]]
 _WORST = 10  # utterances in the picture of the worst
 
 
@@ -44,23 +44,31 @@ def align(references: Sequence[str], hypotheses: Sequence[str]) -> list[Alignmen
 class TranscriptScorer(Scorer):
     """Keeps the reference and the hypothesis of each example as text.
 
-    `picture(dataset, index)` gives what one example is drawn from: features [frames, bands],
-    log_probs [posterior_frames, classes], class 0 the blank, and the duration in seconds.
+    `hear(input)` gives what the network hears of an example's input: features [frames, bands], and
+    the length in seconds.
     """
 
     targets = ("tokens", "token_count")
 
-    def __init__(self, tokenizer: Tokenizer, picture: Picture | None = None):
-        self.tokenizer, self.picture = tokenizer, picture
+    def __init__(self, tokenizer: Tokenizer, hear: Hear):
+        self.tokenizer, self.hear = tokenizer, hear
         self._indices: list[int] = []
         self._references: list[str] = []
         self._hypotheses: list[str] = []
+        self._posteriors: list[tuple[np.ndarray, np.ndarray]] = []
 
     def update(self, targets: Example, predictions: Example) -> None:
-        """Takes ids int [examples, capacity] and their counts int [examples] of both."""
+        """Takes ids int [examples, capacity] and their counts int [examples] of both.
+
+        Of the predictions also the likeliest `classes` int [examples, frames, likeliest] and their
+        `probabilities`, of which `frames` [examples] are valid.
+        """
         self._indices += targets["index"].tolist()
         self._references += self._decode(targets["tokens"], targets["token_count"])
         self._hypotheses += self._decode(predictions["tokens"], predictions["count"])
+        for row, frames in enumerate(predictions["frames"]):
+            classes, p = (predictions[name][row, :frames] for name in ("classes", "probabilities"))
+            self._posteriors.append((classes.astype(np.int32), p.astype(np.float32)))
 
     def result(self) -> dict[str, float]:
         """`wer` and `cer`, errors over the length of all references, and `accuracy`, as fractions.
@@ -86,17 +94,12 @@ class TranscriptScorer(Scorer):
             for index, wrong, words in zip(self._indices, errors, spoken, strict=True)
         ]
         total = f"{len(order):,} utterances"
-        figures = {}
-        if self.picture:
-            rows = dict.fromkeys(order[place] for place in (0, len(order) // 2, -1))
-            utterances = [
-                Utterance(
-                    headings[row], alignments[row], *self.picture(dataset, self._indices[row])
-                )
-                for row in rows
-            ]
-            title = f"Spectrogram and posterior, from the worst to the best of {total}"
-            figures[title] = spectrogram_and_posterior(utterances, self.tokenizer.tokens)
+        rows = dict.fromkeys(order[place] for place in (0, len(order) // 2, -1))
+        utterances = [
+            Utterance(headings[row], alignments[row], *self._pictured(dataset, row)) for row in rows
+        ]
+        title = f"Spectrogram and posterior, from the worst to the best of {total}"
+        figures = {title: spectrogram_and_posterior(utterances, self.tokenizer.tokens)}
         if worst := [row for row in order if errors[row]][:_WORST]:
             title = f"The {len(worst)} worst of {total}, {np.count_nonzero(errors):,} with errors"
             shown = [headings[row] for row in worst], [alignments[row] for row in worst]
@@ -105,6 +108,16 @@ class TranscriptScorer(Scorer):
         figures[title] = transcripts(*shown)
         figures[f"The most frequent of {sum(errors):,} word errors"] = confusions(alignments)
         return figures
+
+    def _pictured(self, dataset: Dataset, row: int) -> tuple[np.ndarray, np.ndarray, float]:
+        """Features [frames, bands], log-probabilities [frames, classes], and the seconds."""
+        example = dataset.example(self._indices[row], np.random.default_rng(0))
+        assert example is not None  # it was scored
+        features, seconds = self.hear(example["input"])
+        classes, probabilities = self._posteriors[row]
+        posterior = np.zeros((len(classes), 1 + self.tokenizer.size), np.float32)
+        np.put_along_axis(posterior, classes, probabilities, axis=1)
+        return features, np.log(np.maximum(posterior, 1e-10)), seconds
 
     def _decode(self, tokens: np.ndarray, count: np.ndarray) -> list[str]:
         rows = zip(tokens.tolist(), count.tolist(), strict=True)

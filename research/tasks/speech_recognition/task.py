@@ -176,22 +176,34 @@ class SpeechRecognition(Task):
         return metrics, variables
 
     def predict(self, params: Tree, variables: Tree, batch: Batch) -> Batch:
-        """The tokens found, the frames of each, and the length of the input in seconds."""
+        """The tokens found, the frames of each, and the length of the input in seconds.
+
+        `classes` and `probabilities` [batch, frames, 2] are the likeliest of each frame, of which
+        pictures are made.
+        """
         log_probs, frames = self._log_probs(params, batch, None)
         capacity = self.capacity(batch["input"].shape[1])
         found = self.decoding(log_probs, frames, capacity, self._language_model)
-        seconds = batch["length"] / self.features.rate
+        probabilities, classes = jax.lax.top_k(jnp.exp(log_probs), 2)
         return {
             "tokens": found.tokens,
             "count": found.count,
             "first": found.first,
             "last": found.last,
-            "seconds": seconds,
+            "seconds": batch["length"] / self.features.rate,
+            "frames": frames,
+            "classes": classes,
+            "probabilities": probabilities,
         }
 
     def scorer(self) -> TranscriptScorer:
         """Word error rate, character error rate, and the part of utterances without an error."""
-        return TranscriptScorer(self.tokenizer)
+        return TranscriptScorer(self.tokenizer, self.hear)
+
+    def hear(self, array: np.ndarray) -> tuple[np.ndarray, float]:
+        """The features [frames, size] of one input, and its length in seconds."""
+        features, frames = self.features(jnp.asarray(array)[None], jnp.array([len(array)]))
+        return np.asarray(features)[0, : int(frames[0])], len(array) / self.features.rate
 
     def read(self, path: Path) -> Dataset:
         """A sound file of any length, in parts, or a file of features."""

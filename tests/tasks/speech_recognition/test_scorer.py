@@ -1,15 +1,23 @@
 import numpy as np
 import pytest
 
+from research.data.dataset import Dataset
 from research.data.tokenizers import Characters, WordPieces, Words
 from research.tasks.speech_recognition.scorer import TranscriptScorer, align
 
 WORDS = Words(("a", "b", "c", "d"))
 
 
-def scored(references, hypotheses, tokenizer=WORDS, picture=None, batch=2):
+FRAMES = 5
+
+
+def hear(array):
+    return np.zeros((20, 3)), len(array) / 100
+
+
+def scored(references, hypotheses, tokenizer=WORDS, batch=2):
     """A scorer that has seen these texts, padded as the task pads them, in batches."""
-    scorer = TranscriptScorer(tokenizer, picture)
+    scorer = TranscriptScorer(tokenizer, hear)
     for start in range(0, len(references), batch):
         said = [tokenizer.encode(text) for text in references[start : start + batch]]
         heard = [tokenizer.encode(text) for text in hypotheses[start : start + batch]]
@@ -23,9 +31,27 @@ def scored(references, hypotheses, tokenizer=WORDS, picture=None, batch=2):
             {
                 "tokens": padded(heard, capacity, -1),
                 "count": np.array([len(ids) for ids in heard], np.int32),
+                "frames": np.full(len(said), FRAMES),
+                "classes": np.tile([1, 0], (len(said), FRAMES + start, 1)),
+                "probabilities": np.tile([0.7, 0.2], (len(said), FRAMES + start, 1)),
             },
         )
     return scorer
+
+
+class Asked(Dataset):
+    """A dataset that notes what it is asked for."""
+
+    def __init__(self):
+        super().__init__()
+        self.indices = []
+
+    def __len__(self):
+        return 1000
+
+    def example(self, index, rng):
+        self.indices.append(index)
+        return {"input": np.zeros(20)}
 
 
 def padded(rows, capacity, value):
@@ -74,7 +100,7 @@ def test_empty_texts_count(references, hypotheses, wer):
     result = scorer.result()
     assert result["wer"] == pytest.approx(wer)
     assert all(type(value) is float for value in result.values())
-    assert len(scorer.figures(None)) == 2
+    assert len(scorer.figures(Asked())) == 3
 
 
 def test_alignments_pair_each_word():
@@ -86,27 +112,23 @@ def test_alignments_pair_each_word():
 def test_the_worst_come_first_and_those_without_errors_not_at_all():
     scorer = scored(["a b c", "a", "b", "c d"], ["a b c", "b", "b", "d c b"])
     title = "The 2 worst of 4 utterances, 2 with errors"
-    shown = [text for text in texts(scorer.figures(None)[title]) if text.startswith("utterance")]
+    shown = [text for text in texts(scorer.figures(Asked())[title]) if text.startswith("utterance")]
     assert shown == ["utterance 103: WER 2/2", "utterance 101: WER 1/1"]
 
 
 def test_perfection_is_said():
-    figures = scored(["a b", "c"], ["a b", "c"]).figures(None)
+    figures = scored(["a b", "c"], ["a b", "c"]).figures(Asked())
     assert list(figures) == ["No errors in 2 utterances", "The most frequent of 0 word errors"]
     assert texts(figures["No errors in 2 utterances"]) == ["All 2 utterances are right."]
 
 
 def test_pictures_are_of_the_worst_the_middling_and_the_best():
-    asked = []
-
-    def picture(dataset, index):
-        asked.append((dataset, index))
-        return np.zeros((20, 3)), np.log(np.full((5, 1 + WORDS.size), 0.2)), 0.2
-
     said, heard = ["a b", "a b", "a b", "c d", "c d"], ["a b", "c b", "a b", "a b", "c a"]
-    figures = scored(said, heard, picture=picture).figures("the dataset")
-    assert asked == [("the dataset", 103), ("the dataset", 104), ("the dataset", 102)]
-    assert next(iter(figures)).startswith("Spectrogram and posterior, ")
-    asked.clear()
-    scored(["a"], ["a"], picture=picture).figures("the dataset")
-    assert asked == [("the dataset", 100)]
+    dataset = Asked()
+    figures = scored(said, heard).figures(dataset)
+    assert dataset.indices == [103, 104, 102]
+    title, figure = next(iter(figures.items()))
+    assert title.startswith("Spectrogram and posterior, ")
+    assert len(figure.axes) >= 6
+    scored(["a"], ["a"]).figures(dataset)
+    assert dataset.indices[3:] == [100]
