@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax.experimental import rnn as cudnn
 
@@ -95,26 +96,19 @@ def scan_lstm(
     x: jax.Array, lengths: jax.Array, kernels: list[Kernels], carry: Carry, unroll: int = 1
 ) -> tuple[jax.Array, Carry]:
     """The layer as a scan over time; arguments and results as those of `LSTM`."""
-    time = x.shape[1]
     frames = x.swapaxes(0, 1)
-    valid = jnp.arange(time)[:, None] < lengths
-    outputs, last = [], []
-    for direction, (kernel, hidden, cell) in enumerate(zip(kernels, *carry, strict=True)):
-        scale = _half_sigmoids(kernel.recurrent.shape[0])
-        cast = lambda array, scale=scale: (array * scale).astype(x.dtype)  # noqa: E731
+    valid = (jnp.arange(x.shape[1])[:, None] < lengths)[..., None]
+    # Both directions go through one loop side by side, where their products run in parallel. The
+    # second one meets the padding first, and waits in its first state until it ends.
+    scale = _half_sigmoids(kernels[0].recurrent.shape[0])
+    inputs = []
+    for kernel, turn, *state in zip(kernels, _TURNS, *carry, strict=False):
+        read, recurrent, bias = ((part * scale).astype(x.dtype) for part in kernel)
         # All frames at once: one large product instead of a small one in each step.
-        projected = frames @ cast(kernel.input) + cast(kernel.bias)
-        out, state = _recurrence(
-            projected,
-            cast(kernel.recurrent),
-            valid[..., None],
-            (hidden, cell),
-            bool(direction),
-            unroll,
-        )
-        outputs.append(out)
-        last.append(state)
-    out = jnp.concatenate(outputs, axis=-1) * valid[..., None].astype(x.dtype)
+        inputs.append(_Direction(turn(frames) @ read + bias, recurrent, turn(valid), tuple(state)))
+    outputs, last = _recurrence(inputs, unroll)
+    outputs = [turn(out) for turn, out in zip(_TURNS, outputs, strict=False)]
+    out = jnp.concatenate(outputs, axis=-1) * valid.astype(x.dtype)
     hidden, cell = (jnp.stack(part) for part in zip(*last, strict=True))
     return out.swapaxes(0, 1), Carry(hidden, cell)
 
@@ -156,80 +150,104 @@ def _sigmoid_of(tanh: jax.Array) -> jax.Array:
     return 0.5 + 0.5 * tanh
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(4, 5))
-def _recurrence(projected, kernel, valid, carry, reverse, unroll):
-    """Outputs [time, batch, features] and the last carry; in padding the state stays as it is.
+class _Direction(NamedTuple):
+    """What one direction's recurrence computes from, frames in the order it reads them."""
 
-    The gradient by hand keeps small what is computed between two steps of the backward scan: all
-    factors that do not depend on the step before are made for all frames at once, and so is the
-    kernel's gradient, where autodiff would add up a matrix in each step.
+    projected: jax.Array  # [time, batch, 4 features], the part of the gates that the input makes
+    kernel: jax.Array  # [features, 4 features]
+    valid: jax.Array  # [time, batch, 1] bool
+    carry: tuple[jax.Array, jax.Array]  # hidden and cell [batch, features]
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _recurrence(directions, unroll):
+    """Outputs [time, batch, features] and the last carry of each direction.
+
+    In padding the state stays as it is. The gradient is by hand because autodiff would add to the
+    kernel's gradient, a matrix, in each step of the backward scan; here one large product after
+    the scan does it for all frames at once.
     """
-    return _forward(projected, kernel, valid, carry, reverse, unroll)[0]
+    return _forward(directions, unroll)[0]
 
 
-def _forward(projected, kernel, valid, carry, reverse, unroll):
-    def step(carry, frame):
-        hidden, cell = carry
-        projected, valid = frame
-        gates = jnp.tanh((projected + hidden @ kernel).astype(jnp.float32))
-        i, f, g, o = jnp.split(gates, 4, axis=-1)
-        new_cell = _sigmoid_of(f) * cell + _sigmoid_of(i) * g
-        cell = jnp.where(valid, new_cell, cell)
-        hidden = jnp.where(valid, (_sigmoid_of(o) * jnp.tanh(cell)).astype(hidden.dtype), hidden)
-        return (hidden, cell), (hidden, cell, gates.astype(hidden.dtype))
+def _forward(directions, unroll):
+    kernels = [direction.kernel for direction in directions]
 
-    last, (hidden, cell, gates) = jax.lax.scan(
-        step, carry, (projected, valid), reverse=reverse, unroll=unroll
+    def step(carries, frames):
+        states = [
+            _cell(*frame, *carry, kernel)
+            for frame, carry, kernel in zip(frames, carries, kernels, strict=True)
+        ]
+        return [state[:2] for state in states], states
+
+    frames = [(direction.projected, direction.valid) for direction in directions]
+    carries = [direction.carry for direction in directions]
+    last, states = jax.lax.scan(step, carries, frames, unroll=unroll)
+    return ([hidden for hidden, _, _ in states], last), (directions, states)
+
+
+def _cell(projected, valid, hidden, cell, kernel):
+    """The new hidden state and cell of a frame, and the gates' tanh."""
+    gates = jnp.tanh((projected + hidden @ kernel).astype(jnp.float32))
+    i, f, g, o = jnp.split(gates, 4, axis=-1)
+    cell = jnp.where(valid, _sigmoid_of(f) * cell + _sigmoid_of(i) * g, cell)
+    hidden = jnp.where(valid, (_sigmoid_of(o) * jnp.tanh(cell)).astype(hidden.dtype), hidden)
+    return hidden, cell, gates.astype(hidden.dtype)
+
+
+def _backward(unroll, saved, gradients):
+    directions, states = saved
+    d_outputs, d_last = gradients
+    kernels = [direction.kernel.T for direction in directions]
+
+    def step(carries, frames):
+        found = [
+            _cell_gradient(*frame, *carry, kernel)
+            for frame, carry, kernel in zip(frames, carries, kernels, strict=True)
+        ]
+        return [carry for carry, _ in found], [d_gates for _, d_gates in found]
+
+    begin = [(d_hidden.astype(jnp.float32), d_cell) for d_hidden, d_cell in d_last]
+    frames = [
+        (d_output, gates, cell, _before(cell, direction.carry[1]), direction.valid)
+        for direction, d_output, (_, cell, gates) in zip(directions, d_outputs, states, strict=True)
+    ]
+    d_carries, d_gates = jax.lax.scan(step, begin, frames, reverse=True, unroll=unroll)
+    return (
+        [
+            _Direction(
+                projected=d_gate,
+                kernel=jnp.einsum("tbh,tbg->hg", _before(hidden, direction.carry[0]), d_gate),
+                valid=np.zeros(direction.valid.shape, jax.dtypes.float0),
+                carry=(d_hidden.astype(hidden.dtype), d_cell),
+            )
+            for direction, (hidden, _, _), d_gate, (d_hidden, d_cell) in zip(
+                directions, states, d_gates, d_carries, strict=True
+            )
+        ],
     )
-    return (hidden, last), (hidden, cell, gates, kernel, valid, carry)
 
 
-def _backward(reverse, unroll, saved, gradients):
-    hidden, cell, gates, kernel, valid, carry = saved
-    d_outputs, (d_hidden, d_cell) = gradients
-    before = partial(_before, reverse=reverse)
+def _cell_gradient(d_output, gates, cell, before, valid, d_hidden, d_cell, kernel):
+    """The gradients of the state before a frame, and of the gates' arguments."""
     i, f, g, o = jnp.split(gates.astype(jnp.float32), 4, axis=-1)
     i, f, o, t = _sigmoid_of(i), _sigmoid_of(f), _sigmoid_of(o), jnp.tanh(cell)
+    d_hidden = d_hidden + d_output.astype(jnp.float32)
+    # XLA would compute what two results share once for each; the barriers forbid it.
+    d_cell = jax.lax.optimization_barrier(d_cell + jnp.where(valid, d_hidden * o * (1 - t * t), 0))
     # Twice the derivatives of the sigmoids, whose arguments come halved.
-    of_gates = jnp.concatenate(
-        [
-            2 * g * i * (1 - i),
-            2 * before(cell, carry[1]) * f * (1 - f),
-            i * (1 - g * g),
-            2 * t * o * (1 - o),
-        ],
-        axis=-1,
-    )
-    of_gates = jnp.where(valid, of_gates, 0).astype(hidden.dtype)
-    to_cell = jnp.where(valid, o * (1 - t * t), 0)
-    kept = jnp.where(valid, f, 1)
-    back = kernel.T
-
-    def step(carry, frame):
-        d_hidden, d_cell = carry
-        d_output, of_gates, to_cell, kept, valid = frame
-        d_hidden = d_hidden + d_output.astype(jnp.float32)
-        d_cell = d_cell + d_hidden * to_cell
-        d_gates = jnp.concatenate([d_cell, d_cell, d_cell, d_hidden], axis=-1) * of_gates
-        d_gates = d_gates.astype(of_gates.dtype)
-        through = (d_gates @ back).astype(jnp.float32)
-        return (jnp.where(valid, through, d_hidden), d_cell * kept), d_gates
-
-    begin = d_hidden.astype(jnp.float32), d_cell
-    frames = (d_outputs, of_gates, to_cell, kept, valid)
-    (d_hidden, d_cell), d_gates = jax.lax.scan(
-        step, begin, frames, reverse=not reverse, unroll=unroll
-    )
-    d_kernel = jnp.einsum("tbh,tbg->hg", before(hidden, carry[0]), d_gates)
-    d_carry = d_hidden.astype(hidden.dtype), d_cell
-    return d_gates, d_kernel, jnp.zeros(valid.shape, jax.dtypes.float0), d_carry
+    factors = [2 * g * i * (1 - i), 2 * before * f * (1 - f), i * (1 - g * g), 2 * t * o * (1 - o)]
+    d_gates = jnp.concatenate([d_cell, d_cell, d_cell, d_hidden], -1) * jnp.concatenate(factors, -1)
+    d_gates = jax.lax.optimization_barrier(jnp.where(valid, d_gates, 0).astype(gates.dtype))
+    d_before = jnp.where(valid, (d_gates @ kernel).astype(jnp.float32), d_hidden)
+    return (d_before, jnp.where(valid, d_cell * f, d_cell)), d_gates
 
 
-def _before(states: jax.Array, first: jax.Array, reverse: bool) -> jax.Array:
+def _before(states: jax.Array, first: jax.Array) -> jax.Array:
     """For each frame [time, batch, features] the state that its step started from."""
-    if reverse:
-        return jnp.concatenate([states[1:], first[None]])
     return jnp.concatenate([first[None], states[:-1]])
 
 
 _recurrence.defvjp(_forward, _backward)
+
+_TURNS = (lambda frames: frames, lambda frames: jnp.flip(frames, 0))  # of time, by direction
