@@ -83,6 +83,29 @@ def test_a_bad_file_is_refused_before_a_word_is_printed(workdir, tmp_path):
     assert "good.png: cannot be read as an image" in done.stderr
 
 
+def test_a_changed_config_is_evaluated_but_not_saved(workdir):
+    before = (workdir / "evaluation_test.json").read_text()
+    change = "--change=task.source.split=last"
+    results = json.loads(call("evaluate", f"--workdir={workdir}", "--json", change).stdout)
+    assert results["accuracy"] != json.loads(before)["metrics"]["accuracy"]
+    assert (workdir / "evaluation_test.json").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["evaluate", "--change=task.sauce.split=last"], "cannot change 'task.sauce.split=last'"),
+        (["evaluate", "--change=task.source.splt=last"], "did you mean 'split'"),
+        (["predict", "--stream", "a.png"], "cannot predict from a stream"),
+    ],
+)
+def test_what_a_run_cannot_do_is_refused(workdir, arguments, message):
+    verb, *rest = arguments
+    done = call(verb, f"--workdir={workdir}", *rest)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr and len(done.stderr.splitlines()) == 1
+
+
 def test_reports_stand_side_by_side(workdir):
     done = call("report", f"--workdir={workdir},{workdir}")
     page = Path(done.stdout.strip()).read_text()

@@ -108,17 +108,15 @@ def _apply(change: str, config: dict[str, Any]) -> None:
     """Changes a key; whether there is such a key, and its type, the config itself will say."""
     key, given, value = change.partition("=")
     *path, name = key.split(".")
+    owner: Any = config
     for part in path:
-        config = config.get(part, {})
-        if not isinstance(config, dict):
-            given = ""
-            break
-    if not given:
+        owner = owner.get(part) if isinstance(owner, dict) else None
+    if not given or not isinstance(owner, dict):
         raise UserError(f"cannot change '{change}'; write it as task.decoding.beam=8")
     try:
-        config[name] = ast.literal_eval(value)
+        owner[name] = ast.literal_eval(value)
     except (ValueError, SyntaxError):
-        config[name] = value  # text, which on a command line has no quotes
+        owner[name] = value  # text, which on a command line has no quotes
 
 
 def _fitted(experiment: Experiment) -> Experiment:

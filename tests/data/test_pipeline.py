@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from research.data.dataset import ArrayDataset, Dataset
+from research.data.dataset import ArrayDataset, Concatenation, Dataset
 from research.data.pipeline import Pipeline
 from research.data.plan import Plan
 from research.errors import UserError
@@ -59,6 +59,16 @@ def test_rows_lie_in_order_on_any_mesh(mesh):
 def test_a_batch_lies_split_over_the_devices():
     batch = next(pipeline(ArrayDataset(x=np.arange(16)), 16, fsdp=2, tensor=2).batches(0, 1))
     assert {shard.data.shape for shard in batch["x"].addressable_shards} == {(4,)}
+
+
+def test_a_concatenation_is_one_dataset_after_the_other():
+    parts = [ArrayDataset(x=np.arange(3)), ArrayDataset(x=np.arange(10, 12))]
+    parts[0].lengths, parts[0].buckets = np.array([1, 2, 2]), (2,)
+    parts[1].lengths, parts[1].buckets = np.array([4, 1]), (2, 5)
+    whole = Concatenation(parts)
+    rng = np.random.default_rng(0)
+    assert [int(whole.example(i, rng)["x"]) for i in range(len(whole))] == [0, 1, 2, 10, 11]
+    assert whole.lengths.tolist() == [1, 2, 2, 4, 1] and whole.buckets == (2, 5)
 
 
 def test_an_unusable_example_is_masked_and_named():

@@ -10,7 +10,7 @@ from research.errors import UserError
 from research.reporting.figures import learning_curves
 from research.reporting.metrics import MetricWriter, read_metrics
 from research.reporting.report import SUMMARY, evaluation_file, write_report
-from research.reporting.table import table
+from research.reporting.table import in_a_line, table
 
 
 def write(workdir, resume_at, steps):
@@ -116,3 +116,5 @@ def test_a_workdir_without_metrics_is_refused(tmp_path):
 def test_a_table_is_aligned():
     rows = [{"file": "a", "p": 0.5}, {"file": "longer", "p": 1.0}]
     assert table(rows) == "file    p\na       0.500\nlonger  1.000"
+    assert table([row | {"words": [1, 2]} for row in rows]) == table(rows)
+    assert in_a_line({"word": "a", "start": 0.25}) == "a  0.250"
