@@ -20,29 +20,30 @@ from research.training.optimizer import Optimizer
 def get_config():
     """The typed config, as the `ConfigDict` that the command line can change."""
     task = SpeechRecognition(
-        source=SpokenDigits(),
-        features=LogMel(sample_rate=8000, bands=40),
+        source=SpokenDigits(train_utterances=8000),
+        features=LogMel(sample_rate=16000, bands=64),
         tokenizer=Words(),
-        model=LSTMEncoder(channels=(96, 96), strides=(2, 2), layers=2, features=96, dropout=0.1),
+        model=LSTMEncoder(channels=(128, 128), strides=(2, 2), layers=2, features=128, dropout=0.2),
         augmentation=Augmentation(
-            speed=0.1,
+            speed=0.15,
             reverberation=0.3,
             noise_snr_db=(10.0, 40.0),
-            band_warp=0.15,
+            band_warp=0.2,
             frequency_masks=1,
-            frequency_mask_width=6,
+            frequency_mask_width=10,
         ),
         tokens_per_second=8.0,
-        buckets=4,
+        buckets=3,
     )
     return to_config_dict(
         Experiment(
             task=task,
-            duration="5 epochs",
+            duration="9 epochs",
             batch_size=32,
             optimizer=Optimizer(
                 name="adamw", learning_rate=3e-3, warmup="5%", weight_decay=0.01, clip=5.0
             ),
-            ema_decay=0.98,
+            ema_decay=0.99,
+            evaluate_every="3 epochs",
         )
     )

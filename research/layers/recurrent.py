@@ -175,7 +175,7 @@ def _forward(directions, unroll):
 
     def step(carries, frames):
         states = [
-            _cell(*frame, *carry, kernel)
+            _cell(frame, carry, kernel)
             for frame, carry, kernel in zip(frames, carries, kernels, strict=True)
         ]
         return [state[:2] for state in states], states
@@ -186,8 +186,9 @@ def _forward(directions, unroll):
     return ([hidden for hidden, _, _ in states], last), (directions, states)
 
 
-def _cell(projected, valid, hidden, cell, kernel):
+def _cell(frame, carry, kernel):
     """The new hidden state and cell of a frame, and the gates' tanh."""
+    (projected, valid), (hidden, cell) = frame, carry
     gates = jnp.tanh((projected + hidden @ kernel).astype(jnp.float32))
     i, f, g, o = jnp.split(gates, 4, axis=-1)
     cell = jnp.where(valid, _sigmoid_of(f) * cell + _sigmoid_of(i) * g, cell)
@@ -202,7 +203,7 @@ def _backward(unroll, saved, gradients):
 
     def step(carries, frames):
         found = [
-            _cell_gradient(*frame, *carry, kernel)
+            _cell_gradient(frame, carry, kernel)
             for frame, carry, kernel in zip(frames, carries, kernels, strict=True)
         ]
         return [carry for carry, _ in found], [d_gates for _, d_gates in found]
@@ -218,7 +219,7 @@ def _backward(unroll, saved, gradients):
             _Direction(
                 projected=d_gate,
                 kernel=jnp.einsum("tbh,tbg->hg", _before(hidden, direction.carry[0]), d_gate),
-                valid=np.zeros(direction.valid.shape, jax.dtypes.float0),
+                valid=_no_gradient(direction.valid),
                 carry=(d_hidden.astype(hidden.dtype), d_cell),
             )
             for direction, (hidden, _, _), d_gate, (d_hidden, d_cell) in zip(
@@ -228,8 +229,9 @@ def _backward(unroll, saved, gradients):
     )
 
 
-def _cell_gradient(d_output, gates, cell, before, valid, d_hidden, d_cell, kernel):
+def _cell_gradient(frame, carry, kernel):
     """The gradients of the state before a frame, and of the gates' arguments."""
+    (d_output, gates, cell, before, valid), (d_hidden, d_cell) = frame, carry
     i, f, g, o = jnp.split(gates.astype(jnp.float32), 4, axis=-1)
     i, f, o, t = _sigmoid_of(i), _sigmoid_of(f), _sigmoid_of(o), jnp.tanh(cell)
     d_hidden = d_hidden + d_output.astype(jnp.float32)
@@ -241,6 +243,11 @@ def _cell_gradient(d_output, gates, cell, before, valid, d_hidden, d_cell, kerne
     d_gates = jax.lax.optimization_barrier(jnp.where(valid, d_gates, 0).astype(gates.dtype))
     d_before = jnp.where(valid, (d_gates @ kernel).astype(jnp.float32), d_hidden)
     return (d_before, jnp.where(valid, d_cell * f, d_cell)), d_gates
+
+
+def _no_gradient(mask: jax.Array) -> Any:
+    """What JAX wants as the gradient of what is not of a floating type."""
+    return np.zeros(mask.shape, jax.dtypes.float0)
 
 
 def _before(states: jax.Array, first: jax.Array) -> jax.Array:
