@@ -20,14 +20,14 @@ from research.training.optimizer import Optimizer
 def get_config():
     """The typed config, as the `ConfigDict` that the command line can change."""
     task = SpeechRecognition(
-        source=SpokenDigits(train_utterances=8000),
+        source=SpokenDigits(),
         features=LogMel(sample_rate=16000, bands=64),
         tokenizer=Words(),
         model=LSTMEncoder(channels=(128, 128), strides=(2, 2), layers=2, features=128, dropout=0.2),
         augmentation=Augmentation(
             speed=0.15,
-            reverberation=0.3,
-            noise_snr_db=(10.0, 40.0),
+            reverberation=0.2,
+            noise_snr_db=(15.0, 40.0),
             band_warp=0.2,
             frequency_masks=1,
             frequency_mask_width=10,
@@ -44,6 +44,6 @@ def get_config():
                 name="adamw", learning_rate=3e-3, warmup="5%", weight_decay=0.01, clip=5.0
             ),
             ema_decay=0.99,
-            evaluate_every="3 epochs",
+            evaluate_every="9 epochs",
         )
     )
