@@ -1,9 +1,15 @@
 """CMU AN4 (census): spelled names, numbers and commands, from 13 MFCC.
 
-Command:  not measured
-Hardware:
-Time:
-Score:
+AN4 is at http://www.speech.cs.cmu.edu/databases/an4; make features of it, `.npy` [frames, 13], and
+two manifests, or take LogMel and its audio. Validation is on a tenth of the training speakers.
+
+Command:  make train CONFIG=experiments/speech_recognition/an4.py
+Hardware: 2 cores of a shared x86-64 server, Python 3.11, JAX 0.10.2
+Time:     21 min of training, with other programs beside it
+Score:    7.89 % WER on the 130 test utterances, 10.97 % in validation, one seed, greedy. With a
+          3-gram of the training texts 8.15 % and 10.78 % (--change=task.decoding.beam=16
+          --change=task.decoding.language_model=transcripts
+          --change=task.decoding.language_model_weight=0.1)
 """
 
 from research.config import to_config_dict
@@ -31,9 +37,7 @@ and apostrophe area code double enter erase go half help no of repeat rubout sta
 def get_config():
     """The typed config, as the `ConfigDict` that the command line can change."""
     task = SpeechRecognition(
-        source=Manifest(
-            train="../shared/data/an4_mfcc/train.jsonl", test="../shared/data/an4_mfcc/test.jsonl"
-        ),
+        source=Manifest(train="an4_mfcc/train.jsonl", test="an4_mfcc/test.jsonl"),
         features=Given(size=13),
         tokenizer=Words(vocabulary=tuple(sorted(set(VOCABULARY.split())))),
         model=LSTMEncoder(
