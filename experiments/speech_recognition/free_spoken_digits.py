@@ -24,13 +24,14 @@ def get_config():
     """The typed config, as the `ConfigDict` that the command line can change."""
     task = SpeechRecognition(
         source=FreeSpokenDigits(path="recordings"),
-        features=LogMel(sample_rate=8000, bands=40),
+        features=LogMel(sample_rate=8000, bands=40, normalize="fixed"),
         tokenizer=Words(),
         model=LSTMEncoder(channels=(128, 128), strides=(2, 2), layers=2, features=128, dropout=0.3),
         augmentation=Augmentation(
             speed=0.15,
             reverberation=0.3,
             noise_snr_db=(5.0, 40.0),
+            gain_db=10.0,
             band_warp=0.2,
             frequency_masks=2,
             frequency_mask_width=6,
@@ -42,7 +43,7 @@ def get_config():
     return to_config_dict(
         Experiment(
             task=task,
-            duration="20 epochs",
+            duration="60 epochs",
             batch_size=32,
             optimizer=Optimizer(
                 name="adamw", learning_rate=3e-3, warmup="5%", weight_decay=0.01, clip=5.0

@@ -21,13 +21,14 @@ def get_config():
     """The typed config, as the `ConfigDict` that the command line can change."""
     task = SpeechRecognition(
         source=SpokenDigits(),
-        features=LogMel(sample_rate=16000, bands=64),
+        features=LogMel(sample_rate=16000, bands=64, normalize="fixed"),
         tokenizer=Words(),
         model=LSTMEncoder(channels=(128, 128), strides=(2, 2), layers=2, features=128, dropout=0.2),
         augmentation=Augmentation(
             speed=0.15,
             reverberation=0.2,
             noise_snr_db=(15.0, 40.0),
+            gain_db=10.0,
             band_warp=0.2,
             frequency_masks=1,
             frequency_mask_width=10,
