@@ -114,8 +114,11 @@ def test_every_key_is_documented_beneath_itself(path):
         if (
             not {"Optimizer", "Experiment", "MeshConfig"} & {node.name}
             and "tasks" not in path.parts
+            and path.stem != "tokenizers"
         ):
             continue
+        if any("PyTreeNode" in ast.unparse(base) for base in node.bases):
+            continue  # arrays, not a config
         for here, below in zip(node.body, [*node.body[1:], None], strict=True):
             private = node.name.startswith("_") or not isinstance(here, ast.AnnAssign)
             if private or here.value is None or "not_configured" in ast.unparse(here):
