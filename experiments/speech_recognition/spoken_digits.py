@@ -39,12 +39,12 @@ def get_config():
     return to_config_dict(
         Experiment(
             task=task,
-            duration="9 epochs",
+            duration="5 epochs",
             batch_size=32,
             optimizer=Optimizer(
                 name="adamw", learning_rate=3e-3, warmup="5%", weight_decay=0.01, clip=5.0
             ),
             ema_decay=0.99,
-            evaluate_every="9 epochs",
+            evaluate_every="5 epochs",
         )
     )
