@@ -45,6 +45,5 @@ def get_config():
                 name="adamw", learning_rate=3e-3, warmup="5%", weight_decay=0.01, clip=5.0
             ),
             ema_decay=0.99,
-            evaluate_every="5 epochs",
         )
     )
