@@ -222,6 +222,6 @@ def test_it_trains_and_is_scored(experiment, tmp_path):
 
 @pytest.mark.slow
 def test_it_learns_words_that_are_tones(experiment, tmp_path):
-    experiment = dataclasses.replace(experiment, duration="150 steps")
+    experiment = dataclasses.replace(experiment, duration="300 steps")
     results, *_ = trained(experiment, tmp_path / "run")
-    assert results["wer"] < 0.05
+    assert results["wer"] < 0.2
