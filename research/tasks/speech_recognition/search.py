@@ -8,13 +8,13 @@ import jax
 
 from research.data.tokenizers import Tokenizer
 from research.errors import ConfigError
+from research.tasks.speech_recognition.arpa import parse_arpa
 from research.tasks.speech_recognition.decoding import Hypothesis, beam_search, greedy
 from research.tasks.speech_recognition.language_model import (
     LanguageModel,
     compile_language_model,
-    estimate,
-    parse_arpa,
 )
+from research.tasks.speech_recognition.ngrams import estimate
 
 TRANSCRIPTS = "transcripts"
 

@@ -7,12 +7,9 @@ import numpy as np
 import pytest
 
 from research.tasks.speech_recognition import decoding
-from research.tasks.speech_recognition.language_model import (
-    compile_language_model,
-    estimate,
-    parse_arpa,
-    word_log_probs,
-)
+from research.tasks.speech_recognition.arpa import parse_arpa, word_log_probs
+from research.tasks.speech_recognition.language_model import compile_language_model
+from research.tasks.speech_recognition.ngrams import estimate
 
 BATCH, FRAMES, CAPACITY = 40, 12, 12
 WEIGHT, BONUS = 0.8, 0.7

@@ -7,12 +7,9 @@ import numpy as np
 import pytest
 
 from research.errors import UserError
-from research.tasks.speech_recognition.language_model import (
-    compile_language_model,
-    estimate,
-    parse_arpa,
-    word_log_probs,
-)
+from research.tasks.speech_recognition.arpa import parse_arpa, word_log_probs
+from research.tasks.speech_recognition.language_model import compile_language_model
+from research.tasks.speech_recognition.ngrams import estimate
 
 LETTERS = "abc"
 WORDS = ["".join(word) for n in (1, 2, 3) for word in itertools.product(LETTERS, repeat=n)]
