@@ -36,6 +36,11 @@ class Tokenizer(abc.ABC):
 
     @property
     @abc.abstractmethod
+    def is_resolved(self) -> bool:
+        """Whether nothing is missing that the training texts would tell."""
+
+    @property
+    @abc.abstractmethod
     def size(self) -> int:
         """The number of tokens; ids are 0 to `size - 1`."""
 
@@ -78,9 +83,13 @@ class Characters(Tokenizer):
         _refuse_repeated(self.vocabulary)
 
     def resolve(self, texts: Iterable[str]) -> Self:
-        if self.vocabulary:
+        if self.is_resolved:
             return self
         return replace(self, vocabulary="".join(sorted({" "}.union(*map(_tidy, texts)))))
+
+    @property
+    def is_resolved(self) -> bool:
+        return bool(self.vocabulary)
 
     @property
     def size(self) -> int:
@@ -123,9 +132,13 @@ class Words(Tokenizer):
                 raise ConfigError("vocabulary", f"'{word}' is not one word")
 
     def resolve(self, texts: Iterable[str]) -> Self:
-        if self.vocabulary:
+        if self.is_resolved:
             return self
         return replace(self, vocabulary=tuple(sorted({w for text in texts for w in text.split()})))
+
+    @property
+    def is_resolved(self) -> bool:
+        return bool(self.vocabulary)
 
     @property
     def size(self) -> int:
@@ -174,10 +187,14 @@ class WordPieces(Tokenizer):
             raise ConfigError("pieces", f"the given model has {held}, not {self.pieces}")
 
     def resolve(self, texts: Iterable[str]) -> Self:
-        if self.model:
+        if self.is_resolved:
             return self
         model = base64.b64encode(_train(map(_tidy, texts), self.pieces)).decode()
         return replace(self, model=model)
+
+    @property
+    def is_resolved(self) -> bool:
+        return bool(self.model)
 
     @property
     def size(self) -> int:

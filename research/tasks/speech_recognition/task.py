@@ -254,7 +254,8 @@ class SpeechRecognition(Task):
 
     @property
     def _is_resolved(self) -> bool:
-        return bool(self.bucket_seconds and self.tokenizer.size and self.decoding.is_resolved)
+        parts = self.tokenizer.is_resolved and self.decoding.is_resolved
+        return bool(self.bucket_seconds) and parts
 
     @cached_property
     def _language_model(self) -> Any:

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from research.config import from_config_dict, to_config_dict
-from research.data.tokenizers import Words
+from research.data.tokenizers import WordPieces, Words
 from research.errors import ConfigError, UserError
 from research.hardware.mesh import MeshConfig
 from research.tasks.speech_recognition.augmentation import Augmentation
@@ -51,6 +51,11 @@ def test_all_that_prediction_needs_is_in_the_resolved_config(task):
     assert again == resolved
     moved = dataclasses.replace(again, source=Manifest(train="/nowhere"))
     assert moved.resolve() == moved
+
+
+def test_word_pieces_are_trained_where_the_lengths_are_given(task):
+    task = dataclasses.replace(task, tokenizer=WordPieces(pieces=8), bucket_seconds=(2.0,))
+    assert task.resolve().tokenizer.model
 
 
 def test_tokens_and_lengths_of_an_example(task):
