@@ -115,7 +115,9 @@ def _speak(source: SpokenDigits, split: str, sample_rate: int) -> Corpus:
             pitch_range=int(rng.integers(10, 90)),
             word_gap=int(rng.integers(0, 12)),
         )
-        return text, voice, (soxr.resample(audio, rate, sample_rate) * 32767).astype(np.int16)
+        # Resampling overshoots where a voice is loud; 16 bits would wrap around to a click.
+        audio = soxr.resample(audio, rate, sample_rate).clip(-1, 1)
+        return text, voice, (audio * 32767).astype(np.int16)
 
     with ThreadPoolExecutor() as pool:
         spoken = list(pool.map(speak, range(count)))

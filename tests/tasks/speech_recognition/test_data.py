@@ -199,6 +199,15 @@ def test_tfds_says_what_it_lacks(tmp_path):
     assert len(told.read(0)) == pytest.approx(0.7 * RATE)
 
 
+def test_loud_voices_do_not_wrap_around():
+    """A sample beyond full scale would jump to the other end of the scale."""
+    pytest.importorskip("espeakng_loader", reason="eSpeak NG is not installed")
+    corpus = SpokenDigits(train_utterances=40).open("train", AUDIO)
+    sounds = [corpus.read(index) for index in range(40)]
+    assert max(np.abs(sound).max() for sound in sounds) > 0.99
+    assert max(np.abs(np.diff(sound)).max() for sound in sounds) < 1.8
+
+
 def test_spoken_digits_have_voices_of_their_own_in_each_split():
     pytest.importorskip("espeakng_loader", reason="eSpeak NG is not installed")
     from research.tasks.speech_recognition.data import _voices
