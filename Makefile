@@ -33,7 +33,7 @@ test: setup  ## Run the tests, in at most six minutes.
 	$(BIN)/python -m pytest
 
 test-slow: setup  ## Run the tests that take longer.
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -n 0
 
 lint: setup  ## Check style, format and types.
 	$(BIN)/ruff check .

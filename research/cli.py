@@ -20,8 +20,10 @@ def run(main: Callable[[list[str]], None], required: tuple[str, ...]) -> None:
     app.run(lambda argv: _guard(lambda: main(argv[1:])), flags_parser=_parse)
 
 
-def define_changes() -> None:
-    """The flag of the verbs that open a run under a config that differs from its own."""
+def define_opening() -> None:
+    """The flags of the verbs that open a trained run."""
+    flags.DEFINE_string("workdir", None, "Folder of the run.")
+    flags.DEFINE_integer("average", 1, "Take the mean of so many last checkpoints.", lower_bound=1)
     flags.DEFINE_multi_string(
         "change", [], "A change of the run's config, as task.decoding.beam=8; may be repeated."
     )

@@ -22,10 +22,9 @@ FLAGS = flags.FLAGS
 
 def define_flags() -> None:
     """The flags of this verb; not at import, so that other verbs can import this one."""
-    flags.DEFINE_string("workdir", None, "Folder of the run.")
     flags.DEFINE_enum("split", "test", ["train", "validation", "test"], "What to evaluate on.")
     flags.DEFINE_bool("json", False, "Print one line of JSON.")
-    cli.define_changes()
+    cli.define_opening()
 
 
 def evaluate_run(run: Run, split: str, keep: bool = True) -> dict[str, float]:
@@ -51,9 +50,9 @@ def in_words(results: dict[str, float]) -> str:
 
 def main(_: list[str]) -> None:
     """Prints the metrics."""
-    # The workdir tells of the run as it is; what a changed config gives is only printed.
-    run = open_run(Path(FLAGS.workdir), FLAGS.change)
-    results = evaluate_run(run, FLAGS.split, keep=not FLAGS.change)
+    run = open_run(Path(FLAGS.workdir), FLAGS.change, FLAGS.average)
+    # The workdir tells of the run as it is; what a changed one gives is only printed.
+    results = evaluate_run(run, FLAGS.split, keep=not FLAGS.change and FLAGS.average == 1)
     if jax.process_index() == 0:
         print(json.dumps(results) if FLAGS.json else f"{FLAGS.split}: {in_words(results)}")
 

@@ -1,6 +1,7 @@
-"""Predicts from your own files with a trained run.
+"""Predicts from your own input with a trained run.
 
 python -m research.predict --workdir=runs/digits one.png two.png
+python -m research.predict --workdir=runs/pronunciation --beam=5 --n_best=3 colonel
 """
 
 import json
@@ -24,21 +25,27 @@ FLAGS = flags.FLAGS
 
 def define_flags() -> None:
     """The flags of this verb; not at import, so that other verbs can import this one."""
-    flags.DEFINE_string("workdir", None, "Folder of the run.")
-    flags.DEFINE_bool("json", False, "Print one line of JSON for each file.")
+    flags.DEFINE_string("input", None, "A file whose lines are what to predict from.")
+    flags.DEFINE_bool("json", False, "Print one line of JSON for each input.")
     flags.DEFINE_bool("stream", False, "Print what is predicted while the files are being read.")
-    cli.define_changes()
+    flags.DEFINE_integer("beam", None, "Short for --change=task.decoding.beam=...")
+    flags.DEFINE_integer("n_best", None, "Short for --change=task.decoding.n_best=...")
+    cli.define_opening()
 
 
-def predict(run: Run, paths: list[Path]) -> Iterator[dict[str, Any]]:
-    """A row in the task's words for each file, in order.
+def predict(run: Run, given: list[str]) -> Iterator[dict[str, Any]]:
+    """A row in the task's words for each input, in order.
+
+    Args:
+      run: a trained one.
+      given: paths of files, or what else the task reads.
 
     Raises:
-      UserError: a file cannot be read.
+      UserError: one of them cannot be read.
     """
     program, state = run.program, run.state
-    files = Concatenation([program.task.read(path) for path in paths])
-    pipeline = program.pipeline(files, training=False)
+    inputs = Concatenation([program.task.read(one) for one in given])
+    pipeline = program.pipeline(inputs, training=False)
     found: dict[int, dict[str, np.ndarray]] = {}
     for batch in pipeline.batches(0, pipeline.plan.batches_per_epoch):
         step = program.predict_step(state.inference_params, state.variables, batch)
@@ -46,29 +53,49 @@ def predict(run: Run, paths: list[Path]) -> Iterator[dict[str, Any]]:
         for row, index in enumerate(indices.tolist()):
             if index >= 0:  # the rest is padding
                 found[index] = {name: array[row] for name, array in predictions.items()}
-    for path, (start, stop) in zip(paths, pairwise(files.starts.tolist()), strict=True):
+    for one, (start, stop) in zip(given, pairwise(inputs.starts.tolist()), strict=True):
         parts = [found[index] for index in range(start, stop)]
-        yield {"file": str(path), **program.task.describe(parts)}
+        yield {program.task.input_kind: one, **program.task.describe(parts)}
 
 
-def stream(run: Run, paths: list[Path]) -> Iterator[dict[str, Any]]:
+def stream(run: Run, paths: list[str]) -> Iterator[dict[str, Any]]:
     """Rows in the task's words, each as soon as it is known."""
+    params, variables = run.state.inference_params, run.state.variables
     for path in paths:
-        for row in run.program.task.stream(run.state.inference_params, run.state.variables, path):
-            yield {"file": str(path), **row}
+        for row in run.program.task.stream(params, variables, Path(path)):
+            yield {"file": path, **row}
 
 
-def main(files: list[str]) -> None:
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file.
+
+    Raises:
+      UserError: it cannot be read, or a line is empty.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--input: {path} cannot be read as text ({error})") from None
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            raise UserError(f"--input: {path}:{number} is empty; remove the line")
+    return lines
+
+
+def main(arguments: list[str]) -> None:
     """Prints a table, or lines of JSON."""
-    if not files:
-        raise UserError("name the files to predict, after the flags")
-    run, paths = open_run(Path(FLAGS.workdir), FLAGS.change), [Path(name) for name in files]
+    given = arguments + (read_lines(Path(FLAGS.input)) if FLAGS.input else [])
+    if not given:
+        raise UserError("say what to predict from, after the flags or by --input")
+    short = {f"task.decoding.{name}": FLAGS[name].value for name in ("beam", "n_best")}
+    changes = [f"{key}={value}" for key, value in short.items() if value is not None]
+    run = open_run(Path(FLAGS.workdir), FLAGS.change + changes, FLAGS.average)
     if FLAGS.stream:
-        for row in stream(run, paths):
+        for row in stream(run, given):
             print(json.dumps(row) if FLAGS.json else in_a_line(row), flush=True)
         return
-    # All files are read before a word is printed, so that a bad one leaves nothing half-said.
-    rows = list(predict(run, paths))
+    # All is read before a word is printed, so that what is bad leaves nothing half-said.
+    rows = list(predict(run, given))
     print("\n".join(map(json.dumps, rows)) if FLAGS.json else table(rows))
 
 

@@ -10,14 +10,14 @@ import pkgutil
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import jax
 import numpy as np
 from flax.struct import PyTreeNode
 from matplotlib.figure import Figure
 
-from research.data.dataset import Dataset, Example
+from research.data.dataset import Bucket, Dataset, Example
 from research.errors import UserError
 
 Batch = dict[str, jax.Array]
@@ -44,8 +44,8 @@ class Scorer(abc.ABC):
         """Takes arrays [examples, ...]; `targets["index"]` are positions in the dataset."""
 
     @abc.abstractmethod
-    def result(self) -> dict[str, float]:
-        """The metrics over all that was seen."""
+    def result(self, dataset: Dataset) -> dict[str, float]:
+        """The metrics over all that was seen; `dataset` is the one that was scored."""
 
     @abc.abstractmethod
     def figures(self, dataset: Dataset) -> dict[str, Figure]:
@@ -79,6 +79,9 @@ def _folder(name: str) -> str:
 class Task(abc.ABC):
     """One problem to learn. Subclasses are frozen dataclasses whose fields are its config."""
 
+    input_kind: ClassVar[str] = "file"
+    """What `predict` is given by the user, and the name of the column that shows it."""
+
     @staticmethod
     def variants() -> Mapping[str, type]:
         """The tasks there are, by class name; `research.config` asks."""
@@ -92,10 +95,10 @@ class Task(abc.ABC):
         return self
 
     @abc.abstractmethod
-    def batch_spec(self, batch_size: int, length: int | None) -> dict[str, jax.ShapeDtypeStruct]:
+    def batch_spec(self, batch_size: int, length: Bucket | None) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes and dtypes of a batch, without `mask` and `index`, which every batch has.
 
-        `length` is that of the bucket where the task's datasets have buckets, else None. Arrays
+        `length` is the bucket; None: the greatest, or that the task's datasets have none. Arrays
         of examples that are smaller are padded with zeros at their end to these shapes.
         """
 
@@ -106,6 +109,10 @@ class Task(abc.ABC):
         Raises:
           UserError: the data are not there, or have no such split; says how to get them.
         """
+
+    def training(self) -> Dataset:
+        """What is learned from, where that differs in form from the examples of "train"."""
+        return self.dataset("train")
 
     @abc.abstractmethod
     def init(self, key: jax.Array) -> tuple[Tree, Tree]:
@@ -126,11 +133,14 @@ class Task(abc.ABC):
         """A fresh scorer."""
 
     @abc.abstractmethod
-    def read(self, path: Path) -> Dataset:
-        """One of the user's own files, without targets: one example, or the parts of a long one.
+    def read(self, given: str) -> Dataset:
+        """One of the user's own inputs, without targets: one example, or the parts of a long one.
+
+        Args:
+          given: the path of a file, or, where `input_kind` says so, the input itself.
 
         Raises:
-          UserError: the file cannot be read as this task's input.
+          UserError: it cannot be read as this task's input.
         """
 
     @abc.abstractmethod

@@ -58,6 +58,7 @@ def test_an_experiment_says_how_it_was_measured(path):
         ("optimizer.options", {"b3": 0.9}, "config.optimizer.options.b3: optax's adamw takes no"),
         ("optimizer.decay_mask", "(", "config.optimizer.decay_mask: is no regular expression"),
         ("optimizer.clip", -1.0, "config.optimizer.clip: must not be negative"),
+        ("batch_length", -1, "config.batch_length: must not be negative, is -1"),
         ("accumulate", 7, "config.batch_size: 64 is not divisible by accumulate=7"),
         ("ema_decay", 1.0, "config.ema_decay: must lie in [0, 1)"),
         ("mesh.rules", [[".*", "fdsp"]], "config.mesh.rules: no rule 'fdsp'"),

@@ -13,18 +13,21 @@ from research.errors import UserError
 
 Example = dict[str, np.ndarray]
 Shapes = Mapping[str, tuple[int, ...]]  # of one example's arrays, by name
+Bucket = int | tuple[int, ...]  # what the lengths of examples are padded to
 log = logging.getLogger(__name__)
 
 
 class Dataset(abc.ABC):
     """A fixed number of examples, read by index from several threads at once.
 
-    Where examples differ in length, `lengths` [examples] gives each one's and `buckets` the
-    lengths that batches come in, ascending. An example longer than the last bucket is left out.
+    Where examples differ in length, `lengths` gives each one's, and `buckets` what they are padded
+    to: ints for lengths [examples]; tuples of one int a side for lengths [examples, sides], such as
+    those of pairs of sequences. An example goes to the smallest bucket, by the sum of its sides,
+    that holds it in all sides, and one that fits none is left out.
     """
 
     lengths: np.ndarray | None = None
-    buckets: tuple[int, ...] = ()
+    buckets: tuple[Bucket, ...] = ()
 
     def __init__(self) -> None:
         self.unusable: dict[int, str] = {}  # index -> why
@@ -121,7 +124,7 @@ class Concatenation(Dataset):
         super().__init__()
         self.parts = parts
         self.starts = np.cumsum([0, *map(len, parts)])
-        self.buckets = tuple(sorted({bucket for part in parts for bucket in part.buckets}))
+        self.buckets = tuple(dict.fromkeys(bucket for part in parts for bucket in part.buckets))
         lengths = [part.lengths for part in parts if part.lengths is not None]
         self.lengths = np.concatenate(lengths) if lengths else None
 

@@ -6,7 +6,7 @@ import grain
 import jax
 import numpy as np
 
-from research.data.dataset import Dataset, Example, Shapes
+from research.data.dataset import Bucket, Dataset, Example, Shapes
 from research.data.plan import Plan, PlannedBatch
 
 READ_AHEAD = 4  # batches that wait on the devices
@@ -24,12 +24,9 @@ class Pipeline:
         dataset: Dataset,
         plan: Plan,
         sharding: jax.sharding.Sharding,
-        shapes: Callable[[int | None], Shapes] | None = None,
+        shapes: Callable[[Bucket | None], Shapes] | None = None,
     ):
         self.dataset, self.plan, self.sharding, self.shapes = dataset, plan, sharding, shapes
-        held = sharding.addressable_devices_indices_map((plan.batch_size,)).values()
-        everything = np.arange(plan.batch_size)
-        self._rows = np.unique(np.concatenate([everything[index] for index in held if index]))
 
     def batches(self, start: int, stop: int) -> Iterator[dict[str, jax.Array]]:
         """The batches from number `start` to `stop`, counted through all epochs.
@@ -42,11 +39,19 @@ class Pipeline:
 
     def _load(self, number: int) -> dict[str, jax.Array]:
         epoch, batch = divmod(int(number), self.plan.batches_per_epoch)
-        local = self._read(self.plan.epoch(epoch)[batch], (self.plan.seed, epoch))
-        return {name: self._place(array) for name, array in local.items()}
+        planned = self.plan.epoch(epoch)[batch]
+        size = len(planned.indices)
+        rows = self._rows(size)
+        local = self._read(planned, rows, (self.plan.seed, epoch))
+        return {name: self._place(array, rows, size) for name, array in local.items()}
 
-    def _read(self, planned: PlannedBatch, seed: tuple[int, ...]) -> Example:
-        indices = planned.indices[self._rows]
+    def _rows(self, size: int) -> np.ndarray:
+        """The rows of a batch of that size that this process holds, ascending."""
+        held = self.sharding.addressable_devices_indices_map((size,)).values()
+        return np.unique(np.concatenate([np.arange(size)[index] for index in held if index]))
+
+    def _read(self, planned: PlannedBatch, rows: np.ndarray, seed: tuple[int, ...]) -> Example:
+        indices = planned.indices[rows]
         present = indices >= 0
         # Padding repeats a real example: shapes and value ranges stay those of data.
         fill = planned.indices[0]
@@ -55,12 +60,11 @@ class Pipeline:
         local["mask"] = np.where(present, local["mask"], 0).astype(np.float32)
         return local | {"index": indices.astype(np.int32)}
 
-    def _place(self, local: np.ndarray) -> jax.Array:
-        shape = (self.plan.batch_size, *local.shape[1:])
+    def _place(self, local: np.ndarray, rows: np.ndarray, size: int) -> jax.Array:
+        shape = (size, *local.shape[1:])
 
         def shard(index: tuple[slice, ...] | None) -> np.ndarray:
             assert index is not None  # only where a device lies in another process
-            wanted = np.arange(self.plan.batch_size)[index[0]]
-            return local[np.searchsorted(self._rows, wanted)]
+            return local[np.searchsorted(rows, np.arange(size)[index[0]])]
 
         return jax.make_array_from_callback(shape, self.sharding, shard)

@@ -72,10 +72,9 @@ def builder(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
     folder = Path(data_dir).expanduser() if data_dir else None
     try:
         found = tfds.builder(name, data_dir=folder, try_gcs=False, **version)
-    except tfds.core.DatasetNotFoundError:
-        where = _place(data_dir)
-        raise UserError(f"TFDS knows no '{name}', and there is none in {where}") from None
-    except ImportError:  # of TensorFlow, by its code: nothing is prepared
+    except (tfds.core.DatasetNotFoundError, ImportError):
+        # Nothing is prepared. Whether TFDS has it cannot be told: code that needs TensorFlow, such
+        # as that of wmt14_translate, is unknown to it here, or cannot be imported.
         raise _absent(name, data_dir) from None
     except (AssertionError, ValueError) as error:
         raise UserError(f"'{name}' cannot be opened: {_first_line(error)}") from None
@@ -93,7 +92,8 @@ def _absent(name: str, data_dir: str) -> UserError:
     where = f"TFDS_DATA_DIR={data_dir} " if data_dir else ""
     return UserError(
         f"the data set '{name}' is not in {_place(data_dir)}; `{where}make dataset "
-        f"NAME={name.split(':')[0]}` prepares it there, or set TFDS_DATA_DIR to where it lies"
+        f"NAME={name.split(':')[0]}` prepares it there if TFDS has it, "
+        "or set TFDS_DATA_DIR to where it lies"
     )
 
 

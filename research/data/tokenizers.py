@@ -164,6 +164,42 @@ class Words(Tokenizer):
 
 
 @dataclass(frozen=True)
+class Bytes(Tokenizer):
+    """Each byte of UTF-8 is a token, the space between words too: no text is refused."""
+
+    def resolve(self, texts: Iterable[str]) -> Self:
+        return self
+
+    @property
+    def is_resolved(self) -> bool:
+        return True
+
+    @property
+    def size(self) -> int:
+        return 256
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        shown = {i: chr(i) for i in range(ord("!"), ord("~") + 1)} | {self.separator: "␣"}
+        return tuple(shown.get(i, f"<0x{i:02X}>") for i in range(self.size))
+
+    def encode(self, text: str) -> list[int]:
+        return list(_tidy(text).encode())
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of any ids; what is no UTF-8 becomes U+FFFD."""
+        return _tidy(bytes(int(i) for i in ids).decode(errors="replace"))
+
+    @property
+    def starts_word(self) -> np.ndarray:
+        return np.zeros(self.size, bool)
+
+    @property
+    def separator(self) -> int:
+        return ord(" ")
+
+
+@dataclass(frozen=True)
 class WordPieces(Tokenizer):
     """Frequent parts of words are tokens, from a unigram language model (Kudo 2018).
 
@@ -172,6 +208,12 @@ class WordPieces(Tokenizer):
 
     pieces: int = 1024
     """The number of tokens. Each character of the texts is one, and so is the start of a word."""
+
+    byte_fallback: bool = False
+    """Characters that the training texts lack are written as bytes: no text is refused.
+
+    Each of the 256 bytes is then one of the `pieces` too.
+    """
 
     model: str = ""
     """sentencepiece's model file as base64; empty: one is trained on the training texts."""
@@ -185,12 +227,17 @@ class WordPieces(Tokenizer):
             raise ConfigError("model", "must hold its piece for the unknown at id 0")
         if (held := self._processor.vocab_size() - 1) != self.pieces:
             raise ConfigError("pieces", f"the given model has {held}, not {self.pieces}")
+        # Where there is no such piece, the one for the unknown is found.
+        held = self._processor.is_byte(self._processor.piece_to_id("<0x00>"))
+        if held != self.byte_fallback:
+            which = "a piece for each byte" if held else "no pieces for bytes"
+            raise ConfigError("byte_fallback", f"must be {held}: the given model has {which}")
 
     def resolve(self, texts: Iterable[str]) -> Self:
         if self.is_resolved:
             return self
-        model = base64.b64encode(_train(map(_tidy, texts), self.pieces)).decode()
-        return replace(self, model=model)
+        model = _train(map(_tidy, texts), self.pieces, self.byte_fallback)
+        return replace(self, model=base64.b64encode(model).decode())
 
     @property
     def is_resolved(self) -> bool:
@@ -227,7 +274,7 @@ class WordPieces(Tokenizer):
             raise ConfigError("model", "is no sentencepiece model in base64") from None
 
 
-def _train(texts: Iterable[str], pieces: int) -> bytes:
+def _train(texts: Iterable[str], pieces: int, byte_fallback: bool) -> bytes:
     """The model file; the same texts give the same bytes."""
     model = io.BytesIO()
     try:
@@ -237,6 +284,7 @@ def _train(texts: Iterable[str], pieces: int) -> bytes:
             model_type="unigram",
             vocab_size=pieces + 1,
             character_coverage=1.0,
+            byte_fallback=byte_fallback,
             normalization_rule_name="identity",
             max_sentence_length=1 << 24,  # bytes; longer texts are dropped without a word
             num_threads=1,

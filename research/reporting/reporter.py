@@ -20,7 +20,7 @@ class Reporter:
     Process 0 of many reports; the others stay silent.
     """
 
-    def __init__(self, workdir: Path, start: int, total: int, batch_size: int):
+    def __init__(self, workdir: Path, start: int, total: int, batch_size: float):
         speaks = jax.process_index() == 0
         self._batch_size, self._looked = batch_size, 0.0
         self._files = MetricWriter(workdir, start) if speaks else None

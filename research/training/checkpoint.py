@@ -53,24 +53,33 @@ class Checkpoints:
         items = {"state": ocp.args.StandardSave(state), "progress": ocp.args.JsonSave(record)}
         self._manager.save(step, args=ocp.args.Composite(**items))
 
-    def restore(self, shape: TrainState, shardings: Any, set_aside: bool = False) -> Saved | None:
+    def restore(
+        self, shape: TrainState, shardings: Any, set_aside: bool = False, average: int = 1
+    ) -> Saved | None:
         """The newest readable checkpoint, laid out as `shardings` say; None where there is none.
 
-        One that cannot be read, or whose bits have changed, is named in a warning and passed over;
-        with `set_aside` it is moved out of the way, so that its step can be saved again.
+        One that cannot be read, or whose bits have changed, is named in a warning and passed over.
+
+        Args:
+          shape: of the state.
+          shardings: where its parts go.
+          set_aside: move unreadable ones out of the way, so that their steps can be saved again.
+          average: for inference, take the mean of the parameters over so many checkpoints.
 
         Raises:
-          UserError: the checkpoints are of another network or optimizer, or none is readable.
+          UserError: the checkpoints are of another network or optimizer, or fewer are readable
+            than `average` asks for.
         """
         target = jax.tree.map(
             lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
             shape,
             shardings,
         )
-        damaged = []
+        damaged: list[int] = []
+        found: list[Saved] = []
         for step in self.steps:
             try:
-                saved = self._restore(step, target)
+                found.append(self._restore(step, target))
             except UserError:
                 raise
             except Exception as error:  # what a damaged file raises depends on which byte it lost
@@ -78,12 +87,18 @@ class Checkpoints:
                 log.warning("checkpoint %d is unreadable (%s); trying the one before", step, reason)
                 damaged.append(step)
                 continue
-            if set_aside:
-                self._set_aside(damaged)
-            return saved
-        if damaged:
+            if len(found) == average:
+                break
+        if not found and damaged:
             raise UserError(f"no readable checkpoint in {self._folder}; remove it to start over")
-        return None
+        if found and len(found) < average:
+            raise UserError(
+                f"{self._folder} holds {len(found)} readable checkpoints, not {average}; "
+                "train with a greater config.keep_checkpoints"
+            )
+        if set_aside:
+            self._set_aside(damaged)
+        return _averaged(found) if found else None
 
     def close(self) -> None:
         """Waits until all that was begun is saved."""
@@ -114,6 +129,19 @@ class Checkpoints:
                 shutil.rmtree(aside, ignore_errors=True)
                 (self._folder / str(step)).rename(aside)
         self._manager.reload()
+
+
+def _averaged(found: list[Saved]) -> Saved:
+    """The first, with the mean of all in place of the parameters that inference takes."""
+    if len(found) == 1:
+        return found[0]
+    sums = found[0].state.inference_params
+    for saved in found[1:]:
+        sums = jax.tree.map(jnp.add, sums, saved.state.inference_params)
+    mean = jax.tree.map(lambda total: total / len(found), sums)
+    state = found[0].state
+    changed = {"params": mean} if state.ema is None else {"ema": mean}
+    return found[0]._replace(state=state.replace(**changed))
 
 
 def _describe(state: TrainState) -> list[str]:

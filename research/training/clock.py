@@ -35,7 +35,7 @@ class Clock:
     def __init__(self, compilations: Compilations, progress: dict[str, Any]):
         self._compilations = compilations
         self._trained, self._compiled = progress["seconds"], progress["compile_seconds"]
-        self._lap = (progress["step"], self._trained)
+        self._lap = self._trained
         self._resume()
 
     @property
@@ -48,12 +48,11 @@ class Clock:
         """Compiling alone."""
         return self._compiled + self._compilations.seconds
 
-    def lap(self, step: int, batch_size: int) -> dict[str, float]:
-        """Speed since the last lap, and what was spent so far."""
-        (step_before, seconds_before), self._lap = self._lap, (step, self.seconds)
-        rate = (step - step_before) * batch_size / max(self._lap[1] - seconds_before, 1e-9)
+    def lap(self, examples: int) -> dict[str, float]:
+        """Speed since the last lap, over so many examples, and what was spent so far."""
+        before, self._lap = self._lap, self.seconds
         return {
-            "examples_per_second": rate,
+            "examples_per_second": examples / max(self._lap - before, 1e-9),
             "seconds": self.seconds,
             "compilations": self._compilations.count,
         }

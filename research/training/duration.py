@@ -5,12 +5,12 @@ import re
 from research.errors import UserError
 
 
-def in_steps(text: str, batch_size: int, steps_per_epoch: int, total: int | None = None) -> int:
+def in_steps(text: str, batch_size: float, steps_per_epoch: int, total: int | None = None) -> int:
     """The number of optimizer steps that `text` means, rounded, but 0 for 0 alone.
 
     Args:
       text: a number and one of step(s), epoch(s), example(s) or, of the whole run, percent or %.
-      batch_size: examples per step.
+      batch_size: examples per step, on average.
       steps_per_epoch: steps per pass over the training data.
       total: the whole run in steps; without it there are no percent.
 

@@ -45,7 +45,7 @@ def evaluate(
     counted += [collect(last) for last in waiting]
     examples, skipped = (sum(part) for part in zip(*counted, strict=True))
     means = {name: sums[name] / max(counts[name], 1) for name in sums}
-    results = {**means, **scorer.result(), "examples": examples}
+    results = {**means, **scorer.result(dataset), "examples": examples}
     if skipped or pipeline.plan.left_out:
         results["skipped"] = skipped + pipeline.plan.left_out
     return results, scorer

@@ -1,14 +1,21 @@
 """The config of a run: the task, and how the engine trains it."""
 
+import math
 import runpy
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from research.config import from_config_dict
+from research.data.dataset import Bucket
 from research.errors import ConfigError
 from research.hardware.mesh import MeshConfig
 from research.task import Task
 from research.training.optimizer import Optimizer
+
+# Batches of several sizes are multiples of this, so that 1, 2, 4 and 8 devices take the same ones.
+_MULTIPLE = 8
 
 
 @dataclass(frozen=True)
@@ -23,6 +30,11 @@ class Experiment:
 
     batch_size: int = 128
     """Examples per optimizer step, over all devices."""
+
+    batch_length: int = 0
+    """Where examples have lengths: the sum of lengths (padding included, over all sides) that a
+    batch may hold at most, in the task's unit such as tokens; `batch_size` is then the number of
+    examples at most. 0: all batches have `batch_size` examples."""
 
     accumulate: int = 1
     """Parts that a batch is processed in, one after another, to save memory."""
@@ -55,6 +67,8 @@ class Experiment:
         for key in ("batch_size", "accumulate", "keep_checkpoints"):
             if getattr(self, key) < 1:
                 raise ConfigError(key, f"must be at least 1, is {getattr(self, key)}")
+        if self.batch_length < 0:
+            raise ConfigError("batch_length", f"must not be negative, is {self.batch_length}")
         if not 0 <= self.ema_decay < 1:
             raise ConfigError("ema_decay", f"must lie in [0, 1), is {self.ema_decay}")
         if self.batch_size % self.accumulate:
@@ -78,6 +92,37 @@ class Experiment:
                 "batch_size",
                 f"{self.batch_size} is not divisible by {parts} (data x fsdp = {shards}, "
                 f"accumulate = {self.accumulate}); try {nearest}",
+            )
+
+    def examples_per_batch(self, bucket: Bucket | None, shards: int) -> int:
+        """The number of examples of a batch in a bucket; None: of data without lengths."""
+        if bucket is None or not self.batch_length:
+            return self.batch_size
+        multiple = math.lcm(_MULTIPLE, shards) * self.accumulate
+        fitting = self.batch_length // int(np.sum(bucket))
+        return min(self.batch_size, max(multiple, fitting // multiple * multiple))
+
+    def check_batch_length(self, longest: Bucket | None, shards: int) -> None:
+        """Refuses a `batch_length` that does nothing, or cannot be kept.
+
+        Args:
+          longest: the greatest bucket of the training data; None: they have no lengths.
+          shards: the parts that the mesh splits a batch into.
+
+        Raises:
+          ConfigError: it is less than the least batch that can be split evenly.
+        """
+        if not self.batch_length:
+            return
+        if longest is None:
+            raise ConfigError("batch_length", "the examples have no lengths; set it to 0")
+        examples = self.examples_per_batch(longest, shards)
+        least = examples * int(np.sum(longest))
+        if self.batch_length < least:
+            raise ConfigError(
+                "batch_length",
+                f"{self.batch_length} cannot hold the least batch, {examples} examples padded to "
+                f"{longest}; must be at least {least}",
             )
 
 

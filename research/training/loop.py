@@ -41,7 +41,7 @@ class Trainer:
         self.experiment, self.workdir = resolve(experiment), workdir
         task = self.experiment.task
         # How long an epoch is, and so the schedule, is known only with the data.
-        self.data = Program(self.experiment).pipeline(task.dataset("train"), training=True)
+        self.data = Program(self.experiment).pipeline(task.training(), training=True)
         self.total = self._steps("duration", None)
         self.log_every = self._steps("log_every", self.total)
         self.evaluate_every = self._steps("evaluate_every", self.total)
@@ -81,14 +81,17 @@ class Trainer:
         batches = self.data.batches(first, first + self.total - start)
         clock = Clock(compilations, progress)
         throttle = _Throttle(self.program.steps_ahead)
-        with Reporter(self.workdir, start, self.total, self.experiment.batch_size) as report:
+        batch_size, examples = self.data.plan.mean_batch_size, 0
+        with Reporter(self.workdir, start, self.total, batch_size) as report:
             for step in range(start + 1, self.total + 1):
                 with jax.transfer_guard("disallow"):
-                    state, loss = self.program.train_step(state, next(batches))
+                    batch = next(batches)
+                    state, loss = self.program.train_step(state, batch)
                 report.advance(throttle.wait(loss))
+                examples += len(batch["index"])
                 if self._due(self.log_every, step):
                     values, state = self._take_totals(state)
-                    speed = clock.lap(step, self.experiment.batch_size)
+                    speed, examples = clock.lap(examples), 0
                     report.write(step, "train", values | speed)
                     _check_finite(values["loss"], step)
                 if self._due(self.evaluate_every, step) and self.validation is not None:
@@ -104,13 +107,15 @@ class Trainer:
 
     def _next_batch(self, progress: dict[str, Any]) -> int:
         """The number of the batch to go on with, counted through all epochs."""
-        within = math.ceil(progress["example"] / self.experiment.batch_size)
-        return progress["epoch"] * self.data.plan.batches_per_epoch + within
+        plan, epoch = self.data.plan, progress["epoch"]
+        within = np.searchsorted(plan.starts(epoch), progress["example"])
+        return epoch * plan.batches_per_epoch + int(within)
 
     def _progress(self, batch_number: int, step: int, clock: Clock) -> dict[str, Any]:
         """How far the run is. Data are counted in epochs and examples: a data set may grow."""
         epoch, batch = divmod(batch_number, self.data.plan.batches_per_epoch)
-        position = {"step": step, "epoch": epoch, "example": batch * self.experiment.batch_size}
+        example = int(self.data.plan.starts(epoch)[batch])
+        position = {"step": step, "epoch": epoch, "example": example}
         return position | {"seconds": clock.seconds, "compile_seconds": clock.compile_seconds}
 
     def _take_totals(self, state: TrainState) -> tuple[dict[str, float], TrainState]:
@@ -129,7 +134,7 @@ class Trainer:
             owner = getattr(owner, part)
         plan = self.data.plan
         try:
-            return in_steps(owner, plan.batch_size, plan.batches_per_epoch, total)
+            return in_steps(owner, plan.mean_batch_size, plan.batches_per_epoch, total)
         except UserError as error:
             raise ConfigError(key, str(error)) from None
 

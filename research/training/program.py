@@ -6,7 +6,7 @@ from functools import cached_property
 import jax
 import jax.numpy as jnp
 
-from research.data.dataset import Dataset
+from research.data.dataset import Bucket, Dataset
 from research.data.pipeline import Pipeline
 from research.data.plan import Plan
 from research.errors import UserError
@@ -48,9 +48,13 @@ class Program:
         # cores and can stick; elsewhere a few hide the latency of the host.
         self.steps_ahead = 0 if shares_cores(self.mesh) else 4
 
-    def batch_shape(self, length: int | None = None) -> dict[str, jax.ShapeDtypeStruct]:
+    def batch_size(self, length: Bucket | None) -> int:
+        """The examples of a batch in a bucket; None: of data without lengths."""
+        return self.experiment.examples_per_batch(length, batch_shards(self.mesh))
+
+    def batch_shape(self, length: Bucket | None = None) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes and dtypes of a whole batch as the steps take it."""
-        size = self.experiment.batch_size
+        size = self.batch_size(length)
         return self.task.batch_spec(size, length) | {
             "mask": jax.ShapeDtypeStruct((size,), jnp.float32),
             "index": jax.ShapeDtypeStruct((size,), jnp.int32),
@@ -100,13 +104,16 @@ class Program:
 
     def pipeline(self, dataset: Dataset, training: bool) -> Pipeline:
         """The batches of a dataset, placed for the steps."""
-        plan = Plan(dataset, self.experiment.batch_size, self.experiment.seed, training)
+        plan = Plan(dataset, self.batch_size, self.experiment.seed, training)
         if not plan.batches_per_epoch:
             raise UserError("the data have no example that fits; see the dataset's buckets")
-        if training and plan.left_out:  # evaluation counts them in its results
-            log.warning("left out %d of %d examples: too long", plan.left_out, len(dataset))
+        if training:
+            longest = plan.buckets[-1].length
+            self.experiment.check_batch_length(longest, batch_shards(self.mesh))
+            if plan.left_out:  # evaluation counts them in its results
+                log.warning("left out %d of %d examples: too long", plan.left_out, len(dataset))
         return Pipeline(dataset, plan, batch_sharding(self.mesh), self._example_shapes)
 
-    def _example_shapes(self, length: int | None) -> dict[str, tuple[int, ...]]:
-        spec = self.task.batch_spec(self.experiment.batch_size, length)
+    def _example_shapes(self, length: Bucket | None) -> dict[str, tuple[int, ...]]:
+        spec = self.task.batch_spec(1, length)
         return {name: array.shape[1:] for name, array in spec.items()}

@@ -51,8 +51,9 @@ def claim(workdir: Path, experiment: Experiment, allow_change: bool) -> None:
     config = to_config_dict(experiment).to_dict()
     path = workdir / CONFIG
     changes = differences(_known_keys(read_json(path)), config) if path.exists() else []
-    if any(change.startswith("batch_size:") for change in changes):
-        raise UserError(f"{workdir} was begun with another batch_size; choose another --workdir")
+    for key in ("batch_size", "batch_length"):
+        if any(change.startswith(f"{key}:") for change in changes):
+            raise UserError(f"{workdir} was begun with another {key}; choose another --workdir")
     # Where a run is computed may change at any time; what is computed may not.
     refused = [change for change in changes if not change.startswith("mesh.")]
     if refused and not allow_change:
@@ -79,12 +80,13 @@ def saved_config(workdir: Path) -> dict[str, Any]:
     return read_json(workdir / CONFIG)
 
 
-def open_run(workdir: Path, changes: Sequence[str] = ()) -> Run:
+def open_run(workdir: Path, changes: Sequence[str] = (), average: int = 1) -> Run:
     """The run in a workdir, at its newest readable checkpoint, on the devices that are here.
 
     Args:
       workdir: the run's folder.
       changes: of its config, each as "task.decoding.beam=8"; nothing of them is saved.
+      average: of so many of the newest checkpoints the mean of the parameters is taken.
 
     Raises:
       UserError: there is no run, it has no readable checkpoint, or a change cannot be made.
@@ -97,8 +99,10 @@ def open_run(workdir: Path, changes: Sequence[str] = ()) -> Run:
     if not (workdir / CHECKPOINTS).exists():
         raise UserError(f"{workdir} has no checkpoint yet; train it first")
     checkpoints = Checkpoints(workdir / CHECKPOINTS, program.mesh)
-    saved = checkpoints.restore(program.state_shape, program.shardings)
-    checkpoints.close()
+    try:
+        saved = checkpoints.restore(program.state_shape, program.shardings, average=average)
+    finally:
+        checkpoints.close()
     if saved is None:
         raise UserError(f"{workdir} has no checkpoint yet; train it first")
     return Run(workdir, program, saved.state, saved.progress)

@@ -29,8 +29,10 @@ class Noisy(Dataset):
 
 
 def pipeline(dataset, batch_size, training=True, **mesh):
+    """Batches of that many examples, or of as many as `batch_size(bucket)` says."""
+    size = batch_size if callable(batch_size) else lambda bucket: batch_size
     sharding = batch_sharding(MeshConfig(**mesh).build())
-    return Pipeline(dataset, Plan(dataset, batch_size, 0, training), sharding)
+    return Pipeline(dataset, Plan(dataset, size, 0, training), sharding)
 
 
 def fetch(batches):
@@ -56,6 +58,19 @@ def test_rows_lie_in_order_on_any_mesh(mesh):
     assert third["mask"].tolist() == [1, 1, 1, 1, 0, 0, 0, 0]
 
 
+@pytest.mark.parametrize("mesh", [{"devices": 1}, {}, {"fsdp": 4}, {"fsdp": 2, "tensor": 2}])
+def test_rows_lie_in_order_in_batches_of_several_sizes(mesh):
+    data = ArrayDataset(x=np.arange(30))
+    data.lengths, data.buckets = np.repeat([1, 5], [20, 10]), (2, 5)
+    sizes = {2: 16, 5: 8}
+    batches = fetch(pipeline(data, sizes.get, training=False, **mesh).batches(0, 4))
+    assert [len(batch["x"]) for batch in batches] == [16, 16, 8, 8]
+    real = [batch["x"][batch["mask"] > 0].tolist() for batch in batches]
+    assert real == [[*range(16)], [*range(16, 20)], [*range(20, 28)], [28, 29]]
+    assert [batch["index"][batch["mask"] > 0].tolist() for batch in batches] == real
+    assert all((batch["index"][batch["mask"] == 0] == -1).all() for batch in batches)
+
+
 def test_a_batch_lies_split_over_the_devices():
     batch = next(pipeline(ArrayDataset(x=np.arange(16)), 16, fsdp=2, tensor=2).batches(0, 1))
     assert {shard.data.shape for shard in batch["x"].addressable_shards} == {(4,)}
@@ -69,6 +84,11 @@ def test_a_concatenation_is_one_dataset_after_the_other():
     rng = np.random.default_rng(0)
     assert [int(whole.example(i, rng)["x"]) for i in range(len(whole))] == [0, 1, 2, 10, 11]
     assert whole.lengths.tolist() == [1, 2, 2, 4, 1] and whole.buckets == (2, 5)
+    parts[0].lengths, parts[0].buckets = np.array([[1, 2]] * 3), ((2, 2), (4, 4))
+    parts[1].lengths, parts[1].buckets = np.array([[3, 1]] * 2), ((4, 4),)
+    whole = Concatenation(parts)
+    assert whole.lengths.tolist() == [[1, 2]] * 3 + [[3, 1]] * 2
+    assert whole.buckets == ((2, 2), (4, 4))
 
 
 def test_an_unusable_example_is_masked_and_named():

@@ -77,7 +77,7 @@ def test_images_are_brought_to_one_size(data_dir):
         ({"classes": 4}, "config.classes: 'tiny_images' has 3 classes, not 4"),
         ({"label": "lable"}, "did you mean 'label'?"),
         ({"name": "fashion_mnist"}, "make dataset NAME=fashion_mnist` prepares it"),
-        ({"name": "no_such_data"}, "TFDS knows no 'no_such_data'"),
+        ({"name": "wmt14_translate/de-en"}, "make dataset NAME=wmt14_translate/de-en` prepares it"),
         ({"name": "tiny_images:9.9.9"}, "'tiny_images:9.9.9' cannot be opened"),
         ({"label": "image"}, "'image' of 'tiny_images' is no class label"),
     ],

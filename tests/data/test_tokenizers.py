@@ -1,11 +1,11 @@
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
 
 from research.config import from_config_dict, to_config_dict
-from research.data.tokenizers import Characters, WordPieces, Words
+from research.data.tokenizers import Bytes, Characters, WordPieces, Words
 from research.errors import ConfigError, UserError
 
 TEXTS = (
@@ -14,13 +14,20 @@ TEXTS = (
     "a cat and a dog met on a mat",
     "nobody sat  on the\tdog",
 )
-UNRESOLVED = (Characters(), Words(), WordPieces(pieces=18))
-every_kind = pytest.mark.parametrize("tokenizer", UNRESOLVED, ids=lambda t: type(t).__name__)
+OF_TEXTS = (Characters(), Words(), WordPieces(pieces=18))
+OF_BYTES = (Bytes(), WordPieces(pieces=274, byte_fallback=True))
+
+
+def each(*tokenizers):
+    return pytest.mark.parametrize("tokenizer", tokenizers, ids=lambda t: type(t).__name__)
+
+
+every_kind = each(*OF_TEXTS, *OF_BYTES)
 
 
 @dataclass(frozen=True)
 class Holder:
-    tokenizer: Characters | Words | WordPieces = field(default_factory=Characters)
+    tokenizer: Characters | Words | Bytes | WordPieces = field(default_factory=Characters)
 
 
 @every_kind
@@ -29,16 +36,41 @@ def test_texts_survive_but_for_white_space(tokenizer):
     for text in (*TEXTS, "", "  the  log "):
         ids = tokenizer.encode(text)
         assert tokenizer.decode(ids) == " ".join(text.split())
+        assert tokenizer.decode(np.array(ids, np.int32)) == tokenizer.decode(ids)
         assert all(0 <= i < tokenizer.size for i in ids)
 
 
 @every_kind
-def test_each_id_is_a_token_that_the_texts_need(tokenizer):
+def test_each_id_is_a_token(tokenizer):
     tokenizer = tokenizer.resolve(TEXTS)
     assert len(tokenizer.tokens) == len(set(tokenizer.tokens)) == tokenizer.size
     assert tokenizer.starts_word.shape == (tokenizer.size,)
     assert tokenizer.starts_word.dtype == bool
+
+
+@each(*OF_TEXTS)
+def test_the_texts_need_each_token(tokenizer):
+    tokenizer = tokenizer.resolve(TEXTS)
     assert all(tokenizer.decode([i]).strip("▁") in " ".join(TEXTS) for i in range(tokenizer.size))
+
+
+@each(*OF_BYTES)
+def test_with_bytes_no_text_is_refused(tokenizer):
+    tokenizer = tokenizer.resolve(TEXTS)
+    for text in ("the für Übermut 😀 中文", "ü", "\x00 <0xC3> ␣ ½\ufffd", "<unk>"):
+        ids = tokenizer.encode(text)
+        assert tokenizer.decode(ids) == text
+        assert all(0 <= i < tokenizer.size for i in ids)
+        starts = tokenizer.starts_word[ids].sum() or ids.count(tokenizer.separator) + 1
+        assert starts == len(text.split())
+    assert [tokenizer.tokens[i] for i in tokenizer.encode("ü")][-2:] == ["<0xC3>", "<0xBC>"]
+
+
+@each(*OF_BYTES)
+def test_broken_characters_are_shown_as_such(tokenizer):
+    """A network may end a text in the middle of a character."""
+    tokenizer = tokenizer.resolve(TEXTS)
+    assert tokenizer.decode(tokenizer.encode("a ü")[:-1]) == "a \ufffd"
 
 
 @every_kind
@@ -94,6 +126,14 @@ def test_characters_are_sorted_and_show_the_space():
     assert tokenizer.encode("cab") == [3, 1, 2]
 
 
+def test_bytes_are_shown_as_characters_where_there_are_such():
+    tokenizer = Bytes()
+    assert tokenizer.size == 256 and tokenizer.is_resolved
+    assert tokenizer.encode(" A\t b") == [65, 32, 98]
+    assert [tokenizer.tokens[i] for i in (65, 126, 32)] == ["A", "~", "␣"]
+    assert [tokenizer.tokens[i] for i in (0, 127, 0xC3)] == ["<0x00>", "<0x7F>", "<0xC3>"]
+
+
 def test_words_are_sorted():
     assert Words().resolve(["b a", "c a"]).vocabulary == ("a", "b", "c")
 
@@ -124,17 +164,18 @@ def test_pieces_learn_from_texts_of_any_length():
     assert tokenizer.decode(tokenizer.encode("abc d")) == "abc d"
 
 
+@pytest.mark.parametrize("byte_fallback", [False, True])
 @pytest.mark.parametrize(("asked", "bound"), [(500, "at most"), (2, "at least")])
-def test_the_bound_that_the_error_names_can_be_had(asked, bound):
+def test_the_bound_that_the_error_names_can_be_had(asked, bound, byte_fallback):
     with pytest.raises(
         ConfigError, match=f"config.pieces: must be {bound} [0-9]+ .* is {asked}"
     ) as e:
-        WordPieces(pieces=asked).resolve(TEXTS)
+        WordPieces(pieces=asked, byte_fallback=byte_fallback).resolve(TEXTS)
     pieces = int(str(e.value).split(bound)[1].split()[0])
-    assert WordPieces(pieces=pieces).resolve(TEXTS).encode(TEXTS[0])
+    assert WordPieces(pieces=pieces, byte_fallback=byte_fallback).resolve(TEXTS).encode(TEXTS[0])
     beyond = pieces + (1 if bound == "at most" else -1)
     with pytest.raises(ConfigError, match=f"must be {bound} {pieces} "):
-        WordPieces(pieces=beyond).resolve(TEXTS)
+        WordPieces(pieces=beyond, byte_fallback=byte_fallback).resolve(TEXTS)
 
 
 @pytest.mark.parametrize(
@@ -158,3 +199,12 @@ def test_a_given_model_must_have_the_number_of_pieces():
     model = WordPieces(pieces=18).resolve(TEXTS).model
     with pytest.raises(ConfigError, match=r"config\.pieces: the given model has 18, not 19"):
         WordPieces(pieces=19, model=model)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "held", "which"), [(18, False, "no pieces for bytes"), (274, True, "each byte")]
+)
+def test_a_given_model_must_have_pieces_for_bytes_or_not(pieces, held, which):
+    fitting = WordPieces(pieces=pieces, byte_fallback=held).resolve(TEXTS)
+    with pytest.raises(ConfigError, match=f"config.byte_fallback: must be {held}: .* {which}"):
+        replace(fitting, byte_fallback=not held)

@@ -89,6 +89,51 @@ def test_a_run_killed_twice_on_four_devices_too(rich, tmp_path, monkeypatch):
     assert metrics(tmp_path / "whole") == metrics(tmp_path / "killed")
 
 
+@pytest.mark.parametrize("step", [3, 8, 13, 23])
+def test_a_run_in_batches_of_several_sizes_resumes_to_the_same_bits(
+    pairs, tmp_path, monkeypatch, step
+):
+    whole, _ = Trainer(pairs, tmp_path / "whole").train()
+    train_and_die(pairs, tmp_path / "killed", monkeypatch, after=step)
+    resumed, _ = Trainer(pairs, tmp_path / "killed").train()
+    assert_equal(whole.state, resumed.state)
+    assert metrics(tmp_path / "whole") == metrics(tmp_path / "killed")
+
+
+def test_a_batch_holds_as_many_examples_as_its_length_allows(pairs, tmp_path):
+    data = Trainer(pairs, tmp_path).data
+    sizes = {}
+    for batch in data.batches(0, data.plan.batches_per_epoch):
+        padded = batch["frames"].shape[1], batch["notes"].shape[1]
+        sizes.setdefault(padded, set()).add(len(batch["mask"]))
+    # Multiples of 8 whose whole length is at most 300; one size a bucket, so one compilation.
+    assert sizes == {(6, 6): {24}, (6, 12): {16}, (12, 6): {16}, (12, 12): {8}}
+
+
+def test_examples_are_counted_in_batches_of_several_sizes(pairs, tmp_path):
+    trainer = Trainer(pairs, tmp_path)
+    sizes = [len(batch["mask"]) for batch in trainer.data.batches(0, 24)]
+    per_epoch = trainer.data.plan.batches_per_epoch
+    epochs = dataclasses.replace(pairs, duration=f"{3 * sum(sizes[:per_epoch])} examples")
+    assert Trainer(epochs, tmp_path / "epochs").total == 3 * per_epoch
+    run, _ = trainer.train()
+    assert run.progress["epoch"] == 24 // per_epoch
+    assert run.progress["example"] == sum(sizes[24 // per_epoch * per_epoch :])
+    lines = [line for line in read_metrics(tmp_path) if line["split"] == "train"]
+    seconds = np.diff([0, *(line["seconds"] for line in lines)])
+    examples = sum(seconds * [line["examples_per_second"] for line in lines])
+    assert examples == pytest.approx(sum(sizes), rel=0.01)
+
+
+@pytest.mark.parametrize("mesh", [{}, {"devices": 4}, {"fsdp": 2, "tensor": 2}], ids=str)
+def test_one_to_eight_devices_take_the_same_batches(pairs, tmp_path, mesh):
+    on_many = dataclasses.replace(pairs, mesh=MeshConfig(**mesh))
+    data = [Trainer(one, tmp_path / str(i)).data for i, one in enumerate((pairs, on_many))]
+    assert data[0].plan.batches_per_epoch == data[1].plan.batches_per_epoch
+    for ours, theirs in zip(*(part.batches(0, 24) for part in data), strict=True):
+        assert_equal(ours, theirs)
+
+
 @pytest.mark.slow
 def test_a_process_killed_by_the_system_resumes_to_the_same_bits(tmp_path):
     def command(name):
@@ -191,6 +236,21 @@ def test_the_batch_size_of_a_run_cannot_change(experiment, tmp_path, monkeypatch
         Trainer(dataclasses.replace(experiment, batch_size=32), tmp_path, allow_config_change=True)
 
 
+def test_the_batch_length_of_a_run_cannot_change(pairs, tmp_path, monkeypatch):
+    train_and_die(pairs, tmp_path, monkeypatch, after=10)
+    with pytest.raises(UserError, match="begun with another batch_length"):
+        Trainer(dataclasses.replace(pairs, batch_length=400), tmp_path, allow_config_change=True)
+
+
+def test_a_batch_length_too_small_for_the_longest_examples_is_refused(pairs, tmp_path):
+    with pytest.raises(UserError) as error:
+        Trainer(dataclasses.replace(pairs, batch_length=191), tmp_path / "run")
+    assert "config.batch_length: 191 cannot hold the least batch, 8 examples" in str(error.value)
+    assert "padded to (12, 12); must be at least 192" in str(error.value)
+    assert not (tmp_path / "run").exists()
+    Trainer(dataclasses.replace(pairs, batch_length=192), tmp_path / "run")
+
+
 def test_a_checkpoint_of_another_network_is_kept(experiment, with_model, tmp_path):
     Trainer(experiment, tmp_path).train()
     other = Trainer(with_model(CNN(widths=(8,))), tmp_path, allow_config_change=True)
@@ -226,6 +286,7 @@ def test_a_key_that_has_come_since_keeps_old_runs_alive(experiment, tmp_path):
             "cannot split Dense_0/bias",
         ),
         ({"duration": "0 steps"}, "config.duration: is 0 steps"),
+        ({"batch_length": 9}, "config.batch_length: the examples have no lengths; set it to 0"),
         ({"optimizer": Optimizer(warmup="24 steps")}, "config.duration: is 24 steps, with 24 of"),
         ({"duration": "ten epochs"}, "config.duration: 'ten epochs' is no duration"),
         ({"optimizer": Optimizer(warmup="soon")}, "config.optimizer.warmup: 'soon' is no duration"),

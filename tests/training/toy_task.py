@@ -1,10 +1,11 @@
 """A task unlike image classification: sequences of several lengths, two inputs, a host metric.
 
-Its target is the weighted sum of a sequence, and what it predicts are two arrays. It stands for
-speech and translation, which come to the engine with the same needs.
+Its target is the weighted sum of a sequence, or of two, and what it predicts are two arrays. It
+stands for speech and translation, which come to the engine with the same needs.
 """
 
 from dataclasses import dataclass
+from itertools import product
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +15,14 @@ from matplotlib.figure import Figure
 from research.data.dataset import Dataset
 from research.task import Scorer, Task, Total
 
+SIDES = ("frames", "notes")
+
 
 class Sequences(Dataset):
     def __init__(self, count, buckets, seed):
         super().__init__()
-        self.lengths = np.random.default_rng(seed).integers(1, 13, count)
+        shape = (count, *np.shape(buckets[0]))
+        self.lengths = np.random.default_rng(seed).integers(1, 13, shape)
         self.buckets, self.seed = buckets, seed
 
     def __len__(self):
@@ -26,9 +30,11 @@ class Sequences(Dataset):
 
     def example(self, index, rng):
         own = np.random.default_rng((self.seed, index))
-        frames = own.normal(size=(self.lengths[index], 2)).astype(np.float32)
+        lengths = np.atleast_1d(self.lengths[index])
+        sides = [own.normal(size=(length, 2)).astype(np.float32) for length in lengths]
         weight = own.normal(size=()).astype(np.float32)
-        return {"frames": frames, "weight": weight, "target": weight * frames.sum(dtype=np.float32)}
+        target = weight * np.float32(sum(side.sum(dtype=np.float32) for side in sides))
+        return {"weight": weight, "target": target} | dict(zip(SIDES, sides, strict=False))
 
 
 class MedianError(Scorer):
@@ -44,7 +50,7 @@ class MedianError(Scorer):
         self.errors += np.abs(targets["target"] - predictions["value"]).tolist()
         self.indices += targets["index"].tolist()
 
-    def result(self):
+    def result(self, dataset):
         return {"median_error": float(np.median(self.errors))}
 
     def figures(self, dataset):
@@ -53,15 +59,20 @@ class MedianError(Scorer):
 
 @dataclass(frozen=True)
 class Toy(Task):
-    buckets: tuple[int, ...] = (4, 8, 12)
+    sizes: tuple[int, ...] = (4, 8, 12)
+    sides: int = 1
     examples: int = 50
 
+    @property
+    def buckets(self):
+        return self.sizes if self.sides == 1 else tuple(product(self.sizes, repeat=self.sides))
+
     def batch_spec(self, batch_size, length):
-        length = length or self.buckets[-1]
-        return {
-            "frames": jax.ShapeDtypeStruct((batch_size, length, 2), jnp.float32),
-            "weight": jax.ShapeDtypeStruct((batch_size,), jnp.float32),
-            "target": jax.ShapeDtypeStruct((batch_size,), jnp.float32),
+        one = jax.ShapeDtypeStruct((batch_size,), jnp.float32)
+        lengths = np.atleast_1d(length or self.buckets[-1]).tolist()
+        return {"weight": one, "target": one} | {
+            side: jax.ShapeDtypeStruct((batch_size, size, 2), jnp.float32)
+            for side, size in zip(SIDES, lengths, strict=False)
         }
 
     def dataset(self, split):
@@ -83,12 +94,13 @@ class Toy(Task):
     def scorer(self):
         return MedianError()
 
-    def read(self, path):
+    def read(self, given):
         raise NotImplementedError
 
     def describe(self, predictions):
         raise NotImplementedError
 
     def _value(self, params, batch):
-        hidden = batch["frames"].sum(1) @ params["kernel"]
+        total = sum(batch[side].sum(1) for side in SIDES if side in batch)
+        hidden = total @ params["kernel"]
         return batch["weight"] * (hidden @ params["out"])

@@ -31,7 +31,7 @@ class ClassificationScorer(Scorer):
         index, label, probability = (np.concatenate(part) for part in zip(*self._seen, strict=True))
         return index, label, probability
 
-    def result(self) -> dict[str, float]:
+    def result(self, dataset: Dataset) -> dict[str, float]:
         """`accuracy`, and `top5_accuracy` where there are many classes, as fractions."""
         _, label, probability = self.seen
         scores = {"accuracy": float(accuracy_score(label, probability.argmax(-1)))}

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from flax import linen as nn
 
-from research.data.dataset import ArrayDataset, Dataset
+from research.data.dataset import ArrayDataset, Bucket, Dataset
 from research.data.images import decode, fit, to_array
 from research.errors import ConfigError
 from research.task import Batch, Task, Total, Tree
@@ -79,7 +79,7 @@ class ImageClassification(Task):
         """The model, made for the number of classes and the dtype."""
         return self.model.clone(classes=self.classes, dtype=jnp.dtype(self.dtype))
 
-    def batch_spec(self, batch_size: int, length: int | None) -> dict[str, jax.ShapeDtypeStruct]:
+    def batch_spec(self, batch_size: int, length: Bucket | None) -> dict[str, jax.ShapeDtypeStruct]:
         """Images uint8 [batch, height, width, channels] and labels int32 [batch]."""
         return {
             "image": jax.ShapeDtypeStruct((batch_size, *self.source.image_shape), jnp.uint8),
@@ -133,11 +133,11 @@ class ImageClassification(Task):
         """Accuracy, and for many classes that of the five most probable."""
         return ClassificationScorer(self.source.class_names or tuple(map(str, range(self.classes))))
 
-    def read(self, path: Path) -> Dataset:
+    def read(self, given: str) -> Dataset:
         """An image file, brought to the network's size as the test images are."""
         height, width, channels = self.source.image_shape
         crop_fraction = getattr(self.source, "crop_fraction", 1.0)
-        image = to_array(fit(decode(path, channels), height, width, crop_fraction))
+        image = to_array(fit(decode(Path(given), channels), height, width, crop_fraction))
         return ArrayDataset(image=image[None])
 
     def describe(self, predictions: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Any]:

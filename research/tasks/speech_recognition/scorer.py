@@ -1,7 +1,6 @@
 """The score of a recogniser over a split, and pictures of what it hears and where it errs."""
 
-from collections.abc import Callable, Sequence
-from itertools import zip_longest
+from collections.abc import Callable
 
 import jiwer
 import numpy as np
@@ -9,36 +8,12 @@ from matplotlib.figure import Figure
 
 from research.data.dataset import Dataset, Example
 from research.data.tokenizers import Tokenizer
+from research.reporting.alignments import align, confusions, count_edits, transcripts
 from research.task import Scorer
-from research.tasks.speech_recognition.figures import (
-    Alignment,
-    Utterance,
-    confusions,
-    edit,
-    spectrogram_and_posterior,
-    transcripts,
-)
+from research.tasks.speech_recognition.figures import Utterance, spectrogram_and_posterior
 
 Hear = Callable[[np.ndarray], tuple[np.ndarray, float]]
 _WORST = 10  # utterances in the picture of the worst
-
-
-def align(references: Sequence[str], hypotheses: Sequence[str]) -> list[Alignment]:
-    """The pairs of words, by the fewest edits, of each reference and its hypothesis."""
-    words = jiwer.process_words(list(references), list(hypotheses))
-    aligned = zip(words.references, words.hypotheses, words.alignments, strict=True)
-    return [
-        [
-            pair
-            for chunk in chunks
-            for pair in zip_longest(
-                reference[chunk.ref_start_idx : chunk.ref_end_idx],
-                hypothesis[chunk.hyp_start_idx : chunk.hyp_end_idx],
-                fillvalue="",
-            )
-        ]
-        for reference, hypothesis, chunks in aligned
-    ]
 
 
 class TranscriptScorer(Scorer):
@@ -70,7 +45,7 @@ class TranscriptScorer(Scorer):
             classes, p = (predictions[name][row, :frames] for name in ("classes", "probabilities"))
             self._posteriors.append((classes.astype(np.int32), p.astype(np.float32)))
 
-    def result(self) -> dict[str, float]:
+    def result(self, dataset: Dataset) -> dict[str, float]:
         """`wer` and `cer`, errors over the length of all references, and `accuracy`, as fractions.
 
         Insertions count as errors, so that the first two may exceed 1. Where all references are
@@ -86,7 +61,7 @@ class TranscriptScorer(Scorer):
     def figures(self, dataset: Dataset) -> dict[str, Figure]:
         """Some utterances with their posterior, the worst transcripts, the most frequent errors."""
         alignments = align(self._references, self._hypotheses)
-        errors = [sum(bool(edit(*pair)) for pair in alignment) for alignment in alignments]
+        errors = list(map(count_edits, alignments))
         order = sorted(range(len(errors)), key=lambda row: (-errors[row], len(alignments[row])))
         spoken = [len(reference.split()) for reference in self._references]
         headings = [

@@ -14,7 +14,7 @@ import optax
 
 from research.data.audio import Recording, blocks
 from research.data.buckets import choose_buckets
-from research.data.dataset import Dataset, Example
+from research.data.dataset import Bucket, Dataset, Example
 from research.data.tokenizers import Characters, WordPieces, Words
 from research.errors import ConfigError, UserError
 from research.task import Batch, Task, Total, Tree
@@ -112,13 +112,14 @@ class SpeechRecognition(Task):
         """The model, made for the number of tokens and the blank."""
         return self.model.clone(classes=1 + self.tokenizer.size, dtype=jnp.dtype(self.dtype))
 
-    def batch_spec(self, batch_size: int, length: int | None) -> dict[str, jax.ShapeDtypeStruct]:
+    def batch_spec(self, batch_size: int, length: Bucket | None) -> dict[str, jax.ShapeDtypeStruct]:
         """`input` float32 [batch, samples], or [batch, frames, size] of given features.
 
         `length` int32 [batch] is how much of it is valid; `tokens` int32 [batch, capacity] are the
         tokenizer's ids, of which `token_count` int32 [batch] are valid.
         """
         length = length or int(self.input_lengths(self.bucket_seconds)[-1])
+        assert isinstance(length, int)  # an utterance has one side
         return {
             "input": jax.ShapeDtypeStruct(
                 (batch_size, *self.features.input_shape(length)), jnp.float32
@@ -205,8 +206,9 @@ class SpeechRecognition(Task):
         features, frames = self.features(jnp.asarray(array)[None], jnp.array([len(array)]))
         return np.asarray(features)[0, : int(frames[0])], len(array) / self.features.rate
 
-    def read(self, path: Path) -> Dataset:
+    def read(self, given: str) -> Dataset:
         """A sound file of any length, in parts, or a file of features."""
+        path = Path(given)
         if isinstance(self.features, Given):
             array = read_input(path, self.features)
             return _Parts(self, [len(array) / self.features.rate], lambda _: array)

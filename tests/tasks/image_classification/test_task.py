@@ -89,7 +89,7 @@ def seen(scorer, label, probability):
 def test_scores_against_a_count_by_hand():
     rng = np.random.default_rng(0)
     label, p = rng.integers(0, 25, 300), rng.dirichlet(np.ones(25), 300)
-    result = seen(ClassificationScorer(tuple(map(str, range(25)))), label, p).result()
+    result = seen(ClassificationScorer(tuple(map(str, range(25)))), label, p).result(None)
     rank = (p > p[np.arange(300), label][:, None]).sum(1)
     assert result == {
         "accuracy": pytest.approx((rank == 0).mean()),

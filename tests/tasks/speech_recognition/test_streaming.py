@@ -46,7 +46,7 @@ def test_a_file_streamed_and_read_whole(speaking, tmp_path):
     task, params = speaking
     soundfile.write(tmp_path / "a.wav", np.tile(sing(["lo", "hi", "mid"], 16000), 3), 16000)
     task = dataclasses.replace(task, bucket_seconds=(4.0,))
-    part = task.read(tmp_path / "a.wav").example(0, np.random.default_rng(0))
+    part = task.read(str(tmp_path / "a.wav")).example(0, np.random.default_rng(0))
     batch = {name: jnp.asarray(array)[None] for name, array in part.items()}
     predictions = jax.tree.map(lambda x: np.asarray(x[0]), task.predict(params, {}, batch))
     row = task.describe([predictions])

@@ -1,0 +1,64 @@
+"""Multi30k, English to German captions: a small Transformer over joint word pieces.
+
+The files `train`, `val` and `test_2016_flickr` of https://github.com/multi30k/dataset, raw text, in
+a folder `multi30k`. The recipe is that of the "tiny" Transformer of Wu et al. (2021), "Good for
+Misconceived Reasons".
+
+Command:  make train CONFIG=experiments/sequence_to_sequence/multi30k_transformer.py
+Hardware: meant for one GPU
+Time:     not measured
+Score:    not measured
+"""
+
+from research.config import to_config_dict
+from research.data.tokenizers import WordPieces
+from research.tasks.sequence_to_sequence.data import ParallelText
+from research.tasks.sequence_to_sequence.decoding import Decoding
+from research.tasks.sequence_to_sequence.models import Transformer
+from research.tasks.sequence_to_sequence.task import SequenceToSequence
+from research.training.experiment import Experiment
+from research.training.optimizer import Optimizer
+
+
+def get_config():
+    """The typed config, as the `ConfigDict` that the command line can change."""
+    task = SequenceToSequence(
+        source=ParallelText(
+            train=("multi30k/train.en.gz", "multi30k/train.de.gz"),
+            validation=("multi30k/val.en.gz", "multi30k/val.de.gz"),
+            test=("multi30k/test_2016_flickr.en.gz", "multi30k/test_2016_flickr.de.gz"),
+        ),
+        input_tokenizer=WordPieces(pieces=8000, byte_fallback=True),
+        joint=True,
+        model=Transformer(
+            features=128,
+            heads=4,
+            feedforward=256,
+            encoder_layers=4,
+            decoder_layers=4,
+            dropout=0.3,
+        ),
+        decoding=Decoding(beam=5),
+        label_smoothing=0.1,
+        longest=80,
+        buckets=8,
+    )
+    return to_config_dict(
+        Experiment(
+            task=task,
+            duration="100 epochs",
+            batch_size=512,
+            batch_length=8192,
+            optimizer=Optimizer(
+                name="adamw",
+                learning_rate=5e-3,
+                warmup="10%",
+                weight_decay=0.01,
+                clip=1.0,
+                options={"b2": 0.98},
+            ),
+            ema_decay=0.999,
+            evaluate_every="10 epochs",
+            keep_checkpoints=5,
+        )
+    )

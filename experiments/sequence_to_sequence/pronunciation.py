@@ -1,0 +1,42 @@
+"""English spelling to pronunciation, the 126,000 words of the CMU Pronouncing Dictionary.
+
+A bidirectional LSTM reads the letters, another writes the phonemes, without stress marks. One word
+in twenty is the test, chosen by a hash of its letters.
+"""
+
+from research.config import to_config_dict
+from research.data.tokenizers import Characters, Words
+from research.tasks.sequence_to_sequence.data import Pronunciations
+from research.tasks.sequence_to_sequence.decoding import Decoding
+from research.tasks.sequence_to_sequence.models import AttentionLSTM
+from research.tasks.sequence_to_sequence.task import SequenceToSequence
+from research.training.experiment import Experiment
+from research.training.optimizer import Optimizer
+
+
+def get_config():
+    """The typed config, as the `ConfigDict` that the command line can change."""
+    task = SequenceToSequence(
+        source=Pronunciations(),
+        input_tokenizer=Characters(),
+        output_tokenizer=Words(),
+        model=AttentionLSTM(embedding=64, features=192, dropout=0.2),
+        decoding=Decoding(beam=5),
+        scoring="pronunciation",
+        label_smoothing=0.1,
+        longest=40,
+        buckets=8,
+    )
+    return to_config_dict(
+        Experiment(
+            task=task,
+            duration="8 epochs",
+            batch_size=256,
+            optimizer=Optimizer(
+                name="adamw", learning_rate=3e-3, warmup="5%", weight_decay=0.01, clip=1.0
+            ),
+            ema_decay=0.999,
+            log_every="1 epoch",
+            evaluate_every="2 epochs",
+        )
+    )

@@ -1,0 +1,177 @@
+"""Both networks: the ways to score a sequence agree, and padding and packing change nothing."""
+
+from functools import cache, partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from research.errors import ConfigError
+from research.tasks.sequence_to_sequence.models import (
+    AttentionLSTM,
+    Batch,
+    Transformer,
+    positions,
+)
+
+from .conftest import MODELS
+
+SOURCES, TARGETS = [5, 9, 3], [4, 7, 1]
+
+
+def pairs(seed=0, source_length=9, target_length=7):
+    """Random pairs of several lengths."""
+    rng = np.random.default_rng(seed)
+
+    def side(lengths, length):
+        valid = np.arange(length) < np.array(lengths)[:, None]
+        return [rng.integers(1, 9, valid.shape) * valid, valid.astype(int)]
+
+    arrays = side(SOURCES, source_length) + side(TARGETS, target_length)
+    return Batch(*(jnp.array(array, jnp.int32) for array in arrays))
+
+
+@pytest.fixture
+def network(model):
+    return model.clone(source_classes=9, target_classes=9)
+
+
+@cache
+def trained(network):
+    """Parameters far from their beginning, where much would be equal by chance."""
+    params = jax.jit(partial(network.init, train=False))(jax.random.key(0), pairs())
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    moved = [
+        leaf + 0.3 * jax.random.normal(k, leaf.shape) for leaf, k in zip(leaves, keys, strict=True)
+    ]
+    return jax.tree.unflatten(tree, moved)
+
+
+@pytest.fixture
+def params(network):
+    return trained(network)
+
+
+def score(network, params, batch):
+    """Logits and attention, without dropout."""
+    return jax.jit(partial(network.apply, train=False))(params, batch)
+
+
+def valid(array, lengths):
+    return [np.asarray(row[:length]) for row, length in zip(array, lengths, strict=True)]
+
+
+def test_token_by_token_is_the_whole_at_once(network, params):
+    batch, beam, capacity = pairs(), 2, 7
+    logits, _ = score(network, params, batch)
+    memory, state, cache = network.apply(
+        params, batch.source, batch.source_segments, beam, capacity, method="begin"
+    )
+    before = jnp.pad(batch.target[:, :-1], ((0, 0), (1, 0)))
+    # The first hypothesis writes the target; the second something else, and does not disturb.
+    written = jnp.stack([before, (before * 5 + 2) % 9], axis=1)
+    lineage = jnp.broadcast_to(jnp.arange(beam)[:, None], (3, beam, capacity))
+    step = jax.jit(lambda *now: network.apply(params, memory, *now, method="step"))
+    for position in range(capacity):
+        found, state, cache = step(state, cache, written[:, :, position], lineage, position)
+        reached = np.array(TARGETS) > position
+        np.testing.assert_allclose(
+            found[reached, 0], logits[reached, position], rtol=1e-5, atol=1e-5
+        )
+
+
+def test_padding_changes_nothing(network, params):
+    short, _ = score(network, params, pairs())
+    padded = [jnp.pad(array, ((0, 0), (0, 4))) for array in pairs()]
+    long, _ = score(network, params, Batch(*padded))
+    for a, b in zip(valid(short, TARGETS), valid(long, TARGETS), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_a_target_is_read_no_further_than_it_is_written(network, params):
+    batch = pairs()
+    logits, _ = score(network, params, batch)
+    later = batch._replace(target=batch.target.at[1, 4:].set(8))
+    changed, _ = score(network, params, later)
+    np.testing.assert_allclose(changed[1, :5], logits[1, :5], rtol=1e-6)
+    assert not np.allclose(changed[1, 5:], logits[1, 5:])
+
+
+def test_attention_is_a_distribution_over_the_source(network, params):
+    batch = pairs()
+    _, weights = score(network, params, batch)
+    assert weights.shape == (3, 7, 9)
+    for row, source, target in zip(weights, SOURCES, TARGETS, strict=True):
+        np.testing.assert_allclose(row[:target, :source].sum(axis=1), 1, rtol=1e-5)
+        assert (row[:target, source:] == 0).all()
+
+
+def test_packed_pairs_do_not_see_each_other():
+    network = MODELS["transformer"].clone(source_classes=9, target_classes=9)
+    batch = pairs()
+    params = trained(network)
+    packed = [
+        np.concatenate(valid(array, lengths))[None]
+        for array, lengths in zip(batch, [SOURCES, SOURCES, TARGETS, TARGETS], strict=True)
+    ]
+    for segments, lengths in ((packed[1], SOURCES), (packed[3], TARGETS)):
+        segments[0] = np.repeat([1, 2, 3], lengths)
+    # A target's end stands before the next one's first token, as its beginning would.
+    ends = np.cumsum(TARGETS) - 1
+    packed[2][0, ends] = 0
+    ended = batch.target.at[np.arange(3), np.array(TARGETS) - 1].set(0)
+    alone, _ = score(network, params, batch._replace(target=ended))
+    together, _ = score(network, params, Batch(*map(jnp.array, packed)))
+    np.testing.assert_allclose(
+        together[0], np.concatenate(valid(alone, TARGETS)), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_positions_begin_anew_in_each_segment():
+    segments = jnp.array([[1, 1, 1, 2, 2, 3, 0, 0]])
+    assert positions(segments)[0, :6].tolist() == [0, 1, 2, 0, 1, 0]
+
+
+def test_dropout_is_for_training(network, params):
+    batch = pairs()
+    calm, _ = score(network, params, batch)
+    for key in (0, 1):
+        rngs = {"dropout": jax.random.key(key)}
+        dropped, _ = network.apply(params, batch, train=True, rngs=rngs)
+        assert not np.allclose(dropped, calm)
+
+
+def test_a_joint_vocabulary_has_one_embedding(model):
+    def embeddings(shared):
+        network = model.clone(source_classes=9, target_classes=9, shared=shared)
+        init = partial(network.init, train=False)
+        params = jax.eval_shape(init, jax.random.key(0), pairs())["params"]
+        return [name for name in params if "embedding" in name]
+
+    assert len(embeddings(shared=True)) == 1 and len(embeddings(shared=False)) == 2
+
+
+def test_bfloat16_is_near(model):
+    batch = pairs()
+    exact = model.clone(source_classes=9, target_classes=9)
+    params = trained(exact)
+    logits, _ = score(exact, params, batch)
+    rough, _ = score(exact.clone(dtype=jnp.bfloat16), params, batch)
+    assert rough.dtype == jnp.float32
+    np.testing.assert_allclose(rough, logits, atol=0.3)
+    assert not np.array_equal(rough, logits)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (AttentionLSTM(features=0), "features: must be at least 1, is 0"),
+        (AttentionLSTM(dropout=1.0), r"dropout: must lie in \[0, 1\), is 1.0"),
+        (Transformer(features=30, heads=4), "features: must be even and divisible by heads=4"),
+    ],
+)
+def test_numbers_that_do_not_go_together_are_refused(bad, message):
+    with pytest.raises(ConfigError, match=message):
+        bad.check()

@@ -1,0 +1,79 @@
+"""Texts to examples: every pair is there, cut, skipped or packed as the config says."""
+
+import numpy as np
+import pytest
+
+from research.errors import UserError
+from research.tasks.sequence_to_sequence.data import Pair
+from research.tasks.sequence_to_sequence.pairs import EncodedPairs, Limit, PackedPairs
+
+KEEP = Limit(longest=8, truncate=False)
+
+
+def encode(text):
+    if "?" in text:
+        raise UserError("no '?'")
+    return [ord(letter) - ord("a") + 1 for letter in text]
+
+
+def encoded(texts, limit=KEEP, buckets=((4, 4), (6, 6))):
+    pairs = [
+        Pair(source, target, (target,), f"file:{number}", "" if source else "the source is empty")
+        for number, (source, target) in enumerate(texts, 1)
+    ]
+    return EncodedPairs(pairs, [encode, encode], limit, buckets)
+
+
+def example(dataset, index):
+    return dataset.example(index, np.random.default_rng(0))
+
+
+def test_each_side_is_ended():
+    dataset = encoded([("ab", "c"), ("abc", "de")])
+    assert {name: array.tolist() for name, array in example(dataset, 1).items()} == {
+        "source": [1, 2, 3, 0],
+        "source_segments": [1, 1, 1, 1],
+        "target": [4, 5, 0],
+        "target_segments": [1, 1, 1],
+    }
+    assert dataset.lengths.tolist() == [[3, 2], [4, 3]]
+
+
+def test_what_cannot_be_used_is_skipped_and_named(caplog):
+    dataset = encoded([("ab", "c"), ("", "c"), ("a?", "c"), ("b", "a")])
+    assert [example(dataset, i) is None for i in range(4)] == [False, True, True, False]
+    assert example(dataset, 3)["source"].tolist() == [2, 0]
+    assert "file:2: the source is empty" in caplog.text and "file:3: no '?'" in caplog.text
+
+
+def test_a_bucket_is_added_for_what_is_longer_but_allowed():
+    dataset = encoded([("ab", "abcdefg"), ("a" * 8, "b")])
+    assert dataset.buckets == ((4, 4), (6, 6), (6, 8))
+    assert dataset.lengths[1, 0] == 9  # longer than any bucket: it will be left out
+
+
+def test_long_texts_are_cut_and_counted(caplog):
+    dataset = encoded([("abcdefghi", "b"), ("a", "b")], KEEP._replace(truncate=True))
+    assert example(dataset, 0)["source"].tolist() == [1, 2, 3, 4, 5, 6, 7, 0]
+    assert "cut 1 of 2 pairs to 8 tokens" in caplog.text
+
+
+def test_every_pair_is_packed_once(caplog):
+    rng = np.random.default_rng(0)
+    texts = [("a" * rng.integers(1, 6), "b" * rng.integers(1, 6)) for _ in range(50)]
+    texts += [("a" * 20, "b"), ("a?", "b")]
+    rows = PackedPairs(encoded(texts), length=16)
+    lengths = []
+    for index in range(len(rows)):
+        row = example(rows, index)
+        for side in ("source", "target"):
+            assert len(row[side]) == len(row[f"{side}_segments"]) <= 16
+        sizes = [np.bincount(row[f"{side}_segments"])[1:] for side in ("source", "target")]
+        lengths += zip(*(size.tolist() for size in sizes), strict=True)
+        ends = np.cumsum(sizes[0]) - 1
+        assert (row["source"][ends] == 0).all() and (row["source"] == 0).sum() == len(ends)
+    assert sorted(lengths) == sorted((len(s) + 1, len(t) + 1) for s, t in texts[:50])
+    assert len(rows) < 25
+    assert "left out 1 of 52 pairs: longer than a row" in caplog.text
+    with pytest.raises(IndexError):
+        example(rows, len(rows))

@@ -1,0 +1,39 @@
+"""Runs of the toy task."""
+
+import dataclasses
+
+import pytest
+
+from research.hardware.mesh import MeshConfig
+from research.training.experiment import Experiment
+from research.training.optimizer import Optimizer
+from tests.training.toy_task import Toy
+
+
+@pytest.fixture
+def toy():
+    return Experiment(
+        task=Toy(),
+        duration="40 epochs",
+        batch_size=8,
+        optimizer=Optimizer(name="adam", learning_rate=0.05),
+        mesh=MeshConfig(devices=1),
+        log_every="2 epochs",
+        evaluate_every="20 epochs",
+        checkpoint_every="20 epochs",
+    )
+
+
+@pytest.fixture
+def pairs(toy):
+    """Pairs of sequences in four buckets, in batches of 24, 16, 16 and 8."""
+    return dataclasses.replace(
+        toy,
+        task=Toy(sizes=(6, 12), sides=2, examples=100),
+        duration="24 steps",
+        batch_size=32,
+        batch_length=300,
+        log_every="6 steps",
+        evaluate_every="12 steps",
+        checkpoint_every="8 steps",
+    )
