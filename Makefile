@@ -5,6 +5,9 @@ CONFIG  ?= experiments/image_classification/digits_cnn.py
 WORKDIR ?= runs/$(basename $(notdir $(CONFIG)))
 ARGS    ?=
 
+# XLA's buffers come and go with each step; in huge pages that costs little.
+export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
+
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 

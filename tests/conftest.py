@@ -27,7 +27,7 @@ def compilation_cache(tmp_path_factory):
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def experiment() -> Experiment:
     """Digits and a small MLP on one device: a run of 24 steps that takes a second."""
     return Experiment(
@@ -42,7 +42,7 @@ def experiment() -> Experiment:
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def with_model(experiment):
     """The experiment with another model and other keys of the task."""
 

@@ -6,7 +6,9 @@ With `--config.task.source.test_speaker=theo` nothing is learned of one speaker,
 Command:  make train CONFIG=experiments/speech_recognition/free_spoken_digits.py
 Hardware: 2 cores of a shared x86-64 server, Python 3.11, JAX 0.10.2
 Time:     4 min 22 s the whole command, with other programs beside it
-Score:    99.67 % of the 300 test digits right, 99.44 % in validation, one seed
+Score:    99.67 % of the 300 test digits right, 99.44 % in validation, one seed. Of a speaker never
+          heard, after "20 epochs": theo 84.4, jackson 83.6, yweweler 79.4, nicolas 68.4, lucas
+          58.8, george 50.6 %, in the mean 70.9 %
 """
 
 from research.config import to_config_dict

@@ -10,7 +10,7 @@ from research.training.optimizer import Optimizer
 from tests.training.toy_task import Toy
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def toy():
     return Experiment(
         task=Toy(),
@@ -24,7 +24,7 @@ def toy():
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def pairs(toy):
     """Pairs of sequences in four buckets, in batches of 24, 16, 16 and 8."""
     return dataclasses.replace(

@@ -26,12 +26,28 @@ from research.training.run import open_run
 _TIMES = ("seconds", "examples_per_second", "compilations")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def rich(with_model):
     """Everything that is drawn at random or kept between steps: dropout, mixup, averages."""
     augmentation = Augmentation(crop_padding=1, mixup=0.2, cutmix=1.0)
     experiment = with_model(CNN(widths=(8, 8), dropout=0.2), augmentation=augmentation)
     return dataclasses.replace(experiment, ema_decay=0.9)
+
+
+@pytest.fixture(scope="module")
+def whole(rich, tmp_path_factory):
+    """The state and the metrics of a run that nothing disturbed."""
+    return undisturbed(rich, tmp_path_factory.mktemp("whole"))
+
+
+@pytest.fixture(scope="module")
+def whole_pairs(pairs, tmp_path_factory):
+    return undisturbed(pairs, tmp_path_factory.mktemp("whole"))
+
+
+def undisturbed(experiment, workdir):
+    run, _ = Trainer(experiment, workdir).train()
+    return run.state, metrics(workdir)
 
 
 def metrics(workdir):
@@ -61,22 +77,21 @@ def train_and_die(experiment, workdir, monkeypatch, after):
             Trainer(experiment, workdir).train()
 
 
-def test_the_same_seed_gives_the_same_bits(rich, tmp_path):
-    (a, _), (b, _) = (Trainer(rich, tmp_path / name).train() for name in "ab")
-    assert_equal(a.state, b.state)
-    assert metrics(tmp_path / "a") == metrics(tmp_path / "b")
-    c, _ = Trainer(dataclasses.replace(rich, seed=1), tmp_path / "c").train()
-    kernels = [run.state.params["head"]["kernel"] for run in (a, c)]
+def test_the_same_seed_gives_the_same_bits(rich, whole, tmp_path):
+    state, lines = undisturbed(rich, tmp_path / "again")
+    assert_equal(whole[0], state)
+    assert whole[1] == lines
+    other, _ = undisturbed(dataclasses.replace(rich, seed=1), tmp_path / "other")
+    kernels = [one.params["head"]["kernel"] for one in (state, other)]
     assert not np.array_equal(*map(np.asarray, kernels))
 
 
 @pytest.mark.parametrize("step", [1, 7, 8, 9, 13, 20, 23])
-def test_a_run_killed_at_any_step_ends_with_the_same_bits(rich, tmp_path, monkeypatch, step):
-    whole, _ = Trainer(rich, tmp_path / "whole").train()
-    train_and_die(rich, tmp_path / "killed", monkeypatch, after=step)
-    resumed, _ = Trainer(rich, tmp_path / "killed").train()
-    assert_equal(whole.state, resumed.state)
-    assert metrics(tmp_path / "whole") == metrics(tmp_path / "killed")
+def test_a_run_killed_at_any_step_ends_with_the_same_bits(rich, whole, tmp_path, monkeypatch, step):
+    train_and_die(rich, tmp_path, monkeypatch, after=step)
+    state, lines = undisturbed(rich, tmp_path)
+    assert_equal(whole[0], state)
+    assert whole[1] == lines
 
 
 def test_a_run_killed_twice_on_four_devices_too(rich, tmp_path, monkeypatch):
@@ -91,13 +106,12 @@ def test_a_run_killed_twice_on_four_devices_too(rich, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("step", [3, 8, 13, 23])
 def test_a_run_in_batches_of_several_sizes_resumes_to_the_same_bits(
-    pairs, tmp_path, monkeypatch, step
+    pairs, whole_pairs, tmp_path, monkeypatch, step
 ):
-    whole, _ = Trainer(pairs, tmp_path / "whole").train()
-    train_and_die(pairs, tmp_path / "killed", monkeypatch, after=step)
-    resumed, _ = Trainer(pairs, tmp_path / "killed").train()
-    assert_equal(whole.state, resumed.state)
-    assert metrics(tmp_path / "whole") == metrics(tmp_path / "killed")
+    train_and_die(pairs, tmp_path, monkeypatch, after=step)
+    state, lines = undisturbed(pairs, tmp_path)
+    assert_equal(whole_pairs[0], state)
+    assert whole_pairs[1] == lines
 
 
 def test_a_batch_holds_as_many_examples_as_its_length_allows(pairs, tmp_path):

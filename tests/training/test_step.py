@@ -33,10 +33,10 @@ def run(experiment, steps, masked=0):
 
 MESHES = [
     {"devices": 2},
-    {"devices": 4},
+    pytest.param({"devices": 4}, marks=pytest.mark.slow),
     {"devices": 8},
     {"devices": 2, "fsdp": 2},
-    {"devices": 8, "fsdp": 8},
+    pytest.param({"devices": 8, "fsdp": 8}, marks=pytest.mark.slow),
     {"devices": 8, "fsdp": 4},
     {"devices": 8, "fsdp": 2, "tensor": 2},
     {
