@@ -2,6 +2,12 @@
 
 A bidirectional LSTM reads the letters, another writes the phonemes, without stress marks. One word
 in twenty is the test, chosen by a hash of its letters.
+
+Command:  make train CONFIG=experiments/sequence_to_sequence/pronunciation.py
+Hardware: 2 cores of a shared x86-64 server, Python 3.11, JAX 0.10.2
+Time:     9 min 25 s the whole command
+Score:    27.83 % of the 6,370 test words are wrong, 6.66 % of their phonemes; 29.81 % where the
+          first pronunciation alone is right. Validation 29.47 %, one seed
 """
 
 from research.config import to_config_dict
@@ -20,10 +26,10 @@ def get_config():
         source=Pronunciations(),
         input_tokenizer=Characters(),
         output_tokenizer=Words(),
-        model=AttentionLSTM(embedding=64, features=192, dropout=0.2),
+        # So short a training cannot overfit: it is faster, and better, without dropout.
+        model=AttentionLSTM(embedding=64, features=192, dropout=0.0),
         decoding=Decoding(beam=5),
         scoring="pronunciation",
-        label_smoothing=0.1,
         longest=40,
         buckets=8,
     )
@@ -37,6 +43,6 @@ def get_config():
             ),
             ema_decay=0.999,
             log_every="1 epoch",
-            evaluate_every="2 epochs",
+            evaluate_every="4 epochs",
         )
     )
