@@ -1,6 +1,8 @@
-"""Small files that a reader sees old or new, and never half-written."""
+"""Small files: written so that a reader sees them old or new, and read with clear errors."""
 
+import gzip
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,28 @@ def write_whole(path: Path, text: str) -> None:
         unfinished.replace(path)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}; choose another place") from None
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file in UTF-8, which may be gzip's.
+
+    Raises:
+      UserError: it cannot be read, or a line, which is named, is not UTF-8.
+    """
+    try:
+        data = path.read_bytes()
+        if path.suffix == ".gz":
+            data = gzip.decompress(data)
+        text = data.decode().removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        number = data.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}:{number} is not UTF-8; convert the file to it") from None
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"cannot read {path} ({reason}); check the file") from None
+    # Not `splitlines`, which splits at U+2028 and its like too: two files would get out of step.
+    lines = text.removesuffix("\n").split("\n")
+    return [line.rstrip("\r") for line in lines] if text else []
 
 
 def save_json(path: Path, value: dict[str, Any]) -> None:

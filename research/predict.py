@@ -17,6 +17,7 @@ from absl import flags
 from research import cli
 from research.data.dataset import Concatenation
 from research.errors import UserError
+from research.files import read_lines
 from research.reporting.table import in_a_line, table
 from research.training.run import Run, open_run
 
@@ -66,25 +67,22 @@ def stream(run: Run, paths: list[str]) -> Iterator[dict[str, Any]]:
             yield {"file": path, **row}
 
 
-def read_lines(path: Path) -> list[str]:
-    """The lines of a text file.
+def listed(path: Path) -> list[str]:
+    """The lines of a file.
 
     Raises:
       UserError: it cannot be read, or a line is empty.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--input: {path} cannot be read as text ({error})") from None
+    lines = read_lines(path)
     for number, line in enumerate(lines, 1):
         if not line.strip():
-            raise UserError(f"--input: {path}:{number} is empty; remove the line")
+            raise UserError(f"{path}:{number} is empty; remove the line")
     return lines
 
 
 def main(arguments: list[str]) -> None:
     """Prints a table, or lines of JSON."""
-    given = arguments + (read_lines(Path(FLAGS.input)) if FLAGS.input else [])
+    given = arguments + (listed(Path(FLAGS.input)) if FLAGS.input else [])
     if not given:
         raise UserError("say what to predict from, after the flags or by --input")
     short = {f"task.decoding.{name}": FLAGS[name].value for name in ("beam", "n_best")}
@@ -92,11 +90,15 @@ def main(arguments: list[str]) -> None:
     run = open_run(Path(FLAGS.workdir), FLAGS.change + changes, FLAGS.average)
     if FLAGS.stream:
         for row in stream(run, given):
-            print(json.dumps(row) if FLAGS.json else in_a_line(row), flush=True)
+            print(_as_json(row) if FLAGS.json else in_a_line(row), flush=True)
         return
     # All is read before a word is printed, so that what is bad leaves nothing half-said.
     rows = list(predict(run, given))
-    print("\n".join(map(json.dumps, rows)) if FLAGS.json else table(rows))
+    print("\n".join(map(_as_json, rows)) if FLAGS.json else table(rows))
+
+
+def _as_json(row: dict[str, Any]) -> str:
+    return json.dumps(row, ensure_ascii=False)
 
 
 if __name__ == "__main__":

@@ -76,6 +76,20 @@ def test_prediction_prints_a_table(workdir, tmp_path):
     assert len(table) == 4
 
 
+def test_what_to_predict_from_may_be_listed_in_a_file(workdir, tmp_path):
+    image = Digits(test_fraction=0.5).open("test").arrays["image"][0, ..., 0]
+    Image.fromarray(image).save(tmp_path / "a.png")
+    (tmp_path / "list.txt").write_text(f"{tmp_path / 'a.png'}\n" * 2)
+    done = call("predict", f"--workdir={workdir}", "--json", f"--input={tmp_path / 'list.txt'}")
+    assert [json.loads(line)["file"] for line in done.stdout.splitlines()] == [
+        str(tmp_path / "a.png")
+    ] * 2
+    (tmp_path / "list.txt").write_text("a.png\n\n")
+    done = call("predict", f"--workdir={workdir}", f"--input={tmp_path / 'list.txt'}")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "list.txt:2 is empty; remove the line" in done.stderr
+
+
 def test_a_bad_file_is_refused_before_a_word_is_printed(workdir, tmp_path):
     (tmp_path / "good.png").write_bytes(b"")
     done = call("predict", f"--workdir={workdir}", tmp_path / "good.png", tmp_path / "absent.png")
@@ -96,6 +110,8 @@ def test_a_changed_config_is_evaluated_but_not_saved(workdir):
     [
         (["evaluate", "--change=task.sauce.split=last"], "cannot change 'task.sauce.split=last'"),
         (["evaluate", "--change=task.source.splt=last"], "did you mean 'split'"),
+        (["predict", "--beam=5", "a.png"], "the run's config has no 'task.decoding'"),
+        (["evaluate", "--average=9"], "readable checkpoints, not 9"),
         (["predict", "--stream", "a.png"], "cannot predict from a stream"),
     ],
 )

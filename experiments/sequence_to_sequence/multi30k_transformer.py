@@ -59,6 +59,7 @@ def get_config():
             ),
             ema_decay=0.999,
             evaluate_every="10 epochs",
+            checkpoint_every="1 epoch",
             keep_checkpoints=5,
         )
     )

@@ -48,5 +48,7 @@ def get_config():
             ),
             ema_decay=0.999,
             evaluate_every="10 epochs",
+            checkpoint_every="2 epochs",
+            keep_checkpoints=5,
         )
     )

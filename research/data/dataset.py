@@ -15,6 +15,7 @@ Example = dict[str, np.ndarray]
 Shapes = Mapping[str, tuple[int, ...]]  # of one example's arrays, by name
 Bucket = int | tuple[int, ...]  # what the lengths of examples are padded to
 log = logging.getLogger(__name__)
+_NAMED = 20  # unusable examples that are named; a large data set can have many thousands
 
 
 class Dataset(abc.ABC):
@@ -43,10 +44,14 @@ class Dataset(abc.ABC):
         """
 
     def skip(self, index: int, why: str) -> None:
-        """Notes that an example is unusable, and says so the first time."""
-        if index not in self.unusable:
-            self.unusable[index] = why
+        """Notes that an example is unusable, and says so the first time, of the first few."""
+        if index in self.unusable:
+            return
+        self.unusable[index] = why
+        if len(self.unusable) <= _NAMED:
             log.warning("skipped example %d: %s", index, why)
+        elif len(self.unusable) == _NAMED + 1:
+            log.warning("skipped more examples, which are counted and not named")
 
     def batch(self, indices: np.ndarray, seed: tuple[int, ...], shapes: Shapes | None) -> Example:
         """Examples stacked to [batch, ...], and `mask` [batch], 0 where one was unusable.
@@ -139,6 +144,8 @@ class Concatenation(Dataset):
 def _pad(array: np.ndarray, shape: tuple[int, ...] | None) -> np.ndarray:
     if shape is None or array.shape == shape:
         return array
+    # What stands in for an unusable example may be of a longer bucket; it is masked anyway.
+    array = array[tuple(map(slice, shape))]
     missing = np.subtract(shape, array.shape)
     return np.pad(array, [(0, int(count)) for count in missing])
 

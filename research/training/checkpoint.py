@@ -13,6 +13,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from research.errors import UserError
 from research.hardware.mesh import path_name, replicated
+from research.task import Tree
 from research.training.state import TrainState
 
 log = logging.getLogger(__name__)
@@ -76,10 +77,10 @@ class Checkpoints:
             shardings,
         )
         damaged: list[int] = []
-        found: list[Saved] = []
+        newest, mean, count = None, None, 0
         for step in self.steps:
             try:
-                found.append(self._restore(step, target))
+                saved = self._restore(step, target)
             except UserError:
                 raise
             except Exception as error:  # what a damaged file raises depends on which byte it lost
@@ -87,18 +88,23 @@ class Checkpoints:
                 log.warning("checkpoint %d is unreadable (%s); trying the one before", step, reason)
                 damaged.append(step)
                 continue
-            if len(found) == average:
+            newest, count = newest or saved, count + 1
+            mean = _added(mean, saved.state.inference_params, count)
+            if count == average:
                 break
-        if not found and damaged:
+        if not newest and damaged:
             raise UserError(f"no readable checkpoint in {self._folder}; remove it to start over")
-        if found and len(found) < average:
+        if newest and count < average:
             raise UserError(
-                f"{self._folder} holds {len(found)} readable checkpoints, not {average}; "
-                "train with a greater config.keep_checkpoints"
+                f"{self._folder} holds {count} readable checkpoints, not {average}; train with a "
+                "greater config.keep_checkpoints, or save more often by config.checkpoint_every"
             )
         if set_aside:
             self._set_aside(damaged)
-        return _averaged(found) if found else None
+        if newest is None or average == 1:
+            return newest
+        changed = {"params": mean} if newest.state.ema is None else {"ema": mean}
+        return newest._replace(state=newest.state.replace(**changed))
 
     def close(self) -> None:
         """Waits until all that was begun is saved."""
@@ -131,17 +137,11 @@ class Checkpoints:
         self._manager.reload()
 
 
-def _averaged(found: list[Saved]) -> Saved:
-    """The first, with the mean of all in place of the parameters that inference takes."""
-    if len(found) == 1:
-        return found[0]
-    sums = found[0].state.inference_params
-    for saved in found[1:]:
-        sums = jax.tree.map(jnp.add, sums, saved.state.inference_params)
-    mean = jax.tree.map(lambda total: total / len(found), sums)
-    state = found[0].state
-    changed = {"params": mean} if state.ema is None else {"ema": mean}
-    return found[0]._replace(state=state.replace(**changed))
+def _added(mean: Tree | None, more: Tree, count: int) -> Tree:
+    """The mean of `count` trees, from that of all before the last, and the last."""
+    if mean is None:
+        return more
+    return jax.tree.map(lambda old, new: old + (new - old) / count, mean, more)
 
 
 def _describe(state: TrainState) -> list[str]:

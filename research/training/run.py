@@ -115,8 +115,10 @@ def _apply(change: str, config: dict[str, Any]) -> None:
     owner: Any = config
     for part in path:
         owner = owner.get(part) if isinstance(owner, dict) else None
-    if not given or not isinstance(owner, dict):
+    if not given:
         raise UserError(f"cannot change '{change}'; write it as task.decoding.beam=8")
+    if not isinstance(owner, dict):
+        raise UserError(f"cannot change '{change}'; the run's config has no '{'.'.join(path)}'")
     try:
         owner[name] = ast.literal_eval(value)
     except (ValueError, SyntaxError):

@@ -3,7 +3,7 @@
 python -m tests.benchmarks.decoding
 
 Without the cache each step reads all that was written again. Both searches find the same outputs,
-which is checked. Batch 64, beam 5, sources of 24 tokens, 40 tokens at most.
+which is checked. Pairs 64, beam 5, sources of 24 tokens, 40 tokens at most.
 """
 
 import time
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from research.tasks.sequence_to_sequence.beam_search import Hypotheses, beam_search
-from research.tasks.sequence_to_sequence.models import Batch, Transformer
+from research.tasks.sequence_to_sequence.models import Pairs, Transformer
 
 BATCH, BEAM, SOURCE, CAPACITY, CLASSES = 64, 5, 24, 40, 4000
 ROUNDS = 5
@@ -43,7 +43,7 @@ def uncached(params, source, segments) -> Hypotheses:
         written = written.at[:, :, position].set(tokens)
         rows = written.reshape(BATCH * BEAM, CAPACITY)
         present = jnp.broadcast_to(jnp.arange(CAPACITY) <= position, rows.shape).astype(jnp.int32)
-        pair = Batch(repeated[0], repeated[1], jnp.roll(rows, -1, axis=1), present)
+        pair = Pairs(repeated[0], repeated[1], jnp.roll(rows, -1, axis=1), present)
         logits, _ = NETWORK.apply(params, encoded, pair, False, method="decode")
         now = logits[:, position].reshape(BATCH, BEAM, CLASSES)
         return jax.nn.log_softmax(now), written, cache
@@ -68,7 +68,7 @@ def main() -> None:
     key = jax.random.key(0)
     source = jax.random.randint(key, (BATCH, SOURCE), 1, CLASSES)
     segments = jnp.ones_like(source)
-    example = Batch(source, segments, source, segments)
+    example = Pairs(source, segments, source, segments)
     params = jax.jit(partial(NETWORK.init, train=False))(key, example)
     with_cache, first = seconds(partial(jax.jit(cached), params, source, segments))
     without, second = seconds(partial(jax.jit(uncached), params, source, segments))

@@ -1,6 +1,7 @@
 import dataclasses
 import logging
 import random
+import shutil
 
 import jax
 import numpy as np
@@ -81,6 +82,25 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_used(trained, caplog, 
         jax.device_get(trained.state),
     )
     assert int(open_run(trained.workdir).state.step) == 24
+
+
+@pytest.mark.parametrize("ema_decay", [0.0, 0.9])
+def test_checkpoints_are_averaged(experiment, tmp_path, ema_decay):
+    changed = dataclasses.replace(experiment, ema_decay=ema_decay)
+    Trainer(changed, tmp_path).train()
+    newest = restore(changed, tmp_path)
+    mean = open_run(tmp_path, average=2).state
+    shutil.rmtree(tmp_path / CHECKPOINTS / "24")
+    before = restore(changed, tmp_path)
+    both = [state.inference_params["head"]["kernel"] for state in (newest, before)]
+    assert not np.allclose(*both)
+    averaged = mean.inference_params["head"]["kernel"]
+    np.testing.assert_allclose(averaged, sum(both) / 2, rtol=1e-5, atol=1e-6)
+
+
+def test_more_checkpoints_than_there_are_cannot_be_averaged(trained):
+    with pytest.raises(UserError, match="holds 2 readable checkpoints, not 5"):
+        open_run(trained.workdir, average=5)
 
 
 def test_without_a_readable_checkpoint_nothing_is_thrown_away(trained, experiment):

@@ -86,7 +86,7 @@ def test_the_same_seed_gives_the_same_bits(rich, whole, tmp_path):
     assert not np.array_equal(*map(np.asarray, kernels))
 
 
-@pytest.mark.parametrize("step", [1, 7, 8, 9, 13, 20, 23])
+@pytest.mark.parametrize("step", [1, 7, 8, 13, 23])
 def test_a_run_killed_at_any_step_ends_with_the_same_bits(rich, whole, tmp_path, monkeypatch, step):
     train_and_die(rich, tmp_path, monkeypatch, after=step)
     state, lines = undisturbed(rich, tmp_path)
@@ -94,6 +94,7 @@ def test_a_run_killed_at_any_step_ends_with_the_same_bits(rich, whole, tmp_path,
     assert whole[1] == lines
 
 
+@pytest.mark.slow
 def test_a_run_killed_twice_on_four_devices_too(rich, tmp_path, monkeypatch):
     rich = dataclasses.replace(rich, mesh=MeshConfig(devices=4, fsdp=2))
     whole, _ = Trainer(rich, tmp_path / "whole").train()

@@ -1,6 +1,5 @@
 """Where the pairs of texts come from: a dictionary, your own files, or TensorFlow Datasets."""
 
-import gzip
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,8 @@ import tensorflow_datasets as tfds
 
 from research.config import suggest
 from research.data.tfds import builder, open_split
-from research.errors import ConfigError
+from research.errors import ConfigError, UserError
+from research.files import read_lines
 
 
 class Pair(NamedTuple):
@@ -221,25 +221,10 @@ def _pair(source: str, target: str, where: str) -> Pair:
 
 
 def _lines(key: str, path: Path) -> list[str]:
-    """The lines of a text file, which may be gzip's.
-
-    Raises:
-      ConfigError: it cannot be read, or is not UTF-8.
-    """
     try:
-        data = path.read_bytes()
-        if path.suffix == ".gz":
-            data = gzip.decompress(data)
-        text = data.decode().removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        number = data.count(b"\n", 0, error.start) + 1
-        raise ConfigError(key, f"{path}:{number} is not UTF-8; convert the file to it") from None
-    except (OSError, EOFError, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ConfigError(key, f"cannot read {path} ({reason}); check the file") from None
-    # Not `splitlines`, which splits at U+2028 and its like too: the files would get out of step.
-    lines = text.removesuffix("\n").split("\n")
-    return [line.rstrip("\r") for line in lines] if text else []
+        return read_lines(path)
+    except UserError as error:
+        raise ConfigError(key, str(error)) from None
 
 
 def _split_tabs(key: str, path: Path, lines: Sequence[str]) -> list[list[str]]:

@@ -19,7 +19,8 @@ class Decoding:
     """The greater, the more long hypotheses are favoured (the alpha of Wu et al. 2016)."""
 
     length_factor: float = 1.5
-    """An output has at most so many tokens for each one of its input, and `length_margin` more."""
+    """An output has at most so many tokens for each one of its input, as it is padded, and
+    `length_margin` more."""
 
     length_margin: int = 10
     """Tokens that an output may have beyond that."""

@@ -26,7 +26,7 @@ from research.reporting.alignments import (
 )
 
 LONGEST = 30  # tokens of a side of a matrix: half the width of a page at the smallest cell
-END = "↵"  # in place of the end of a sequence
+END_SIGN = "↵"  # in place of the end of a sequence
 _NOTHING = "(nothing)"  # in place of an empty output
 _MOST_LINES = 6  # of one text
 _SHADES = {"cmap": "Blues", "vmin": 0, "vmax": 1, "clip_on": False}
@@ -109,9 +109,8 @@ def _scale() -> Band:
         axes.pcolormesh(start + 2 + 14 * shades, (0.1, 0.9), shades[None, :-1], **_SHADES)
         write(axes, start, 0, "0", color=FAINT)
         write(axes, start + 17, 0, "1", color=FAINT)
-        meaning = (
-            f"how much each token written (down) took from those read (across); {END} is the end"
-        )
+        meaning = "how much each token written (down) took from those read (across); "
+        meaning += f"{END_SIGN} is the end"
         write(axes, start + 21, 0, meaning, color=FAINT)
 
     return page(2, draw)

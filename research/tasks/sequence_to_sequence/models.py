@@ -28,7 +28,7 @@ TENSOR_RULES = (
 )
 
 
-class Batch(NamedTuple):
+class Pairs(NamedTuple):
     """Pairs of sequences; where several are packed into a row, segments tell them apart.
 
     Segments count from 1 within a row, and 0 is padding.
@@ -62,7 +62,7 @@ class AttentionLSTM(nn.Module):
     dropout: float = 0.2
     """The part of the embeddings, and of each layer's outputs, that is dropped in training.
 
-    In the decoder it is the same part in all steps (Gal and Ghahramani 2016).
+    Between the decoder's layers it is the same part in all steps (Gal and Ghahramani 2016).
     """
 
     source_classes: int = not_configured(0)
@@ -89,7 +89,7 @@ class AttentionLSTM(nn.Module):
         self.output = dense(self.target_classes)
         self.decoder = _Decoder(self.features, self.decoder_layers, self.dtype)
 
-    def __call__(self, batch: Batch, train: bool) -> tuple[jax.Array, jax.Array]:
+    def __call__(self, batch: Pairs, train: bool) -> tuple[jax.Array, jax.Array]:
         """Logits and attention of a whole target.
 
         Returns:
@@ -286,7 +286,7 @@ class Transformer(nn.Module):
         self.decoder_norm = nn.LayerNorm(dtype=self.dtype)
         self.drop = nn.Dropout(self.dropout)
 
-    def __call__(self, batch: Batch, train: bool) -> tuple[jax.Array, jax.Array]:
+    def __call__(self, batch: Pairs, train: bool) -> tuple[jax.Array, jax.Array]:
         """Logits and attention of a whole target.
 
         Returns:
@@ -295,7 +295,7 @@ class Transformer(nn.Module):
         """
         return self.decode(self.encode(batch.source, batch.source_segments, train), batch, train)
 
-    def decode(self, memory: jax.Array, batch: Batch, train: bool) -> tuple[jax.Array, jax.Array]:
+    def decode(self, memory: jax.Array, batch: Pairs, train: bool) -> tuple[jax.Array, jax.Array]:
         """The same, of a source that `encode` has read."""
         segments = batch.target_segments
         before = jnp.pad(batch.target[:, :-1], ((0, 0), (1, 0)))
@@ -363,7 +363,10 @@ class Transformer(nn.Module):
         return self.drop(x, deterministic=not train)
 
     def _logits(self, x: jax.Array) -> jax.Array:
-        return self.target_embedding.attend(self.decoder_norm(x)).astype(jnp.float32)
+        kernel = self.target_embedding.embedding.astype(self.dtype)
+        x = self.decoder_norm(x)
+        # Sums in float32: rounded to bfloat16, the logits of several classes would be equal.
+        return jnp.einsum("...f,cf->...c", x, kernel, preferred_element_type=jnp.float32)
 
 
 class _Layer(nn.Module):

@@ -18,9 +18,9 @@ Encode = Callable[[str], list[int]]
 
 
 class Limit(NamedTuple):
-    """How long a sequence may be."""
+    """How long a sequence may be, its end counted."""
 
-    longest: int  # classes, the end counted
+    longest: int
     truncate: bool  # whether a longer one is cut; else its pair is left out
 
 
@@ -31,6 +31,8 @@ class EncodedPairs(Dataset):
       pairs: the texts; what cannot be used is skipped and named.
       encoders: from a text to its classes, for the source, and for the target where it is known.
       limit: on the length of a side.
+      scored: whether the pairs are scored and not learned. Then one whose target cannot be encoded
+        or is too long stays, as a scorer compares texts; but it has no part in the loss.
       buckets: that batches come in, ascending; one is added where pairs are longer.
     """
 
@@ -42,9 +44,12 @@ class EncodedPairs(Dataset):
         encoders: Sequence[Encode],
         limit: Limit,
         buckets: Sequence[tuple[int, ...]],
+        scored: bool = False,
     ):
         super().__init__()
-        self.pairs, self._encoders = pairs, encoders
+        self.pairs, self.limit = pairs, limit
+        self._encoders, self._scored = encoders, scored
+        self._without_loss: set[int] = set()
         self._sides = SIDES[: len(encoders)]
         # One long array a side instead of many short ones: there may be millions of pairs.
         self._ids = [array("i") for _ in self._sides]
@@ -67,7 +72,12 @@ class EncodedPairs(Dataset):
         return len(self.pairs)
 
     def example(self, index: int, rng: np.random.Generator) -> Example | None:
-        return None if index in self.unusable else packed([self.classes(index)], self._sides)
+        if index in self.unusable:
+            return None
+        example = packed([self.classes(index)], self._sides)
+        if index in self._without_loss:
+            example["target_segments"] = np.zeros_like(example["target"])
+        return example
 
     def classes(self, index: int) -> list[np.ndarray]:
         """The classes of each side of a pair, int32 [length]."""
@@ -83,11 +93,27 @@ class EncodedPairs(Dataset):
         try:
             if pair.fault:
                 raise UserError(pair.fault)
-            texts = (pair.source, pair.target)
-            return [encode(text) for encode, text in zip(self._encoders, texts, strict=False)]
+            source, *target = self._encoders
+            encoded = [source(pair.source)]
+            if target:
+                encoded.append(self._encode_target(index, target[0]))
+            return encoded
         except UserError as error:
             self.skip(index, f"{pair.where}: {error}")
             return [[] for _ in self._sides]
+
+    def _encode_target(self, index: int, encode: Encode) -> list[int]:
+        try:
+            ids = encode(self.pairs[index].target)
+        except UserError:
+            if not self._scored:
+                raise
+            ids = []
+            self._without_loss.add(index)
+        if self._scored and not self.limit.truncate and len(ids) >= self.limit.longest:
+            ids = []
+            self._without_loss.add(index)
+        return ids
 
 
 class PackedPairs(Dataset):
@@ -96,7 +122,6 @@ class PackedPairs(Dataset):
     def __init__(self, pairs: EncodedPairs, length: int):
         super().__init__()
         self.pairs = pairs
-        self.unusable = pairs.unusable
         self._rows = _pack(pairs, length)
         self.lengths = np.full((len(self._rows), len(SIDES)), length)
         self.buckets = ((length, length),)
@@ -120,9 +145,10 @@ def packed(sequences: Sequence[Sequence[np.ndarray]], sides: Sequence[str]) -> E
 
 def _pack(pairs: EncodedPairs, length: int) -> list[list[int]]:
     """The pairs of each row: in a fixed random order, each row until the next pair does not fit."""
-    usable = np.flatnonzero((pairs.lengths <= length).all(axis=1))
+    longest = min(length, pairs.limit.longest)
+    usable = np.flatnonzero((pairs.lengths <= longest).all(axis=1))
     if left_out := len(pairs) - len(usable):
-        log.warning("left out %d of %d pairs: longer than a row", left_out, len(pairs))
+        log.warning("left out %d of %d pairs: too long", left_out, len(pairs))
     rows: list[list[int]] = []
     filled = np.full(len(SIDES), length)
     for index in np.random.default_rng(0).permutation(usable).tolist():

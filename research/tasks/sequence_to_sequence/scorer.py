@@ -14,7 +14,7 @@ from research.reporting.alignments import Alignment, align, confusions, count_ed
 from research.task import Scorer
 from research.tasks.sequence_to_sequence.data import Pair
 from research.tasks.sequence_to_sequence.figures import (
-    END,
+    END_SIGN,
     LONGEST,
     Attention,
     Translation,
@@ -76,7 +76,8 @@ class _Sentence(NamedTuple):
     @property
     def is_reference(self) -> bool:
         """Whether it is one of the references."""
-        return self.output.text in self.pair.references
+        written = (text.split() for text in self.pair.references)
+        return self.output.text.split() in written
 
 
 Scored = TypeVar("Scored", _Word, _Sentence)
@@ -128,8 +129,8 @@ class _OutputScorer(Scorer):
         heading = pair.source
         if not output.is_short:
             heading = f"The first {LONGEST} tokens of: {heading}"
-        columns = [*self._source_tokens(pair.source)[: output.source_count - 1], END]
-        rows = [*self._target_tokens(output.tokens), END]
+        columns = [*self._source_tokens(pair.source)[: output.source_count - 1], END_SIGN]
+        rows = [*self._target_tokens(output.tokens), END_SIGN]
         written, read = output.attention.shape
         return Attention(
             heading, output.text, verdict, right, columns[:read], rows[:written], output.attention

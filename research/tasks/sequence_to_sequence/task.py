@@ -32,6 +32,7 @@ from research.tasks.sequence_to_sequence.pairs import (
 )
 from research.tasks.sequence_to_sequence.scorer import PronunciationScorer, TranslationScorer
 
+_SHOWN = 40  # characters of a long text in a message
 _SAMPLE = 200_000  # pairs that tokenizers and buckets are made from, of a larger data set
 
 
@@ -55,7 +56,7 @@ class SequenceToSequence(Task):
     """One vocabulary, and one embedding, for both: that of `input_tokenizer`, learned on both."""
 
     lowercase: bool = False
-    """Take all inputs and outputs in lower case."""
+    """Take all inputs and outputs in lower case; references stay as they are written."""
 
     model: AttentionLSTM | Transformer = field(default_factory=AttentionLSTM)
     """The network."""
@@ -88,6 +89,10 @@ class SequenceToSequence(Task):
     """What the network computes in; its parameters are float32 in any case."""
 
     def __post_init__(self):
+        if self.lowercase and self.scoring == "pronunciation":
+            raise ConfigError("lowercase", "changes phonemes and not their references; leave it")
+        if self.packed_length < 0:
+            raise ConfigError("packed_length", f"must not be negative, is {self.packed_length}")
         if not 0 <= self.label_smoothing < 1:
             raise ConfigError("label_smoothing", f"must lie in [0, 1), is {self.label_smoothing}")
         for key in ("longest", "buckets"):
@@ -122,7 +127,8 @@ class SequenceToSequence(Task):
         if self.bucket_lengths:
             return known
         unpacked = EncodedPairs(pairs, known._encoders, known._limit, [(1, 1)])
-        fitting = unpacked.lengths[(unpacked.lengths <= self.longest).all(axis=1)]
+        usable = np.delete(unpacked.lengths, list(unpacked.unusable), axis=0)
+        fitting = usable[(usable <= self.longest).all(axis=1)]
         if not len(fitting):
             raise ConfigError("longest", f"no pair has sides of at most {self.longest} tokens")
         return replace(known, bucket_lengths=choose_buckets(fitting, self.buckets))
@@ -155,11 +161,11 @@ class SequenceToSequence(Task):
     def dataset(self, split: str) -> EncodedPairs:
         """The pairs of a split."""
         try:
-            return EncodedPairs(
-                self._pairs(split), self._encoders, self._limit, self.bucket_lengths
-            )
+            pairs = self._pairs(split)
         except ConfigError as error:
             raise error.within("task") from None
+        scored = split != "train"
+        return EncodedPairs(pairs, self._encoders, self._limit, self.bucket_lengths, scored)
 
     def training(self) -> Dataset:
         """The pairs to learn from, in rows if they are to be packed."""
@@ -169,7 +175,7 @@ class SequenceToSequence(Task):
     def init(self, key: jax.Array) -> tuple[Tree, Tree]:
         """Parameters; there are no other variables."""
         ones = jnp.ones((1, 2), jnp.int32)
-        variables = dict(self.network.init(key, models.Batch(ones, ones, ones, ones), train=False))
+        variables = dict(self.network.init(key, models.Pairs(ones, ones, ones, ones), train=False))
         return variables.pop("params"), variables
 
     def loss(
@@ -207,7 +213,7 @@ class SequenceToSequence(Task):
         found = self.search(params, source, segments)
         best = found.tokens[:, 0]
         written = jnp.arange(best.shape[1]) <= found.lengths[:, :1]
-        pair = models.Batch(source, segments, best, written.astype(jnp.int32))
+        pair = models.Pairs(source, segments, best, written.astype(jnp.int32))
         _, attention = self._apply(params, pair, False)
         kept = self.decoding.n_best
         return {
@@ -245,24 +251,34 @@ class SequenceToSequence(Task):
         """A text to write the output of."""
         (encode, *_), limit = self._encoders, self._limit._replace(truncate=False)
         buckets = sorted({(source,) for source, _ in self.bucket_lengths})
-        pairs = EncodedPairs([Pair(given, "", (), f"'{given}'")], [encode], limit, buckets)
+        fault = "" if given.strip() else "is empty; give a text"
+        try:
+            given.encode()
+        except UnicodeEncodeError:
+            given, fault = given.encode(errors="replace").decode(), "is not UTF-8; convert it"
+        pairs = EncodedPairs([Pair(given, "", (), f"'{given}'", fault)], [encode], limit, buckets)
         if pairs.unusable:
             raise UserError(pairs.unusable[0])
         if (length := int(pairs.lengths.max())) > self.longest:
+            start = given if len(given) <= _SHOWN else f"{given[:_SHOWN]}..."
             raise UserError(
-                f"'{given[:40]}...' has {length} tokens, at most {self.longest} can be read; "
-                "divide it"
+                f"'{start}' has {length} tokens, at most {self.longest} can be read; divide it"
             )
         return pairs
 
     def describe(self, predictions: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Any]:
-        """The best output and its score; with `n_best` all of them."""
+        """The best output, its score, and whether it ended in time; with `n_best` all of them."""
         (found,) = predictions
+        rows = zip(found["tokens"], found["count"].tolist(), found["score"].tolist(), strict=True)
+        # There may be fewer outputs than hypotheses were asked for.
         outputs = [
-            {"output": self._target_tokenizer.decode(ids[:count].tolist()), "score": float(score)}
-            for ids, count, score in zip(
-                found["tokens"], found["count"], found["score"], strict=True
-            )
+            {
+                "output": self._target_tokenizer.decode(ids[:count].tolist()),
+                "score": score,
+                "ended": count < len(ids),
+            }
+            for ids, count, score in rows
+            if np.isfinite(score)
         ]
         if len(outputs) == 1:
             return outputs[0]
@@ -311,8 +327,8 @@ class SequenceToSequence(Task):
         return self.network.apply({"params": params}, *arguments, **options)
 
 
-def _pair_of(batch: Batch) -> models.Batch:
-    return models.Batch(*(batch[name] for name in models.Batch._fields))
+def _pair_of(batch: Batch) -> models.Pairs:
+    return models.Pairs(*(batch[name] for name in models.Pairs._fields))
 
 
 def _at(key: str, build: Any) -> Any:

@@ -10,7 +10,7 @@ import pytest
 from research.errors import ConfigError
 from research.tasks.sequence_to_sequence.models import (
     AttentionLSTM,
-    Batch,
+    Pairs,
     Transformer,
     positions,
 )
@@ -29,7 +29,7 @@ def pairs(seed=0, source_length=9, target_length=7):
         return [rng.integers(1, 9, valid.shape) * valid, valid.astype(int)]
 
     arrays = side(SOURCES, source_length) + side(TARGETS, target_length)
-    return Batch(*(jnp.array(array, jnp.int32) for array in arrays))
+    return Pairs(*(jnp.array(array, jnp.int32) for array in arrays))
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_token_by_token_is_the_whole_at_once(network, params):
 def test_padding_changes_nothing(network, params):
     short, _ = score(network, params, pairs())
     padded = [jnp.pad(array, ((0, 0), (0, 4))) for array in pairs()]
-    long, _ = score(network, params, Batch(*padded))
+    long, _ = score(network, params, Pairs(*padded))
     for a, b in zip(valid(short, TARGETS), valid(long, TARGETS), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
@@ -123,7 +123,7 @@ def test_packed_pairs_do_not_see_each_other():
     packed[2][0, ends] = 0
     ended = batch.target.at[np.arange(3), np.array(TARGETS) - 1].set(0)
     alone, _ = score(network, params, batch._replace(target=ended))
-    together, _ = score(network, params, Batch(*map(jnp.array, packed)))
+    together, _ = score(network, params, Pairs(*map(jnp.array, packed)))
     np.testing.assert_allclose(
         together[0], np.concatenate(valid(alone, TARGETS)), rtol=1e-5, atol=1e-5
     )

@@ -16,12 +16,12 @@ def encode(text):
     return [ord(letter) - ord("a") + 1 for letter in text]
 
 
-def encoded(texts, limit=KEEP, buckets=((4, 4), (6, 6))):
+def encoded(texts, limit=KEEP, buckets=((4, 4), (6, 6)), scored=False):
     pairs = [
         Pair(source, target, (target,), f"file:{number}", "" if source else "the source is empty")
         for number, (source, target) in enumerate(texts, 1)
     ]
-    return EncodedPairs(pairs, [encode, encode], limit, buckets)
+    return EncodedPairs(pairs, [encode, encode], limit, buckets, scored)
 
 
 def example(dataset, index):
@@ -46,6 +46,23 @@ def test_what_cannot_be_used_is_skipped_and_named(caplog):
     assert "file:2: the source is empty" in caplog.text and "file:3: no '?'" in caplog.text
 
 
+@pytest.mark.parametrize("target", ["c?", "c" * 20])
+def test_what_is_scored_stays_though_its_target_cannot_be_learned(target):
+    dataset = encoded([("ab", target), ("ab", "c"), ("a?", "c")], scored=True)
+    assert dataset.unusable.keys() == {2}
+    assert example(dataset, 0)["source"].tolist() == [1, 2, 0]
+    assert example(dataset, 0)["target_segments"].sum() == 0
+    assert example(dataset, 1)["target_segments"].tolist() == [1, 1]
+    assert (dataset.lengths[:2] <= 6).all()
+
+
+def test_a_batch_of_unusable_pairs_is_masked():
+    dataset = encoded([("", "c"), ("abcde", "abcde")])
+    shapes = dict.fromkeys(("source", "source_segments", "target", "target_segments"), (4,))
+    batch = dataset.batch(np.array([0, 0]), (0,), shapes)
+    assert batch["mask"].tolist() == [0, 0] and batch["source"].shape == (2, 4)
+
+
 def test_a_bucket_is_added_for_what_is_longer_but_allowed():
     dataset = encoded([("ab", "abcdefg"), ("a" * 8, "b")])
     assert dataset.buckets == ((4, 4), (6, 6), (6, 8))
@@ -61,7 +78,7 @@ def test_long_texts_are_cut_and_counted(caplog):
 def test_every_pair_is_packed_once(caplog):
     rng = np.random.default_rng(0)
     texts = [("a" * rng.integers(1, 6), "b" * rng.integers(1, 6)) for _ in range(50)]
-    texts += [("a" * 20, "b"), ("a?", "b")]
+    texts += [("a" * 12, "b"), ("a?", "b")]  # 12 would fit into a row, and are too long
     rows = PackedPairs(encoded(texts), length=16)
     lengths = []
     for index in range(len(rows)):
@@ -74,6 +91,6 @@ def test_every_pair_is_packed_once(caplog):
         assert (row["source"][ends] == 0).all() and (row["source"] == 0).sum() == len(ends)
     assert sorted(lengths) == sorted((len(s) + 1, len(t) + 1) for s, t in texts[:50])
     assert len(rows) < 25
-    assert "left out 1 of 52 pairs: longer than a row" in caplog.text
+    assert "left out 1 of 52 pairs: too long" in caplog.text
     with pytest.raises(IndexError):
         example(rows, len(rows))

@@ -11,7 +11,8 @@ from research.errors import ConfigError, UserError
 from research.hardware.mesh import MeshConfig
 from research.predict import predict
 from research.tasks.sequence_to_sequence.decoding import Decoding
-from research.tasks.sequence_to_sequence.models import TENSOR_RULES
+from research.tasks.sequence_to_sequence.models import TENSOR_RULES, Pairs
+from research.tasks.sequence_to_sequence.task import SequenceToSequence
 from research.training.evaluation import evaluate
 from research.training.experiment import Experiment
 from research.training.loop import Trainer
@@ -23,7 +24,7 @@ from .conftest import MODELS
 
 def experiment(task, **changes):
     given = {
-        "duration": "40 epochs",
+        "duration": "30 epochs",
         "batch_size": 32,
         "optimizer": Optimizer(learning_rate=1e-2),
         "mesh": MeshConfig(devices=1),
@@ -35,8 +36,6 @@ def experiment(task, **changes):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, backwards):
     """Trained until it can write some words backwards."""
-    from research.tasks.sequence_to_sequence.task import SequenceToSequence
-
     task = SequenceToSequence(
         source=backwards,
         output_tokenizer=Characters(),
@@ -77,9 +76,32 @@ def test_several_outputs_come_best_first(run):
     assert row["output 3"] == row["n_best"][2]["output"]
 
 
+def test_hypotheses_score_what_the_whole_network_gives_them(task, model):
+    """Though they change their slots as they grow."""
+    task = replace(task, model=model, decoding=Decoding(beam=4)).resolve()
+    program = Program(experiment(task))
+    params = jax.tree.map(lambda leaf: 4 * leaf, program.initialize().params)
+    batch = next(program.pipeline(task.dataset("test"), training=False).batches(0, 1))
+    source, segments = batch["source"], batch["source_segments"]
+    found = jax.jit(task.search)(params, source, segments)
+    capacity = found.tokens.shape[-1]
+    for rank in range(4):
+        tokens, lengths = found.tokens[:, rank], found.lengths[:, rank]
+        written = (np.arange(capacity) <= lengths[:, None]).astype(np.int32)
+        pairs = Pairs(source, segments, tokens, written)
+        logits, _ = task.network.apply({"params": params}, pairs, train=False)
+        log_probs = np.asarray(jax.nn.log_softmax(logits))
+        each = np.take_along_axis(log_probs, np.asarray(tokens)[..., None], axis=-1)[..., 0]
+        steps = np.minimum(lengths + 1, capacity)
+        expected = (each * written).sum(1) / ((5 + steps) / 6) ** task.decoding.length_penalty
+        np.testing.assert_allclose(found.score[:, rank], expected, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        (" ", "' ': is empty; give a text"),
+        ("a\udcff", "is not UTF-8; convert it"),
         ("xyz", "'xyz': the tokenizer's vocabulary lacks the characters 'x', 'y', 'z'"),
         ("abcdefabcdef", "has 13 tokens, at most 12 can be read"),
     ],
@@ -175,6 +197,7 @@ def test_any_tokenizer_serves(task, source, joint):
     ("changes", "message"),
     [
         ({"packed_length": 64}, "AttentionLSTM reads one pair a row; use a Transformer"),
+        ({"lowercase": True}, "lowercase: changes phonemes and not their references"),
         ({"label_smoothing": 1.0}, r"must lie in \[0, 1\)"),
         ({"longest": 1}, "no pair has sides of at most 1 tokens"),
         (

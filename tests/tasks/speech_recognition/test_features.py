@@ -40,6 +40,7 @@ def test_mel_filters_are_those_of_librosa(rate, window, bands, low, high):
     np.testing.assert_allclose(mel_filters(rate, window, bands, low, high), theirs.T, atol=1e-7)
 
 
+@pytest.mark.slow  # librosa compiles its own code for as long
 def test_log_mel_is_that_of_librosa(audio):
     features, frames = features_of(LogMel().log_mel, audio, [16000] * 4)
     theirs = librosa.feature.melspectrogram(
