@@ -32,7 +32,7 @@ def get_config():
         decoding=Decoding(beam=5, length_penalty=1.0),
         label_smoothing=0.1,
         longest=80,
-        buckets=8,
+        buckets=12,
     )
     return to_config_dict(
         Experiment(

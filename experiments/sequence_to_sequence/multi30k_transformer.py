@@ -41,7 +41,7 @@ def get_config():
         decoding=Decoding(beam=5),
         label_smoothing=0.1,
         longest=80,
-        buckets=8,
+        buckets=12,
     )
     return to_config_dict(
         Experiment(

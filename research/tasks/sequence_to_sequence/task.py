@@ -251,23 +251,26 @@ class SequenceToSequence(Task):
         """A text to write the output of."""
         (encode, *_), limit = self._encoders, self._limit._replace(truncate=False)
         buckets = sorted({(source,) for source, _ in self.bucket_lengths})
-        fault = "" if given.strip() else "is empty; give a text"
+        start = given if len(given) <= _SHOWN else f"{given[:_SHOWN]}..."
+        if not given.strip():
+            raise UserError("a text is empty; give one that is not")
         try:
             given.encode()
+            encode(given)
         except UnicodeEncodeError:
-            given, fault = given.encode(errors="replace").decode(), "is not UTF-8; convert it"
-        pairs = EncodedPairs([Pair(given, "", (), f"'{given}'", fault)], [encode], limit, buckets)
-        if pairs.unusable:
-            raise UserError(pairs.unusable[0])
+            shown = start.encode(errors="replace").decode()
+            raise UserError(f"'{shown}' is not UTF-8; convert it") from None
+        except UserError as error:
+            raise UserError(f"'{start}': {error}") from None
+        pairs = EncodedPairs([Pair(given, "", (), where="")], [encode], limit, buckets)
         if (length := int(pairs.lengths.max())) > self.longest:
-            start = given if len(given) <= _SHOWN else f"{given[:_SHOWN]}..."
             raise UserError(
                 f"'{start}' has {length} tokens, at most {self.longest} can be read; divide it"
             )
         return pairs
 
     def describe(self, predictions: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Any]:
-        """The best output, its score, and whether it ended in time; with `n_best` all of them."""
+        """The best output and its score; `n_best` are all, and say whether they ended in time."""
         (found,) = predictions
         rows = zip(found["tokens"], found["count"].tolist(), found["score"].tolist(), strict=True)
         # There may be fewer outputs than hypotheses were asked for.
@@ -280,10 +283,9 @@ class SequenceToSequence(Task):
             for ids, count, score in rows
             if np.isfinite(score)
         ]
-        if len(outputs) == 1:
-            return outputs[0]
+        best = {name: outputs[0][name] for name in ("output", "score")}
         ranked = {f"output {rank}": one["output"] for rank, one in enumerate(outputs[1:], 2)}
-        return outputs[0] | ranked | {"n_best": outputs}
+        return best | ranked | {"n_best": outputs}
 
     def normalize_text(self, text: str) -> str:
         """A text as the tokenizers take it."""

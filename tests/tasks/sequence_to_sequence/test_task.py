@@ -73,6 +73,7 @@ def test_several_outputs_come_best_first(run):
     scores = [one["score"] for one in row["n_best"]]
     assert scores == sorted(scores, reverse=True) and len(scores) == 3
     assert row["output"] == row["n_best"][0]["output"]
+    assert all(isinstance(one["ended"], bool) for one in row["n_best"])
     assert row["output 3"] == row["n_best"][2]["output"]
 
 
@@ -100,7 +101,7 @@ def test_hypotheses_score_what_the_whole_network_gives_them(task, model):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (" ", "' ': is empty; give a text"),
+        (" ", "a text is empty; give one that is not"),
         ("a\udcff", "is not UTF-8; convert it"),
         ("xyz", "'xyz': the tokenizer's vocabulary lacks the characters 'x', 'y', 'z'"),
         ("abcdefabcdef", "has 13 tokens, at most 12 can be read"),
