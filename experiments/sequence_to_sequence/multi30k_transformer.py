@@ -8,6 +8,15 @@ Command:  make train CONFIG=experiments/sequence_to_sequence/multi30k_transforme
 Hardware: meant for one GPU
 Time:     not measured
 Score:    not measured
+
+Scaled down, on 2 cores of a shared x86-64 server, 11 min 51 s the whole command:
+
+Command:  ... ARGS='"--config.duration=8 epochs" --config.task.input_tokenizer.pieces=4000
+          --config.task.model.encoder_layers=2 --config.task.model.decoder_layers=2
+          --config.task.model.dropout=0.1 --config.task.buckets=5 --config.batch_length=4096
+          --config.optimizer.learning_rate=3e-3 "--config.evaluate_every=2 epochs"'
+Score:    BLEU of validation 22.5, 27.7, 30.4 and 31.2 after 2, 4, 6 and 8 epochs; of the test 32.0
+          cased (nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0), 32.3 lowercased
 """
 
 from research.config import to_config_dict
