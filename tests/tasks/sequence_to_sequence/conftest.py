@@ -1,6 +1,5 @@
 """A small language: words and their letters backwards."""
 
-import jax
 import numpy as np
 import pytest
 
@@ -15,14 +14,6 @@ MODELS = {
         features=16, heads=4, feedforward=24, encoder_layers=2, decoder_layers=2
     ),
 }
-
-
-@pytest.fixture(scope="package", autouse=True)
-def quick_compilation():
-    """What takes time in these tests is to compile; what they compute is small."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(params=list(MODELS))

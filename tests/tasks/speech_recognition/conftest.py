@@ -2,7 +2,6 @@
 
 import json
 
-import jax
 import numpy as np
 import pytest
 import soundfile
@@ -15,14 +14,6 @@ from research.tasks.speech_recognition.task import SpeechRecognition
 
 RATE = 8000
 TONES = {"lo": 300.0, "mid": 800.0, "hi": 2000.0}
-
-
-@pytest.fixture(scope="package", autouse=True)
-def quick_compilation():
-    """What takes time in these tests is to compile; what they compute is small."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def sing(words, rate=RATE, seconds=0.25):
