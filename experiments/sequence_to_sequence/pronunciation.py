@@ -20,9 +20,9 @@ Score:    25.51 % of the test words wrong, 5.97 % of their phonemes; 27.50 % by 
 
 from research.config import to_config_dict
 from research.data.tokenizers import Characters, Words
+from research.tasks.sequence_to_sequence.attention_lstm import AttentionLSTM
 from research.tasks.sequence_to_sequence.data import Pronunciations
 from research.tasks.sequence_to_sequence.decoding import Decoding
-from research.tasks.sequence_to_sequence.models import AttentionLSTM
 from research.tasks.sequence_to_sequence.task import SequenceToSequence
 from research.training.experiment import Experiment
 from research.training.optimizer import Optimizer

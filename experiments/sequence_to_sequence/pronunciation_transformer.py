@@ -12,8 +12,8 @@ from research.config import to_config_dict
 from research.data.tokenizers import Characters, Words
 from research.tasks.sequence_to_sequence.data import Pronunciations
 from research.tasks.sequence_to_sequence.decoding import Decoding
-from research.tasks.sequence_to_sequence.models import Transformer
 from research.tasks.sequence_to_sequence.task import SequenceToSequence
+from research.tasks.sequence_to_sequence.transformer import Transformer
 from research.training.experiment import Experiment
 from research.training.optimizer import Optimizer
 

@@ -15,8 +15,8 @@ from research.data.tokenizers import WordPieces
 from research.hardware.mesh import MeshConfig
 from research.tasks.sequence_to_sequence.data import TranslationTFDS
 from research.tasks.sequence_to_sequence.decoding import Decoding
-from research.tasks.sequence_to_sequence.models import TENSOR_RULES, Transformer
 from research.tasks.sequence_to_sequence.task import SequenceToSequence
+from research.tasks.sequence_to_sequence.transformer import TENSOR_RULES, Transformer
 from research.training.experiment import Experiment
 from research.training.optimizer import Optimizer
 

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from research.tasks.sequence_to_sequence.beam_search import Hypotheses, beam_search
-from research.tasks.sequence_to_sequence.models import Pairs, Transformer
+from research.tasks.sequence_to_sequence.models import Pairs
+from research.tasks.sequence_to_sequence.transformer import Transformer
 
 BATCH, BEAM, SOURCE, CAPACITY, CLASSES = 64, 5, 24, 40, 4000
 ROUNDS = 5

@@ -15,6 +15,7 @@ from research.data.tokenizers import Bytes, Characters, Tokenizer, WordPieces, W
 from research.errors import ConfigError, UserError
 from research.task import Batch, Task, Total, Tree
 from research.tasks.sequence_to_sequence import models
+from research.tasks.sequence_to_sequence.attention_lstm import AttentionLSTM
 from research.tasks.sequence_to_sequence.beam_search import Hypotheses, beam_search
 from research.tasks.sequence_to_sequence.data import (
     Pair,
@@ -23,7 +24,6 @@ from research.tasks.sequence_to_sequence.data import (
     TranslationTFDS,
 )
 from research.tasks.sequence_to_sequence.decoding import Decoding
-from research.tasks.sequence_to_sequence.models import AttentionLSTM, Transformer
 from research.tasks.sequence_to_sequence.pairs import (
     SIDES,
     EncodedPairs,
@@ -31,6 +31,7 @@ from research.tasks.sequence_to_sequence.pairs import (
     PackedPairs,
 )
 from research.tasks.sequence_to_sequence.scorer import PronunciationScorer, TranslationScorer
+from research.tasks.sequence_to_sequence.transformer import Transformer
 
 _SHOWN = 40  # characters of a long text in a message
 _SAMPLE = 200_000  # pairs that tokenizers and buckets are made from, of a larger data set

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from research.data.tokenizers import Characters
+from research.tasks.sequence_to_sequence.attention_lstm import AttentionLSTM
 from research.tasks.sequence_to_sequence.data import ParallelText
-from research.tasks.sequence_to_sequence.models import AttentionLSTM, Transformer
 from research.tasks.sequence_to_sequence.task import SequenceToSequence
+from research.tasks.sequence_to_sequence.transformer import Transformer
 
 MODELS = {
     "lstm": AttentionLSTM(embedding=8, features=12, encoder_layers=2, decoder_layers=2),

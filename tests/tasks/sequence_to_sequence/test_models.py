@@ -8,12 +8,9 @@ import numpy as np
 import pytest
 
 from research.errors import ConfigError
-from research.tasks.sequence_to_sequence.models import (
-    AttentionLSTM,
-    Pairs,
-    Transformer,
-    positions,
-)
+from research.tasks.sequence_to_sequence.attention_lstm import AttentionLSTM
+from research.tasks.sequence_to_sequence.models import Pairs
+from research.tasks.sequence_to_sequence.transformer import Transformer, positions
 
 from .conftest import MODELS
 

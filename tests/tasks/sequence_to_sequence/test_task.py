@@ -11,8 +11,9 @@ from research.errors import ConfigError, UserError
 from research.hardware.mesh import MeshConfig
 from research.predict import predict
 from research.tasks.sequence_to_sequence.decoding import Decoding
-from research.tasks.sequence_to_sequence.models import TENSOR_RULES, Pairs
+from research.tasks.sequence_to_sequence.models import Pairs
 from research.tasks.sequence_to_sequence.task import SequenceToSequence
+from research.tasks.sequence_to_sequence.transformer import TENSOR_RULES
 from research.training.evaluation import evaluate
 from research.training.experiment import Experiment
 from research.training.loop import Trainer
