@@ -6,6 +6,8 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+from PIL.Image import Image
+
 from research.errors import UserError
 
 
@@ -21,7 +23,7 @@ def write_whole(path: Path, text: str) -> None:
         unfinished.write_text(text)
         unfinished.replace(path)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; choose another place") from None
+        raise _cannot_write(path, error) from None
 
 
 def read_lines(path: Path) -> list[str]:
@@ -46,6 +48,21 @@ def read_lines(path: Path) -> list[str]:
     return [line.rstrip("\r") for line in lines] if text else []
 
 
+def save_image(path: Path, image: Image) -> None:
+    """Writes an image in the format of its suffix, in one stroke, making its folder.
+
+    Raises:
+      UserError: the place cannot be written to.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name("unfinished_" + path.name)
+        image.save(unfinished)
+        unfinished.replace(path)
+    except OSError as error:
+        raise _cannot_write(path, error) from None
+
+
 def save_json(path: Path, value: dict[str, Any]) -> None:
     """Writes an object as JSON, in one stroke."""
     write_whole(path, json.dumps(value, indent=2) + "\n")
@@ -64,3 +81,7 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"{path} holds no JSON object; restore it or remove it")
     return value
+
+
+def _cannot_write(path: Path, error: OSError) -> UserError:
+    return UserError(f"cannot write {path}: {error.strerror}; choose another place")

@@ -1,12 +1,13 @@
 """Predicts from your own input with a trained run.
 
 python -m research.predict --workdir=runs/digits one.png two.png
+python -m research.predict --workdir=runs/digit_scenes photo.jpg
 python -m research.predict --workdir=runs/pronunciation --beam=5 --n_best=3 colonel
 """
 
 import json
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import chain, count, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from absl import flags
 from research import cli
 from research.data.dataset import Concatenation
 from research.errors import UserError
-from research.files import read_lines
+from research.files import read_lines, save_image
 from research.reporting.table import in_a_line, table
+from research.task import Task
 from research.training.run import Run, open_run
 
 FLAGS = flags.FLAGS
@@ -28,6 +30,7 @@ def define_flags() -> None:
     """The flags of this verb; not at import, so that other verbs can import this one."""
     flags.DEFINE_string("input", None, "A file whose lines are what to predict from.")
     flags.DEFINE_bool("json", False, "Print one line of JSON for each input.")
+    flags.DEFINE_string("pictures", None, "Folder for pictures; by default WORKDIR/predictions.")
     flags.DEFINE_bool("stream", False, "Print what is predicted while the files are being read.")
     flags.DEFINE_integer("beam", None, "Short for --change=task.decoding.beam=...")
     flags.DEFINE_integer("n_best", None, "Short for --change=task.decoding.n_best=...")
@@ -35,7 +38,7 @@ def define_flags() -> None:
 
 
 def predict(run: Run, given: list[str]) -> Iterator[dict[str, Any]]:
-    """A row in the task's words for each input, in order.
+    """What the task says of each input, in order.
 
     Args:
       run: a trained one.
@@ -67,6 +70,25 @@ def stream(run: Run, paths: list[str]) -> Iterator[dict[str, Any]]:
             yield {"file": path, **row}
 
 
+def draw(task: Task, found: list[dict[str, Any]], folder: Path) -> list[Path]:
+    """Writes a picture of each input, where the task draws any, and returns their paths.
+
+    A picture has the name of the file; where several files share a name, also a number.
+
+    Raises:
+      UserError: the folder cannot be written to.
+    """
+    paths: list[Path] = []
+    for one in found:
+        given = one[task.input_kind]
+        if picture := task.draw(given, one):
+            stem = Path(given).stem
+            names = chain([f"{stem}.png"], (f"{stem}_{number}.png" for number in count(2)))
+            paths.append(next(path for path in map(folder.joinpath, names) if path not in paths))
+            save_image(paths[-1], picture)
+    return paths
+
+
 def listed(path: Path) -> list[str]:
     """The lines of a file.
 
@@ -93,8 +115,16 @@ def main(arguments: list[str]) -> None:
             print(_as_json(row) if FLAGS.json else in_a_line(row), flush=True)
         return
     # All is read before a word is printed, so that what is bad leaves nothing half-said.
-    rows = list(predict(run, given))
-    print("\n".join(map(_as_json, rows)) if FLAGS.json else table(rows))
+    found, task = list(predict(run, given)), run.program.task
+    folder = Path(FLAGS.pictures or run.workdir / "predictions")
+    pictures = draw(task, found, folder)
+    if FLAGS.json:
+        drawn = [{"picture": str(path)} for path in pictures] or [{}] * len(found)
+        print("\n".join(_as_json(one | more) for one, more in zip(found, drawn, strict=True)))
+        return
+    print(table([row for one in found for row in task.rows(one)]))
+    if pictures:
+        print(f"pictures in {folder}")
 
 
 def _as_json(row: dict[str, Any]) -> str:

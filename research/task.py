@@ -16,6 +16,7 @@ import jax
 import numpy as np
 from flax.struct import PyTreeNode
 from matplotlib.figure import Figure
+from PIL.Image import Image
 
 from research.data.dataset import Bucket, Dataset, Example
 from research.errors import UserError
@@ -145,10 +146,19 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def describe(self, predictions: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Any]:
-        """What is predicted of a file, part by part, as a row of a table in the user's words.
+        """What is predicted of a file, part by part, in the user's words.
 
-        Lists are for machines: the table leaves them out.
+        It is a line of JSON, and a row of the table unless `rows` says otherwise. Lists are for
+        machines: the table leaves them out.
         """
+
+    def rows(self, description: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The rows of the table for what `describe` says: one, or one for each thing found."""
+        return [dict(description)]
+
+    def draw(self, given: str, description: Mapping[str, Any]) -> Image | None:
+        """A picture of the input with what `describe` says; None where there is none to draw."""
+        return None
 
     def stream(self, params: Tree, variables: Tree, path: Path) -> Iterator[dict[str, Any]]:
         """Rows of what is predicted of a file while it is being read, each as soon as it is known.

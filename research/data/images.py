@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from research.errors import UserError
 
@@ -31,6 +31,21 @@ def decode(data: bytes | Path, channels: int) -> Image.Image:
     except Exception as error:  # damaged files raise whatever their decoder stumbles over
         reason = "not an image" if isinstance(error, UnidentifiedImageError) else str(error)
         raise UserError(f"{name}: cannot be read as an image ({reason})") from None
+
+
+def image_size(data: bytes | Path) -> tuple[int, int]:
+    """Width and height of what `decode` makes of an image, if possible from its header alone.
+
+    Raises:
+      UserError: it cannot be read as an image.
+    """
+    try:
+        with Image.open(data if isinstance(data, Path) else io.BytesIO(data)) as image:
+            # From 5 to 8 the camera was held upright: lines of the file are columns to look at.
+            upright = image.getexif().get(ExifTags.Base.Orientation) in range(5, 9)
+            return image.size[::-1] if upright else image.size
+    except Exception:  # `decode` says what is wrong with it
+        return decode(data, 3).size
 
 
 def to_array(image: Image.Image) -> np.ndarray:

@@ -2,9 +2,9 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
-from research.data.images import decode, fit, random_resized_crop, to_array
+from research.data.images import decode, fit, image_size, random_resized_crop, to_array
 from research.errors import UserError
 
 
@@ -13,9 +13,11 @@ def gradient(width, height):
     return Image.fromarray(np.stack([columns] * 3, -1))
 
 
-def encoded(image, kind="PNG"):
-    buffer = io.BytesIO()
-    image.save(buffer, kind)
+def encoded(image, kind="PNG", orientation=1):
+    """The bytes of a file; 6 is to be shown turned by a quarter."""
+    buffer, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = orientation
+    image.save(buffer, kind, exif=exif)
     return buffer.getvalue()
 
 
@@ -55,11 +57,27 @@ def test_fit_stays_inside_at_every_size():
 
 
 def test_a_camera_s_turn_is_undone():
-    image, exif = gradient(10, 6), Image.Exif()
-    exif[0x0112] = 6  # to be shown turned by a quarter
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", exif=exif)
-    assert to_array(decode(buffer.getvalue(), 3)).shape == (10, 6, 3)
+    turned = encoded(gradient(10, 6), "JPEG", orientation=6)
+    assert to_array(decode(turned, 3)).shape == (10, 6, 3)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_the_size_is_that_of_the_decoded_image(kind, tmp_path):
+    for orientation in range(1, 9):
+        data = encoded(gradient(40, 20), kind, orientation)
+        (tmp_path / "image").write_bytes(data)
+        assert image_size(data) == image_size(tmp_path / "image") == decode(data, 3).size
+
+
+def test_only_the_head_of_an_image_is_read_for_its_size(monkeypatch):
+    monkeypatch.setattr(ImageFile.ImageFile, "load", None)
+    assert image_size(encoded(gradient(40, 20), "JPEG", orientation=8)) == (20, 40)
+
+
+def test_the_size_of_what_is_no_image_is_refused(tmp_path):
+    (tmp_path / "text.png").write_text("no image")
+    with pytest.raises(UserError, match=r"text\.png: cannot be read as an image"):
+        image_size(tmp_path / "text.png")
 
 
 def test_sixteen_bits_become_eight():

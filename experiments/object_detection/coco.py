@@ -1,0 +1,54 @@
+"""COCO 2017 (Lin et al. 2014): 80 classes, 118,287 images to learn from, 5,000 to report.
+
+A ResNet-50 with the pyramid and the head of FCOS's size, at 640 x 640. `COCO(path=...)` reads the
+files of cocodataset.org in place of TFDS's.
+
+Command:  make dataset NAME=coco/2017
+          make train CONFIG=experiments/object_detection/coco.py
+Hardware: not measured
+Time:     not measured
+Score:    not measured; published for FCOS with a ResNet-50 that was pretrained on ImageNet, as this
+          one is not: AP 39.2 (torchvision)
+"""
+
+from research.config import to_config_dict
+from research.tasks.image_classification.models import ResNet
+from research.tasks.object_detection.augmentation import Augmentation
+from research.tasks.object_detection.decoding import Decoding
+from research.tasks.object_detection.models import Detector
+from research.tasks.object_detection.sources import DetectionTFDS
+from research.tasks.object_detection.task import ObjectDetection
+from research.training.experiment import Experiment
+from research.training.optimizer import Optimizer
+
+
+def get_config():
+    """The typed config, as the `ConfigDict` that the command line can change."""
+    # COCO's own test split has no public answers: as everywhere the validation images are reported
+    # and what is to be chosen is chosen on the last of the training images.
+    source = DetectionTFDS(
+        name="coco/2017",
+        train="train[:98%]",
+        validation="train[98%:]",
+        test="validation",
+        crowd="is_crowd",
+    )
+    task = ObjectDetection(
+        source=source,
+        model=Detector(backbone=ResNet(depth=50), width=256, head_depth=4),
+        image_size=(640, 640),
+        augmentation=Augmentation(scale=(0.5, 1.5), flip=True, colour=0.2, mosaic=0.5),
+        decoding=Decoding(candidates=1000),
+        dtype="bfloat16",
+    )
+    adamw = Optimizer(name="adamw", learning_rate=1e-3, warmup="2%", weight_decay=0.05, clip=10.0)
+    experiment = Experiment(
+        task=task,
+        duration="72 epochs",
+        batch_size=128,
+        optimizer=adamw,
+        ema_decay=0.9998,
+        evaluate_every="4 epochs",
+        checkpoint_every="1 epoch",
+    )
+    return to_config_dict(experiment)

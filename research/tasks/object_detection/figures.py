@@ -1,0 +1,283 @@
+"""Pictures of a detector at work: matplotlib figures of many images, and one image drawn on."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
+from PIL import Image, ImageDraw, ImageFont
+
+from research.reporting.alignments import (
+    FAINT,
+    FONT,
+    INNER,
+    LEFT,
+    LETTER,
+    LINE,
+    TEXT,
+    Band,
+    shorten,
+    stack,
+)
+from research.reporting.figures import DPI
+from research.tasks.object_detection.average_precision import RECALL, AveragePrecision
+
+MOST_CURVES = 10  # classes; more cannot be told apart
+_CURVES = (
+    *("#0969da", "#d1570c", "#1a7f37", "#8250df", "#bf3989"),
+    *("#57606a", "#9a6700", "#1b9e9e", "#cf222e", "#54aeff"),
+)
+
+
+class _Style(NamedTuple):
+    """How a kind of box is drawn."""
+
+    colour: str
+    line: str
+    points: float  # the width of the line
+    letters: str  # the colour of text on it
+    meaning: str
+
+
+_KINDS = {  # those further down lie above the others, and let them be seen
+    "crowd": _Style("#c9d1d9", "--", 1.4, "black", "crowd, not counted"),
+    "found": _Style("#3fb950", "-", 1.4, "black", "found"),
+    "true": _Style("white", ":", 0.9, "black", "true box"),
+    "false": _Style("#f5a30a", "-", 1.4, "black", "false"),
+    "missed": _Style("#cf222e", "--", 1.4, "white", "missed"),
+}
+_PHOTOGRAPH = "#8b949e"  # stands for one in the legend: white lines are not seen on white
+_ACROSS = 3  # images beside each other
+_GAP = 0.14  # inches between them
+_EDGE = LETTER - LEFT  # inches from a band's left end to where headings begin
+_WIDTH = (INNER - _EDGE + _GAP) / _ACROSS - _GAP  # inches of an image
+_SHARP = round(DPI * _WIDTH)  # pixels across an image that are seen in a report
+_LABEL: dict[str, Any] = FONT | {"fontsize": 7}
+_LABEL_LETTER = 10 / DPI  # inches; at this size letters are drawn with whole pixels
+_LABEL_LINE = 0.13  # inches
+_LONGEST_LABEL = 18  # letters
+
+# Light, since black letters stand on them; lines get a dark edge to be seen on light images.
+_PALETTE = (
+    *("#ff6b6b", "#ffd43b", "#69db7c", "#4dabf7", "#da77f2", "#ff922b"),
+    *("#38d9a9", "#f783ac", "#a9e34b", "#66d9e8", "#b197fc", "#dcb48c"),
+)
+
+
+class Mark(NamedTuple):
+    """A box in a scene."""
+
+    kind: str  # "true", "crowd", "missed", "found" or "false"
+    box: np.ndarray  # [4]
+    label: str  # "" for none
+
+
+class Scene(NamedTuple):
+    """What is shown of one image."""
+
+    heading: str
+    image: Image.Image  # the original, or the same with fewer pixels
+    size: tuple[int, int]  # width and height of the original, in whose pixels the boxes are
+    marks: Sequence[Mark]
+
+
+def precision_recall(measured: AveragePrecision) -> Figure:
+    """Precision over recall at IoU 0.5, of each class and their mean.
+
+    Of many classes, the ten with the most objects are drawn.
+    """
+    classes = measured.per_class
+    most = sorted(classes, key=lambda name: -classes[name].objects)[:MOST_CURVES]
+    shown = [(name, one) for name, one in classes.items() if name in most]
+    figure = Figure(figsize=(8.5, 4.4), layout="constrained")
+    axes = figure.subplots()
+    for (name, one), colour in zip(shown, _CURVES, strict=False):
+        label = f"{one.ap50:.2f}  {shorten(name, _LONGEST_LABEL)} ({one.objects:,} objects)"
+        axes.plot(*_reached(one.precision), color=colour, linewidth=1.5, label=label)
+    if len(classes) > 1:
+        mean = np.mean([one.precision for one in classes.values()], axis=0)
+        label = f"{measured.ap50:.2f}  mean of the {len(classes)} classes"
+        axes.plot(*_reached(mean), color=TEXT, linewidth=2, linestyle="--", label=label)
+    axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.01), ylim=(0, 1.02))
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside right upper", title="AP50", frameon=False, alignment="left")
+    return figure
+
+
+def _reached(precision: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The curve down to the first recall that is not reached, where precision is 0."""
+    end = np.count_nonzero(precision) + 1
+    return RECALL[:end], precision[:end]
+
+
+def reduced(image: Image.Image) -> Image.Image:
+    """A copy with no more pixels than a picture of many shows."""
+    copy = image.copy()
+    copy.thumbnail((_SHARP, _SHARP), reducing_gap=2.0)
+    return copy
+
+
+def scene_grid(scenes: Sequence[Scene], caption: str) -> Figure:
+    """Images with their boxes, three beside each other, small ones enlarged.
+
+    `caption` says in the legend what is drawn.
+    """
+    kinds = {mark.kind for scene in scenes for mark in scene.marks}
+    bands = [_legend([kind for kind in _KINDS if kind in kinds], caption)]
+    for start in range(0, len(scenes), _ACROSS):
+        bands += [_row(scenes[start : start + _ACROSS]), (0.2, None)]
+    return stack(bands)
+
+
+def _legend(kinds: Sequence[str], caption: str) -> Band:
+    def draw(axes: Any) -> None:
+        axes.axis("off")
+        axes.set(xlim=(0, INNER), ylim=(2 * LINE, 0))
+        left = _EDGE
+        for kind in kinds:
+            style = _KINDS[kind]
+            corner, size = (left, 0.03), (0.28, LINE - 0.06)
+            axes.add_patch(Rectangle(corner, *size, fc=_PHOTOGRAPH, lw=0, clip_on=False))
+            _outline(axes, style, corner, size)
+            left += 0.36
+            axes.text(left, LINE / 2, style.meaning, va="center", color=TEXT, **FONT)
+            left += (len(style.meaning) + 2) * LETTER
+        axes.text(left, LINE / 2, caption, va="center", color=FAINT, **FONT)
+
+    return 2 * LINE, draw
+
+
+def _row(scenes: Sequence[Scene]) -> Band:
+    """Some scenes in a band whose unit is an inch."""
+    height = 1.3 * LINE + max(_scale(scene) * scene.size[1] for scene in scenes)
+
+    def draw(axes: Any) -> None:
+        for place, scene in enumerate(scenes):
+            left = _EDGE + place * (_WIDTH + _GAP)
+            axes.text(left, LINE / 2, scene.heading, va="center", color=TEXT, **FONT)
+            _draw_scene(axes, scene, np.array([left, 1.3 * LINE]))
+        axes.axis("off")
+        axes.set(xlim=(0, INNER), ylim=(height, 0))
+
+    return height, draw
+
+
+def _scale(scene: Scene) -> float:
+    """Inches of a pixel of the original."""
+    return _WIDTH / max(scene.size)
+
+
+def _draw_scene(axes: Any, scene: Scene, corner: np.ndarray) -> None:
+    scale = _scale(scene)
+    size = scale * np.array(scene.size)
+    (left, top), (right, bottom) = corner, corner + size
+    extent = (left, right, bottom, top)
+    axes.imshow(scene.image, extent=extent, clip_on=False)
+    marks = sorted(scene.marks, key=lambda mark: list(_KINDS).index(mark.kind))
+    boxes = [scale * mark.box for mark in marks]
+    for mark, box in zip(marks, boxes, strict=True):
+        _outline(axes, _KINDS[mark.kind], corner + box[:2], box[2:] - box[:2])
+    labelled = [(mark, box) for mark, box in zip(marks, boxes, strict=True) if mark.label]
+    texts = [shorten(mark.label, _LONGEST_LABEL) for mark, _ in labelled]
+    sizes = [((len(text) + 0.6) * _LABEL_LETTER, _LABEL_LINE) for text in texts]
+    places = label_places([box for _, box in labelled], sizes, size)
+    for (mark, _), text, one, place in zip(labelled, texts, sizes, places, strict=True):
+        _write_label(axes, _KINDS[mark.kind], text, corner + place, one)
+
+
+def _write_label(
+    axes: Any, style: _Style, text: str, corner: np.ndarray, size: tuple[float, float]
+) -> None:
+    x, y = corner
+    width, height = size
+    axes.add_patch(Rectangle((x, y), width, height, fc=style.colour, lw=0, clip_on=False))
+    centred = {"ha": "center", "va": "center_baseline"}
+    axes.text(x + width / 2, y + height / 2, text, color=style.letters, **centred, **_LABEL)
+
+
+def _outline(axes: Any, style: _Style, corner: Any, size: Any) -> None:
+    box = Rectangle(corner, *size, fill=False, clip_on=False, ec=style.colour, ls=style.line)
+    # A thin dark edge, so that it is seen on any image.
+    edge = withStroke(linewidth=style.points + 0.8, foreground="#00000080")
+    box.set(linewidth=style.points, path_effects=[edge])
+    axes.add_patch(box)
+
+
+def draw(
+    image: Image.Image, boxes: np.ndarray, labels: Sequence[str], scores: np.ndarray
+) -> Image.Image:
+    """A copy of an image with detections drawn on it, lines and letters in proportion to it.
+
+    Args:
+      image: RGB.
+      boxes: [detections, 4] in its pixels.
+      labels: their class names; each has a colour, the same in every image.
+      scores: [detections].
+    """
+    drawn = image.copy()
+    pen = ImageDraw.Draw(drawn)
+    longer = max(image.size)
+    line, letters = max(round(longer / 250), 1), max(round(longer / 50), 10)
+    font = ImageFont.load_default(size=letters)
+    texts = [f"{label} {score:.2f}" for label, score in zip(labels, scores, strict=True)]
+    colours = [_PALETTE[sum(label.encode()) % len(_PALETTE)] for label in labels]
+    sizes = [(font.getlength(text) + letters / 2, 1.2 * letters) for text in texts]
+    places = label_places(boxes, sizes, np.array(image.size))
+    for box, colour in zip(boxes, colours, strict=True):
+        _draw_box(pen, box, colour, line)
+    for text, colour, size, place in zip(texts, colours, sizes, places, strict=True):
+        pen.rectangle((*place, *(place + size)), fill=colour)
+        centre = (place + np.array(size) / 2).round()  # between pixels letters are blurred
+        pen.text(tuple(centre), text, fill="black", font=font, anchor="mm")
+    return drawn
+
+
+def _draw_box(pen: ImageDraw.ImageDraw, box: np.ndarray, colour: str, line: int) -> None:
+    """A line within the box, and if it is not a thin one, a dark edge on both sides of it."""
+    x_min, y_min, x_max, y_max = box.round().tolist()
+    x_max, y_max = max(x_max - 1, x_min), max(y_max - 1, y_min)  # the last pixels within
+    edge = line // 2
+    around = (x_min - edge, y_min - edge, x_max + edge, y_max + edge)
+    pen.rectangle(around, outline="black", width=line + 2 * edge)
+    pen.rectangle((x_min, y_min, x_max, y_max), outline=colour, width=line)
+
+
+def label_places(
+    boxes: Iterable[np.ndarray], sizes: Sequence[tuple[float, float]], canvas: np.ndarray
+) -> list[np.ndarray]:
+    """Where to write the label of each box: the upper left corners (x, y).
+
+    A label lies at its box, above or beneath it if there is room, where it hides the least of the
+    boxes and of the labels before it.
+
+    Args:
+      boxes: [4] each.
+      sizes: widths and heights of the labels.
+      canvas: width and height of the image, which labels do not leave.
+    """
+    boxes, placed = list(boxes), list[np.ndarray]()
+    for (x_min, y_min, x_max, y_max), (width, height) in zip(boxes, sizes, strict=True):
+        size = np.array([width, height])
+        corners = [
+            *((x_min, y_min - height), (x_max - width, y_min - height)),
+            *((x_min, y_max), (x_max - width, y_max)),
+            *((x_min, y_min), (x_max - width, y_max - height)),
+        ]
+        inside = np.clip(corners, 0, np.maximum(canvas - size, 0))
+        candidates = np.concatenate([inside, inside + size], axis=1)
+        # Letters under letters can be read no more; a box may well be covered a little.
+        hidden = _hidden(boxes, candidates) + 3 * _hidden(placed, candidates)
+        placed.append(candidates[hidden.round(2).argmin()])
+    return [place[:2] for place in placed]
+
+
+def _hidden(below: Sequence[np.ndarray], above: np.ndarray) -> np.ndarray:
+    """The part of each box [4] below that lies under a box [boxes, 4] above, summed: [boxes]."""
+    under = np.array(below).reshape(-1, 1, 4)
+    low = np.maximum(under[..., :2], above[:, :2])
+    high = np.minimum(under[..., 2:], above[:, 2:])
+    covered = np.maximum(high - low, 0).prod(axis=-1)
+    return (covered / np.maximum((under[..., 2:] - under[..., :2]).prod(axis=-1), 1e-9)).sum(axis=0)

@@ -1,0 +1,137 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from research.tasks.object_detection.boxes import (
+    NOTHING,
+    Annotation,
+    area,
+    giou,
+    iou,
+    named,
+    repaired,
+)
+
+WIDTH, HEIGHT = 40, 30
+
+
+def annotation(*boxes):
+    """Objects with labels 0, 1, 2 and so on, of which every other one is a crowd."""
+    labels = np.arange(len(boxes), dtype=np.int32)
+    return Annotation(np.array(boxes, np.float32), labels, labels % 2 == 1)
+
+
+def random_boxes(count, seed):
+    """In whole pixels from 0 to 12, of which many have no area: float32 [count, 4]."""
+    corners = np.random.default_rng(seed).integers(0, 13, (count, 2, 2))
+    return np.sort(corners, axis=1).reshape(count, 4).astype(np.float32)
+
+
+def pixels(box):
+    """What it covers, counted one by one: [12, 12] bool."""
+    y, x = np.mgrid[:12, :12]
+    return (box[0] <= x) & (x < box[2]) & (box[1] <= y) & (y < box[3])
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "expected_iou", "expected_giou"),
+    [
+        ((0, 0, 4, 4), (0, 0, 4, 4), 1, 1),
+        ((0, 0, 4, 4), (2, 0, 6, 4), 1 / 3, 1 / 3),  # together they fill their hull
+        ((0, 0, 2, 2), (1, 1, 3, 3), 1 / 7, 1 / 7 - 2 / 9),
+        ((0, 0, 4, 4), (1, 1, 3, 3), 1 / 4, 1 / 4),
+        ((0, 0, 1, 1), (1, 0, 2, 1), 0, 0),
+        ((0, 0, 1, 1), (2, 0, 3, 1), 0, -1 / 3),
+        ((0, 0, 1, 1), (9, 9, 10, 10), 0, -98 / 100),
+        ((3, 3, 3, 3), (3, 3, 3, 3), 0, 0),
+        ((0, 0, 2, 2), (1, 0, 1, 2), 0, 0),
+    ],
+)
+def test_known_overlaps(a, b, expected_iou, expected_giou):
+    a, b = jnp.array(a, jnp.float32), jnp.array(b, jnp.float32)
+    for first, second in ((a, b), (b, a)):
+        np.testing.assert_allclose(iou(first, second), expected_iou, atol=1e-6)
+        np.testing.assert_allclose(giou(first, second), expected_giou, atol=1e-6)
+
+
+def test_areas_and_overlaps_are_those_of_the_pixels():
+    a, b = random_boxes(60, seed=0), random_boxes(50, seed=1)
+    a_pixels, b_pixels = (np.stack([pixels(box) for box in boxes]) for boxes in (a, b))
+    np.testing.assert_array_equal(area(a), a_pixels.sum(axis=(1, 2)))
+    inter = (a_pixels[:, None] & b_pixels).sum(axis=(2, 3))
+    union = (a_pixels[:, None] | b_pixels).sum(axis=(2, 3))
+    expected = np.divide(inter, union, out=np.zeros(union.shape), where=union > 0)
+    assert (expected > 0.3).sum() > 50
+    np.testing.assert_allclose(iou(a[:, None], b), expected, atol=1e-6)
+    generalised = np.asarray(giou(a[:, None], b))
+    assert generalised.min() >= -1 and generalised.max() <= 1
+    assert (generalised <= expected + 1e-6).all()
+
+
+def test_giou_draws_boxes_that_do_not_meet_together():
+    true = jnp.array([10.0, 10, 20, 20])
+    for away in ((40, 12, 50, 22), (12, 40, 22, 50), (40, 40, 41, 60)):
+        box = jnp.array(away, jnp.float32)
+        moved = box + 1e3 * jax.grad(giou)(box, true)
+        assert giou(moved, true) > giou(box, true)
+        assert jax.grad(iou)(box, true).tolist() == [0, 0, 0, 0]
+
+
+def test_gradients_are_finite_whatever_the_boxes():
+    boxes = [*random_boxes(40, seed=2), (3, 3, 3, 3), (3, 3, 3, 9), (0, 0, 4000, 4000)]
+    boxes = jnp.array(np.array(boxes, np.float32))
+    every = jax.vmap(jax.vmap(jax.grad(giou, (0, 1)), (None, 0)), (0, None))
+    assert all(np.isfinite(gradient).all() for gradient in every(boxes, boxes))
+
+
+def test_objects_are_selected_by_a_mask_or_at_places():
+    three = annotation((0, 0, 1, 1), (0, 0, 2, 2), (0, 0, 3, 3))
+    by_mask, by_place = three.select(three.labels != 1), three.select(np.array([2, 0]))
+    assert by_mask.boxes[:, 2].tolist() == [1, 3] and by_mask.labels.tolist() == [0, 2]
+    assert by_place.boxes[:, 2].tolist() == [3, 1] and by_place.crowd.tolist() == [False, False]
+
+
+def test_sound_boxes_are_left_as_they_are():
+    given = annotation((0, 0, 40, 30), (0.25, 1.5, 0.75, 2), (39, 29, 40, 30))
+    found, faults = repaired(given, WIDTH, HEIGHT)
+    assert not faults
+    assert all(np.array_equal(one, other) for one, other in zip(found, given, strict=True))
+    assert [part.dtype for part in found] == [np.float32, np.int32, bool]
+    nothing, faults = repaired(NOTHING, WIDTH, HEIGHT)
+    assert nothing.boxes.shape == (0, 4) and not faults
+
+
+SWAPPED = "swapped corners, put in order"
+OUTSIDE = "leaves the image, cut off at its edge"
+NO_AREA = "has no area in the image, left out"
+
+
+@pytest.mark.parametrize(
+    ("box", "expected", "kinds"),
+    [
+        ((9, 2, 5, 8), (5, 2, 9, 8), [SWAPPED]),
+        ((5, 8, 9, 2), (5, 2, 9, 8), [SWAPPED]),
+        ((-3, 2, 9, 8), (0, 2, 9, 8), [OUTSIDE]),
+        ((5, 2, 9, 33), (5, 2, 9, 30), [OUTSIDE]),
+        ((50, 2, 5, 8), (5, 2, 40, 8), [SWAPPED, OUTSIDE]),
+        ((-0.5, -0.5, 40.5, 30.5), (0, 0, 40, 30), []),
+        ((5, 2, 5, 8), None, [NO_AREA]),
+        ((40, 2, 50, 8), None, [NO_AREA]),
+        ((5, -9, 9, -1), None, [NO_AREA]),
+        ((np.nan, 2, 9, 8), None, [NO_AREA]),
+        ((5, 2, np.inf, 8), None, [NO_AREA]),
+    ],
+)
+def test_faulty_boxes_are_mended_or_left_out_and_told_by_kind(box, expected, kinds):
+    sound = (1, 1, 2, 2)
+    found, faults = repaired(annotation(sound, box, sound), WIDTH, HEIGHT)
+    mended = [] if expected is None else [list(expected)]
+    assert found.boxes.tolist() == [list(sound), *mended, list(sound)]
+    assert found.labels.tolist() == ([0, 1, 2] if mended else [0, 2])
+    assert found.crowd.tolist() == ([False, True, False] if mended else [False, False])
+    assert faults == [(kind, 1) for kind in kinds]
+
+
+def test_messages_name_a_box_by_its_corners():
+    assert named(np.array([1, 2.04, 3.57, -4], np.float32)) == "box [1.0, 2.0, 3.6, -4.0]"

@@ -1,0 +1,169 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from research.errors import ConfigError
+from research.tasks.object_detection import scenes
+from research.tasks.object_detection.scenes import DigitScenes
+
+SPLITS = ("train", "validation", "test")
+COUNT = 200  # scenes looked at
+
+
+def made(source, count=COUNT):
+    """Training scenes: images uint8 [size, size, 3], their backgrounds likewise, and objects."""
+    images = source.open("train")
+    for seed in range(count):
+        image, found = images.load(0, np.random.default_rng(seed))
+        ground = scenes._background(source.scene_size, np.random.default_rng(seed))
+        yield np.asarray(image), ground, found
+
+
+@pytest.fixture(scope="module")
+def of_several():
+    return list(made(DigitScenes()))
+
+
+@pytest.fixture(scope="module")
+def of_one():
+    return list(made(DigitScenes(digits=(1, 1))))
+
+
+@pytest.fixture(scope="module")
+def boxes(of_several):
+    return [found.boxes for _, _, found in of_several]
+
+
+def as_bytes(image, found):
+    return image.tobytes(), *(part.tobytes() for part in found)
+
+
+def extent(mask):
+    """The smallest box (x_min, y_min, x_max, y_max) around the pixels of a mask [height, width]."""
+    y, x = np.nonzero(mask)
+    return x.min(), y.min(), x.max() + 1, y.max() + 1
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_an_index_is_one_scene_for_ever(split):
+    first, second = (DigitScenes().open(split) for _ in range(2))
+    seen = set()
+    for index in range(5):
+        one = as_bytes(first.image(index), first.annotation(index))
+        assert one == as_bytes(second.image(index), second.annotation(index))
+        seen.add(one)
+    assert len(seen) == 5
+
+
+def test_training_scenes_are_new_ones_and_the_others_fixed():
+    train, validation, test = (DigitScenes().open(split) for split in SPLITS)
+    ours, same, other = (
+        as_bytes(*train.load(0, np.random.default_rng(seed))) for seed in (1, 1, 2)
+    )
+    assert ours == same and ours[0] != other[0]
+    for images in (validation, test):
+        fixed = as_bytes(images.image(3), images.annotation(3))
+        assert as_bytes(*images.load(3, np.random.default_rng(0))) == fixed
+    assert np.mean(np.asarray(validation.image(3)) == np.asarray(test.image(3))) < 0.1
+
+
+def test_no_digit_is_in_two_splits():
+    train, validation, test = (
+        {glyph.tobytes() for glyph in DigitScenes().open(split).glyphs} for split in SPLITS
+    )
+    assert not train & test and not train & validation and not validation & test
+    assert len(train) + len(validation) + len(test) == 1797
+
+
+def test_splits_are_as_large_as_configured():
+    source = DigitScenes(train_scenes=7, test_scenes=3)
+    assert [len(source.open(split)) for split in SPLITS] == [7, 3, 3]
+    assert source.resolve() == source and source.class_names == tuple("0123456789")
+
+
+def test_images_and_objects_have_the_form_of_annotated_images(of_several):
+    for image, _, found in of_several:
+        assert image.shape == (128, 128, 3) and image.dtype == np.uint8
+        assert [part.dtype for part in found] == [np.float32, np.int32, bool]
+        assert found.boxes.shape == (len(found.labels), 4) and not found.crowd.any()
+    labels = np.concatenate([found.labels for _, _, found in of_several])
+    assert (np.bincount(labels, minlength=10) > len(labels) / 20).all()
+
+
+def test_every_number_and_height_of_digits_occurs(boxes):
+    assert {len(one) for one in boxes} == set(range(1, 9))
+    heights = np.concatenate([one[:, 3] - one[:, 1] for one in boxes])
+    assert set(heights) == set(range(14, 41))
+
+
+def test_digits_lie_within_the_scene_and_hardly_cover_each_other(boxes):
+    every = np.concatenate(boxes)
+    assert every.min() == 0 and every.max() == 128
+    covered = []
+    for one in boxes:
+        low = np.maximum(one[:, None, :2], one[None, :, :2])
+        high = np.minimum(one[:, None, 2:], one[None, :, 2:])
+        inter, area = np.maximum(high - low, 0).prod(axis=2), (one[:, 2:] - one[:, :2]).prod(axis=1)
+        parts = inter / np.minimum(area[:, None], area)
+        covered += parts[np.triu_indices(len(one), 1)].tolist()
+    assert 0.14 < max(covered) < 0.15 + 1e-6
+
+
+def test_boxes_are_tight_around_the_ink(of_one):
+    exact = 0
+    for image, ground, found in of_one:
+        ink = np.abs(image.astype(float) - ground).mean(axis=2)
+        np.testing.assert_allclose(found.boxes, [extent(ink > 0)], atol=1)
+        exact += np.array_equal(found.boxes, [extent(ink > 0.1 * ink.max())])
+    assert exact > 0.95 * COUNT  # now and then, some of it has the colour of what it lies on
+
+
+def test_nothing_is_written_outside_of_the_boxes(of_several):
+    for image, ground, found in of_several:
+        changed = (image != ground).any(axis=2)
+        for x_min, y_min, x_max, y_max in found.boxes.astype(int):
+            assert changed[y_min:y_max, x_min:x_max].any()
+            changed[y_min:y_max, x_min:x_max] = False
+        assert not changed.any()
+
+
+def as_small(ink):
+    """What is seen of a digit at one size and of length 1: float [64]."""
+    image = Image.fromarray(ink.astype(np.float32)).crop(extent(ink >= 0.25 * ink.max()))
+    small = np.asarray(image.resize((8, 8))).ravel()
+    return small / np.linalg.norm(small)
+
+
+def test_digits_stand_out_and_are_what_their_labels_say(of_one):
+    images, right = DigitScenes().open("train"), 0
+    known = np.stack([as_small(glyph) for glyph in images.glyphs])
+    for image, ground, found in of_one:
+        x_min, y_min, x_max, y_max = found.boxes[0].astype(int)
+        ink = (image.astype(float) - ground)[y_min:y_max, x_min:x_max].mean(axis=2)
+        assert np.abs(ink).max() > 70
+        # The nearest of the glyphs tells which digit it is.
+        right += images.labels[np.argmax(known @ as_small(np.abs(ink)))] == found.labels[0]
+    assert right > 0.9 * COUNT
+
+
+@pytest.mark.parametrize("scene_size", [40, 1000])
+def test_scenes_may_be_as_small_as_a_digit_and_larger_than_the_photographs(scene_size):
+    source = DigitScenes(scene_size=scene_size, digit_height=(4, 40), digits=(8, 8))
+    for image, _, found in made(source, count=5):
+        assert image.shape == (scene_size, scene_size, 3)
+        assert (found.boxes[:, 2:] <= scene_size).all() and len(found.boxes) > 0
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("digits", value) for value in ((0, 8), (3, 2), (1,))),
+        *(("digit_height", value) for value in ((3, 40), (30, 20), (14, 129))),
+        *(("overlap", value) for value in (-0.1, 1.1)),
+        ("train_scenes", 0),
+        ("test_scenes", 0),
+    ],
+)
+def test_impossible_values_are_refused_by_name(key, value):
+    with pytest.raises(ConfigError, match=f"config.{key}: must .* is "):
+        DigitScenes(**{key: value})

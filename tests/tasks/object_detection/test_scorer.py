@@ -1,0 +1,428 @@
+import contextlib
+import io
+import json
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+from matplotlib.patches import Rectangle
+from PIL import Image
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from research.errors import UserError
+from research.tasks.object_detection.average_precision import Detections, match
+from research.tasks.object_detection.boxes import NOTHING, Annotation
+from research.tasks.object_detection.data import AnnotatedImages, DetectionExamples
+from research.tasks.object_detection.scorer import DetectionScorer
+from tests.reporting.drawing import drawn, texts
+
+SIZE = (64, 48)  # of the images, in pixels
+FOUND, MISSED, FALSE, TRUE, CROWD = "#3fb950", "#cf222e", "#f5a30a", "#ffffff", "#c9d1d9"
+A, B, C = (2, 2, 12, 12), (20, 20, 40, 30), (44, 4, 60, 44)  # boxes apart from each other
+NO_DETECTIONS = Detections(
+    np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32)
+)
+
+
+class Annotated(AnnotatedImages):
+    """Grey images with these objects."""
+
+    def __init__(self, annotations):
+        self.annotations = annotations
+
+    def __len__(self):
+        return len(self.annotations)
+
+    def image(self, index):
+        return Image.new("RGB", SIZE, (100 + index, 0, 0))
+
+    def annotation(self, index):
+        return self.annotations[index]
+
+
+def objects(*given):
+    """The annotation of objects (box, label), or (box, label, True) of crowds."""
+    if not given:
+        return NOTHING
+    boxes, labels, crowd = zip(*((*one, False)[:3] for one in given), strict=True)
+    return Annotation(np.array(boxes, np.float32), np.array(labels, np.int32), np.array(crowd))
+
+
+def detections(*given):
+    """Those of (box, score, label)."""
+    if not given:
+        return NO_DETECTIONS
+    boxes, scores, labels = map(np.array, zip(*given, strict=True))
+    return Detections(boxes.astype(np.float32), scores.astype(np.float32), labels.astype(np.int32))
+
+
+def padded(found, capacity, rng):
+    """Detections of some images as arrays [images, capacity, ...], behind them rubbish."""
+    boxes = rng.uniform(0, 50, (len(found), capacity, 4)).astype(np.float32)
+    labels = rng.integers(0, 2, (len(found), capacity)).astype(np.int32)
+    scores = np.zeros((len(found), capacity), np.float32)
+    for row, one in enumerate(found):
+        count = len(one.scores)
+        boxes[row, :count], scores[row, :count], labels[row, :count] = one
+    return {"boxes": boxes, "scores": scores, "labels": labels}
+
+
+def scored(truth, found, class_names=("cat", "dog"), seen=None, batch=2):
+    """A scorer that has seen images in batches, the last one first, and the dataset."""
+    rng = np.random.default_rng(0)
+    scorer = DetectionScorer(tuple(class_names))
+    order = np.arange(len(truth))[::-1] if seen is None else np.array(seen)
+    for number, start in enumerate(range(0, len(order), batch)):
+        index = order[start : start + batch]
+        of_batch = [found[i] for i in index]
+        capacity = max(len(one.scores) for one in of_batch) + number % 3
+        scorer.update({"index": index}, padded(of_batch, capacity, rng))
+    return scorer, DetectionExamples(Annotated(truth), (32, 32), 1)
+
+
+def result(*arguments, **options):
+    scorer, dataset = scored(*arguments, **options)
+    return scorer.result(dataset)
+
+
+def of_one_image(truth, found):
+    """The scores where there is a single image."""
+    return result([objects(*truth)], [detections(*found)])
+
+
+def figures(*arguments, **options):
+    """Title and figure of the curves, of the first images, and of the hardest."""
+    scorer, dataset = scored(*arguments, **options)
+    return [(title, drawn(figure)) for title, figure in scorer.figures(dataset).items()]
+
+
+def outlines(figure, colour):
+    """The boxes of a colour, without those of the legend."""
+    patches = (patch for axes in figure.axes[1:] for patch in axes.findobj(Rectangle))
+    return [patch for patch in patches if not patch.get_fill() and to_hex(patch.get_ec()) == colour]
+
+
+def headings(figure):
+    return [text for text in texts(figure) if text.startswith("image ")]
+
+
+def random_boxes(rng, count, size=100):
+    corner = rng.uniform(0, 0.8 * size, (count, 2))
+    sides = rng.uniform(0.05, 0.5, (count, 2)) * size
+    return np.concatenate([corner, np.minimum(corner + sides, size)], axis=1).astype(np.float32)
+
+
+def random_truth(rng, classes):
+    count = int(rng.integers(0, 7))
+    labels = rng.integers(0, classes, count).astype(np.int32)
+    return Annotation(random_boxes(rng, count), labels, rng.random(count) < 0.2)
+
+
+def random_found(rng, truth, classes):
+    """Detections of which most are near an object and some have equal scores."""
+    count = int(rng.integers(0, 11))
+    boxes, labels = random_boxes(rng, count), rng.integers(0, classes, count)
+    for place in range(count if len(truth.labels) else 0):
+        if rng.random() < 0.8:
+            near = rng.integers(len(truth.labels))
+            shift = rng.normal(size=4) * rng.choice([0, 1, 4])
+            boxes[place] = truth.boxes[near] + shift.astype(np.float32)
+            labels[place] = truth.labels[near]
+    corners = boxes.reshape(-1, 2, 2)
+    boxes = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
+    scores = np.maximum(rng.random(count), 0.01).round(int(rng.choice([1, 6]))).clip(0.01)
+    return Detections(boxes, scores.astype(np.float32), labels.astype(np.int32))
+
+
+def random_set(seed):
+    """Class names, and what is and what is found in some images."""
+    rng = np.random.default_rng(seed)
+    classes = int(rng.integers(2, 5))
+    truth = [random_truth(rng, classes) for _ in range(rng.integers(3, 7))]
+    return "wxyz"[:classes], truth, [random_found(rng, one, classes) for one in truth]
+
+
+def coco_json(names, truth):
+    """What COCO's annotation file holds; images are numbered 10, 20, ..., classes 5, 6, ..."""
+    annotations = []
+    for image, one in enumerate(truth):
+        for (x0, y0, x1, y1), label, crowd in zip(*(part.tolist() for part in one), strict=True):
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": 10 * image + 10,
+                    "category_id": label + 5,
+                    "bbox": [x0, y0, x1 - x0, y1 - y0],
+                    "area": (x1 - x0) * (y1 - y0),
+                    "iscrowd": int(crowd),
+                }
+            )
+    images = [{"id": 10 * image + 10, "width": 100, "height": 100} for image in range(len(truth))]
+    categories = [{"id": label + 5, "name": name} for label, name in enumerate(names)]
+    return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def coco_results(found):
+    """What COCO's result file holds."""
+    return [
+        {
+            "image_id": 10 * image + 10,
+            "category_id": label + 5,
+            "bbox": [x0, y0, x1 - x0, y1 - y0],
+            "score": score,
+        }
+        for image, one in enumerate(found)
+        for (x0, y0, x1, y1), score, label in zip(*(part.tolist() for part in one), strict=True)
+    ]
+
+
+def evaluated(names, truth, found, folder):
+    """pycocotools' evaluation of files, as its documentation has it."""
+    path = folder / "annotations.json"
+    path.write_text(json.dumps(coco_json(names, truth)))
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO(str(path))
+        evaluation = COCOeval(coco, coco.loadRes(coco_results(found)), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return evaluation
+
+
+def expected(names, truth, found, folder):
+    """`result` by pycocotools, whose -1 says that there is nothing to be found."""
+    if not sum(len(one.scores) for one in found):  # which pycocotools cannot read
+        present = sorted({label for one in truth for label in one.labels[~one.crowd]})
+        return dict.fromkeys(["ap", "ap50", "ap75", *(f"ap/{names[i]}" for i in present)], 0.0)
+    evaluation = evaluated(names, truth, found, folder)
+    of_all = dict(zip(("ap", "ap50", "ap75"), evaluation.stats[:3].tolist(), strict=True))
+    of_classes = evaluation.eval["precision"][:, :, :, 0, 2].mean(axis=(0, 1))
+    return of_all | {
+        f"ap/{name}": ap for name, ap in zip(names, of_classes.tolist(), strict=True) if ap >= 0
+    }
+
+
+def assert_agrees_with_pycocotools(seeds, folder):
+    scores = []
+    for seed in seeds:
+        names, truth, found = random_set(seed)
+        if all(one.crowd.all() for one in truth):
+            with pytest.raises(UserError):
+                result(truth, found, names)
+            continue
+        ours = result(truth, found, names)
+        assert ours == pytest.approx(expected(names, truth, found, folder), abs=1e-6), seed
+        scores.append(ours["ap"])
+    assert np.std(scores) > 0.1  # they are not all the same
+    assert len(scores) > 0.95 * len(seeds)
+
+
+def test_ap_is_that_of_pycocotools(tmp_path):
+    assert_agrees_with_pycocotools(range(100), tmp_path)
+
+
+@pytest.mark.slow
+def test_ap_is_that_of_pycocotools_on_a_thousand_sets(tmp_path):
+    assert_agrees_with_pycocotools(range(1000), tmp_path)
+
+
+def test_matches_are_those_of_pycocotools(tmp_path):
+    for seed in range(30):
+        names, truth, found = random_set(seed)
+        if not sum(len(one.scores) for one in found):
+            continue
+        numbers = np.cumsum([0] + [len(one.labels) for one in truth])
+        ids = np.cumsum([1] + [len(one.scores) for one in found])
+        expected = np.full(ids[-1], -1)
+        for one in filter(None, evaluated(names, truth, found, tmp_path).evalImgs):
+            if one["aRng"] == [0, 1e10]:
+                expected[one["dtIds"]] = one["dtMatches"][0] - 1
+        for image in range(len(truth)):
+            ours = match(truth[image], found[image])
+            theirs = expected[ids[image] : ids[image + 1]]
+            theirs = np.where(theirs < 0, -1, theirs - numbers[image])
+            np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_perfect_detector_has_an_ap_of_one():
+    truth = [objects((A, 0), (B, 1)), objects((C, 1))]
+    found = [detections((A, 0.9, 0), (B, 0.4, 1)), detections((C, 0.6, 1))]
+    perfect = dict.fromkeys(("ap", "ap50", "ap75", "ap/cat", "ap/dog"), pytest.approx(1))
+    assert result(truth, found) == perfect
+
+
+def test_one_of_two_objects_gives_half_of_the_recall():
+    """Precision is 1 at the recalls 0, 0.01, ..., 0.5."""
+    scores = of_one_image([(A, 0), (B, 0)], [(A, 0.9, 0)])
+    assert scores == dict.fromkeys(("ap", "ap50", "ap75", "ap/cat"), pytest.approx(51 / 101))
+
+
+def test_a_second_detection_of_an_object_is_false():
+    scores = of_one_image([(A, 0), (B, 0)], [(A, 0.9, 0), (A, 0.8, 0), (B, 0.7, 0)])
+    assert scores["ap"] == pytest.approx((51 + 50 * 2 / 3) / 101)
+
+
+def test_ap_is_a_mean_over_thresholds_of_iou():
+    """An IoU of 0.62 is enough at 0.5, 0.55 and 0.6."""
+    scores = of_one_image([((0, 0, 10, 10), 0)], [((0, 0, 10, 6.2), 0.9, 0)])
+    assert scores["ap"] == pytest.approx(0.3)
+    assert scores["ap50"] == pytest.approx(1) and scores["ap75"] == 0
+
+
+def test_the_right_box_of_another_class_is_false():
+    scores = of_one_image([(A, 0), (B, 1)], [(A, 0.9, 1), (B, 0.8, 1)])
+    assert scores["ap/cat"] == 0
+    assert scores["ap/dog"] == pytest.approx(1 / 2)
+    assert scores["ap"] == pytest.approx(1 / 4)
+
+
+def test_a_crowd_neither_helps_nor_hurts():
+    truth, found = [(A, 0), (B, 0)], [(A, 0.8, 0)]
+    without = of_one_image(truth, found)
+    in_crowd = [((46, 6, 52, 14), 0.95, 0), ((50, 20, 58, 30), 0.9, 0)]
+    assert of_one_image([*truth, (C, 0, True)], found) == without
+    assert of_one_image([*truth, (C, 0, True)], [*found, *in_crowd]) == without
+    assert of_one_image(truth, [*found, *in_crowd])["ap"] < without["ap"]
+
+
+def test_the_hundred_best_detections_of_a_class_and_image_count():
+    best = [(B, 0.9, 0)] * 99
+    assert of_one_image([(A, 0)], [*best, (A, 0.5, 0)])["ap"] == pytest.approx(1 / 100)
+    assert of_one_image([(A, 0)], [*best, (B, 0.9, 0), (A, 0.5, 0)])["ap"] == 0
+
+
+def test_boxes_are_not_rounded():
+    """The IoU is 0.5 and a little; the difference of the corners as float32 makes it less."""
+    truth, found = (0.91275555, 0, 12, 10), (6.4563775, 0, 12, 10)
+    assert of_one_image([(truth, 0)], [(found, 0.9, 0)])["ap50"] == pytest.approx(1)
+
+
+def test_a_class_without_objects_has_no_ap_and_lowers_none():
+    truth = [objects((A, 0), (B, 1, True)), objects()]
+    found = [detections((A, 0.9, 0)), detections((C, 0.99, 1))]
+    scores = result(truth, found)
+    assert scores == dict.fromkeys(("ap", "ap50", "ap75", "ap/cat"), pytest.approx(1))
+
+
+def test_a_false_detection_in_an_empty_image_lowers_ap():
+    truth, found = [objects((A, 0)), objects()], detections((A, 0.5, 0))
+    assert result(truth, [found, NO_DETECTIONS])["ap"] == pytest.approx(1)
+    assert result(truth, [found, detections((B, 0.9, 0))])["ap"] == pytest.approx(1 / 2)
+
+
+def test_images_that_were_not_seen_do_not_count():
+    truth = [objects((A, 0)), objects((B, 0)), objects((C, 0))]
+    found = [detections((A, 0.9, 0)), NO_DETECTIONS, detections((C, 0.9, 0))]
+    assert result(truth, found)["ap"] < 0.7
+    assert result(truth, found, seen=[2, 0])["ap"] == pytest.approx(1)
+
+
+def test_padding_is_no_detection():
+    """Not even where it happens to lie on an object."""
+    scorer, dataset = scored([objects((A, 0))], [NO_DETECTIONS])
+    scorer.update(
+        {"index": np.arange(1)}, padded([detections((A, 0, 0))], 1, np.random.default_rng(0))
+    )
+    assert scorer.result(dataset)["ap"] == 0
+
+
+def test_a_later_batch_changes_the_result():
+    """As between two evaluations with one scorer."""
+    truth = [objects((A, 0)), objects((B, 0))]
+    scorer, dataset = scored(truth, [NO_DETECTIONS] * 2)
+    assert scorer.result(dataset)["ap"] == 0
+    found = [detections((A, 0.9, 0)), detections((B, 0.9, 0))]
+    scorer.update({"index": np.arange(2)}, padded(found, 1, np.random.default_rng(0)))
+    assert scorer.result(dataset)["ap"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        NO_DETECTIONS,
+        Detections(*(np.full_like(part, np.nan) for part in detections((A, 0.9, 0))[:2]), [0]),
+        detections(((np.nan, 2, 12, 12), 0.9, 0)),
+        detections(((2, 2, np.inf, 12), 0.9, 0)),
+    ],
+    ids=["nothing", "all nan", "a nan", "infinite"],
+)
+def test_a_detector_that_finds_nothing_or_diverged_has_an_ap_of_zero(found):
+    truth = [objects((A, 0)), objects(), objects((B, 1))]
+    scores = result(truth, [found] * 3)
+    assert scores == dict.fromkeys(("ap", "ap50", "ap75", "ap/cat", "ap/dog"), 0.0)
+    (_, curves), (_, first), _ = figures(truth, [found] * 3)
+    assert len(outlines(first, MISSED)) == 2 and not outlines(first, FALSE)
+    labels = [text.get_text() for text in curves.legends[0].get_texts()]
+    assert labels[-1] == "0.00  mean of the 2 classes"
+
+
+def test_where_nothing_is_to_be_found_is_no_ap():
+    with pytest.raises(UserError, match=r"the 2 images that were scored have none; choose a split"):
+        result([objects((A, 0, True)), objects()], [detections((A, 0.9, 0))] * 2)
+
+
+def test_nothing_is_printed(capfd):
+    of_one_image([(A, 0)], [(A, 0.9, 0)])
+    assert capfd.readouterr().out == ""
+
+
+def test_what_is_found_missed_and_false_is_drawn_in_colours_of_their_own():
+    truth = objects((A, 0), (B, 1), (C, 0, True), ((44, 2, 60, 4), 1, True))
+    found = detections((A, 0.75, 0), (B, 0.5, 0), ((46, 6, 52, 14), 0.9, 0), (B, 0.2, 1))
+    _, (_, first), (_, hardest) = figures([truth], [found])
+    for figure in (first, hardest):
+        assert headings(figure) == ["image 0: 1 of 2 found, 1 false"]
+        assert {"cat 0.75", "cat 0.50", "dog", "cat", "cat 0.90"} <= set(texts(figure))
+        assert "dog 0.20" not in texts(figure)  # too unsure to be drawn
+        counts = [len(outlines(figure, colour)) for colour in (FOUND, MISSED, FALSE, CROWD)]
+        assert counts == [1, 1, 1, 3]
+        (missed,) = outlines(figure, MISSED)
+        assert missed.get_linestyle() == "--"
+    assert len(outlines(first, TRUE)) == 1
+    assert not outlines(hardest, TRUE)
+
+
+def test_the_worst_images_come_first():
+    """Two objects missed, one and a confident false detection, one and an unsure one, and so on."""
+    truth = [objects((A, 0), (B, 0)) for _ in range(15)]
+    right = [(A, 0.9, 0), (B, 0.9, 0)]
+    found = [detections(*right) for _ in truth]
+    found[14] = NO_DETECTIONS
+    found[3] = detections((A, 0.9, 0), (C, 0.8, 1))
+    found[7] = detections((A, 0.9, 0), (C, 0.4, 1))
+    found[5] = detections(*right, (C, 0.35, 1))
+    _, (first_title, first), (title, hardest) = figures(truth, found)
+    assert first_title == "The first 12 of 15 images"
+    assert [int(text.split()[1][:-1]) for text in headings(first)] == list(range(12))
+    assert title == "The 12 hardest of 15 images, by objects missed and false detections"
+    assert len(headings(hardest)) == 12
+    assert headings(hardest)[:5] == [
+        "image 14: 0 of 2 found, 0 false",
+        "image 3: 1 of 2 found, 1 false",
+        "image 7: 1 of 2 found, 1 false",
+        "image 5: 2 of 2 found, 1 false",
+        "image 0: 2 of 2 found, 0 false",
+    ]
+
+
+def test_pictures_show_the_images_that_were_seen():
+    truth = [objects((A, 0))] * 4
+    _, (title, first), _ = figures(truth, [NO_DETECTIONS] * 4, seen=[3, 1])
+    assert title == "The first 2 of 2 images"
+    assert [text[:8] for text in headings(first)] == ["image 1:", "image 3:"]
+    shown = [image.get_array()[0, 0, 0] - 100 for image in first.axes[1].images]
+    assert shown == [1, 3]
+
+
+def test_of_many_classes_the_most_frequent_have_curves_and_the_title_says_so():
+    names = [f"class{number}" for number in range(13)]
+    truth = [objects(*[(A, label)] * (label + 1)) for label in range(13)]
+    (title, curves), *_ = figures(truth, [detections((A, 0.9, 12))] * 13, names)
+    assert title == (
+        "Precision and recall, at IoU 0.5, of 10 of 13 classes, those with the most objects"
+    )
+    labels = [text.get_text() for text in curves.legends[0].get_texts()]
+    assert [label.split()[1] for label in labels] == [*names[3:], "mean"]
+    (few_title, _), *_ = figures([objects((A, 0))], [NO_DETECTIONS])
+    assert few_title == "Precision and recall, at IoU 0.5"

@@ -1,0 +1,473 @@
+"""COCO and Pascal VOC; what is special to TFDS is in `test_records.py`."""
+
+import json
+import logging
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from research.errors import ConfigError, UserError
+from research.tasks.object_detection.data import DetectionExamples
+from research.tasks.object_detection.sources import COCO, VOC
+
+SPLITS = ("train", "validation", "test")
+
+
+def save(path, size=(40, 30), grey=0):
+    path.parent.mkdir(exist_ok=True)
+    Image.new("RGB", size, (grey,) * 3).save(path)
+
+
+def greys(images):
+    """What tells the images of these tests apart."""
+    return [images.image(i).getpixel((0, 0))[0] for i in range(len(images))]
+
+
+def warnings(caplog):
+    return [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
+
+
+def image(number, **changes):
+    return {"id": number, "file_name": f"{number}.png", "width": 40, "height": 30} | changes
+
+
+def annotation(number, bbox, image_id=7, category_id=90, **changes):
+    keys = {"id": number, "image_id": image_id, "category_id": category_id, "bbox": bbox}
+    return keys | changes
+
+
+def coco_json():
+    """Image 3 has no object. The categories are in no order, and the annotations neither."""
+    return {
+        "images": [image(7), image(3), image(5)],
+        "annotations": [
+            annotation(11, [1, 2, 3.5, 4], segmentation=[[1, 2, 3, 4, 5, 6]], iscrowd=0),
+            annotation(12, [0, 0, 40, 30], image_id=5, category_id=18),
+            annotation(13, [10, 20, 30, 10], category_id=1, iscrowd=1),
+        ],
+        "categories": [
+            {"id": 90, "name": "toothbrush", "supercategory": "indoor"},
+            {"id": 1, "name": "person"},
+            {"id": 18, "name": "dog"},
+        ],
+    }
+
+
+@pytest.fixture
+def coco(tmp_path):
+    """Writes annotations of the images 3.png, 5.png and 7.png, and gives their source."""
+    for number in (3, 5, 7):
+        save(tmp_path / "images" / f"{number}.png", grey=number)
+
+    def write(content=None, **keys):
+        text = content if isinstance(content, str) else json.dumps(content or coco_json())
+        (tmp_path / "train.json").write_text(text)
+        fixed = {
+            "train_images": "images",
+            "validation": "train.json",
+            "validation_images": "images",
+        }
+        return COCO(**({"path": str(tmp_path), "train": "train.json"} | fixed | keys))
+
+    return write
+
+
+def test_cocos_boxes_are_corners_and_its_labels_positions(coco, caplog):
+    source = coco().resolve()
+    assert source.class_names == ("person", "dog", "toothbrush")
+    images = source.open("train")
+    assert greys(images) == [7, 3, 5]
+    both, none, one = (images.annotation(i) for i in range(3))
+    assert both.boxes.tolist() == [[1, 2, 4.5, 6], [10, 20, 40, 30]]
+    assert both.labels.tolist() == [2, 0] and both.crowd.tolist() == [False, True]
+    assert one.boxes.tolist() == [[0, 0, 40, 30]] and one.labels.tolist() == [1]
+    assert none.boxes.shape == (0, 4) and len(none.labels) == len(none.crowd) == 0
+    for found in (both, none, one):
+        assert [part.dtype for part in found] == [np.float32, np.int32, bool]
+    loaded, objects = images.load(0, np.random.default_rng(0))
+    assert loaded.mode == "RGB" and objects.labels.tolist() == [2, 0]
+    assert not warnings(caplog)
+
+
+def test_labels_follow_the_class_names_that_are_given(coco):
+    source = coco(class_names=("dog", "cat", "toothbrush", "person"))
+    assert source.resolve() == source
+    assert source.open("train").annotation(0).labels.tolist() == [2, 3]
+    numbered_otherwise = coco_json()
+    for row in numbered_otherwise["categories"]:
+        row["id"] = 100 - row["id"]
+    for row in numbered_otherwise["annotations"]:
+        row["category_id"] = 100 - row["category_id"]
+    (Path(source.path) / "val.json").write_text(json.dumps(numbered_otherwise))
+    other = replace(source, validation="val.json").open("validation")
+    assert other.annotation(0).labels.tolist() == [2, 3]
+
+
+def test_categories_of_one_name_are_one_class(coco):
+    content = coco_json()
+    content["categories"][1]["name"] = "toothbrush"
+    source = coco(content).resolve()
+    assert source.class_names == ("toothbrush", "dog")
+    assert source.open("train").annotation(0).labels.tolist() == [0, 0]
+
+
+def test_a_resolved_source_needs_no_data():
+    for source in (COCO, VOC):
+        named = source(path="/nowhere", class_names=("a",))
+        assert named.resolve() == named
+
+
+def many(count):
+    """Images of which each has one object, as wide as the image's number."""
+    return {
+        "images": [image(i) for i in range(1, count + 1)],
+        "annotations": [annotation(i, [0, 0, i, 9], i, 1) for i in range(1, count + 1)],
+        "categories": [{"id": 1, "name": "x"}],
+    }
+
+
+def test_some_of_cocos_images_are_held_out(coco):
+    source = coco(many(20), validation="", validation_fraction=0.2)
+    for number in range(1, 21):
+        save(Path(source.path) / "images" / f"{number}.png", grey=number)
+    train, validation, test = (source.open(split) for split in SPLITS)
+    assert (len(train), len(validation)) == (16, 4)
+    kept, held = greys(train), greys(validation)
+    assert sorted(kept + held) == list(range(1, 21))
+    assert kept == sorted(kept) and held != [17, 18, 19, 20]
+    assert greys(test) == held == greys(source.open("validation"))
+    assert [test.annotation(i).boxes[0, 2] for i in range(4)] == held
+    with pytest.raises(ConfigError, match="validation_fraction: leaves nothing of 1 images"):
+        coco(many(1), validation="").open("train")
+
+
+def test_each_split_of_coco_has_its_file_and_its_folder(coco):
+    source = coco(test="test.json", test_images="other")
+    root = Path(source.path)
+    (root / "test.json").write_text(json.dumps(many(2)))
+    for number in (1, 2):
+        save(root / "other" / f"{number}.png", grey=100 + number)
+    source = source.resolve()
+    assert [len(source.open(split)) for split in ("train", "validation")] == [3, 3]
+    with pytest.raises(UserError, match=r"test.json: .* 'x' in 1.png"):
+        source.open("test")
+    assert greys(replace(source, class_names=("x",)).open("test")) == [101, 102]
+
+
+def test_faulty_boxes_are_repaired_counted_and_named(coco, caplog):
+    content = coco_json()
+    content["annotations"] += [
+        annotation(21, [35, 25, 10, 10], image_id=5),
+        annotation(22, [-5, 0, 10, 10], image_id=5),
+        annotation(23, [5, 5, 0, 4], image_id=5),
+        annotation(24, [100, 5, 10, 10], image_id=5),
+        annotation(25, [float("nan"), 5, 10, 10], image_id=5),
+        annotation(26, [10, 10, -4, 5], image_id=5, iscrowd=1),
+        annotation(27, [30, 20, 10.3, 10], image_id=5),
+        annotation(28, [1, 1, 2, 2], image_id=99),
+        annotation(29, [1, 1, 2, 2], image_id=98),
+        annotation(30, [1, 1, 2, 2], category_id=18),
+    ]
+    images = coco(content).resolve().open("train")
+    found = images.annotation(2)
+    kept = [[0, 0, 40, 30], [35, 25, 40, 30], [0, 0, 5, 10], [6, 10, 10, 15], [30, 20, 40, 30]]
+    assert found.boxes.tolist() == kept
+    assert found.labels.tolist() == [1, 2, 2, 2, 2]
+    assert found.crowd.tolist() == [False, False, False, True, False]
+    assert images.annotation(0).labels.tolist() == [2, 0, 1]
+    again = coco(content).resolve().open("train")
+    assert again.annotation(2).boxes.tolist() == kept
+    (message,) = warnings(caplog)
+    assert "train.json: an annotation whose image is not in 'images', left out: 2, " in message
+    assert "the first annotation 28 of image 99" in message
+    assert "at its edge: 2, the first box [35.0, 25.0, 45.0, 35.0] of annotation 21 in 5" in message
+    assert "put in order: 1, the first box [10.0, 10.0, 6.0, 15.0] of annotation 26" in message
+    assert "no area in the image, left out: 3, the first box [5.0, 5.0, 5.0, 9.0] of" in message
+
+
+def changed(**rows):
+    """COCO's annotations with a key of the last row of a list changed, or without it if None."""
+    content = coco_json()
+    for name, change in rows.items():
+        if change is None:
+            del content[name]
+            continue
+        for key, value in change.items():
+            content[name][-1][key] = value
+            if value is None:
+                del content[name][-1][key]
+    return content
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"images": [', "train.json is not JSON (Expecting value: line 1"),
+        ("[]", "train.json: has no list 'images'"),
+        (changed(annotations=None), "train.json: has no list 'annotations'"),
+        (changed(categories=None), "train.json: has no list 'categories'"),
+        (changed(images={"file_name": None}), "in 'images' {'id': 5, 'width': 40"),
+        (changed(images={"file_name": None}), "has no 'file_name'; correct the file"),
+        (changed(images={"width": None}), "has no 'width'; correct the file"),
+        (changed(images={"height": 0}), "'height': 0} must have a width and a height"),
+        (changed(images={"id": 3}), "'file_name': '5.png', 'width': 40, 'height': 30} has the id"),
+        (changed(annotations={"bbox": None}), "'iscrowd': 1} has no 'bbox'"),
+        (changed(annotations={"bbox": [1, 2, 3]}), "must have 4 numbers as 'bbox'"),
+        (changed(annotations={"bbox": ["a", 2, 3, 4]}), "must have 4 numbers as 'bbox'"),
+        (changed(annotations={"image_id": None}), "has no 'image_id'"),
+        (changed(categories={"name": None}), "has no 'name'"),
+        (
+            changed(annotations={"category_id": 19}),
+            "not: 1, the first 19 of annotation 13 in 7.png",
+        ),
+        (changed(annotations={"category_id": 19}), "(did you mean '1'?)"),
+        ({"images": [], "annotations": [], "categories": []}, "in 'images' there is no image"),
+    ],
+)
+def test_what_is_wrong_in_cocos_file_is_told_in_a_line(coco, content, message):
+    with pytest.raises(UserError) as error:
+        coco(content).resolve().open("train")
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_objects_of_other_classes_are_counted_and_the_nearest_is_suggested(coco):
+    content = coco_json()
+    content["categories"].append({"id": 99, "name": "of nothing"})
+    content["annotations"].append(annotation(14, [0, 0, 1, 1], category_id=18))
+    with pytest.raises(UserError) as error:
+        coco(content, class_names=("person", "toothbrush", "dogs")).open("train")
+    assert "has not: 2, the first a 'dog' in 5.png (did you mean 'dogs'?)" in str(error.value)
+    assert "correct it or add it to class_names" in str(error.value)
+    assert len(coco(content, class_names=("person", "toothbrush", "dog")).open("train")) == 3
+
+
+def test_an_image_that_is_not_as_annotated_is_skipped_and_named(coco):
+    source = coco()
+    folder = Path(source.path) / "images"
+    (folder / "7.png").unlink()
+    (folder / "3.png").write_bytes(b"no image")
+    save(folder / "5.png", size=(30, 40))
+    images = source.resolve().open("train")
+    for index, message in enumerate(
+        (
+            "7.png: no such file",
+            "3.png: cannot be read",
+            "5.png: has 30 x 40 pixels, but was annotat",
+        )
+    ):
+        with pytest.raises(UserError) as error:
+            images.image(index)
+        assert message in str(error.value)
+    assert "with 40 x 30" in str(error.value)
+    save(folder / "3.png")
+    examples = DetectionExamples(images, (32, 32), 5)
+    assert examples.batch(np.arange(3), (0,), None)["mask"].tolist() == [0, 1, 0]
+    assert sorted(examples.unusable) == [0, 2] and "7.png" in examples.unusable[0]
+
+
+def test_a_file_is_parsed_once_until_it_changes(coco, monkeypatch):
+    source = coco()
+    file = Path(source.path) / "train.json"
+    loads = []
+    load = json.load
+    monkeypatch.setattr(json, "load", lambda *args, **keys: loads.append(1) or load(*args, **keys))
+    for split in SPLITS:
+        source.resolve().open(split)
+    assert len(loads) == 1
+    coco(many(2))
+    os.utime(file, (1, 1))
+    assert source.resolve().class_names == ("x",)
+
+
+def test_what_is_not_there_is_named_by_its_key(coco):
+    source = coco()
+    for keys, split, message in (
+        ({"train": "nowhere.json"}, "train", "config.train: there is no file .*nowhere.json"),
+        ({"train_images": "away"}, "train", "config.train_images: there is no folder .*away"),
+        ({"test": "train.json"}, "test", "config.test_images: there is no folder .*test2017"),
+        ({"validation": "nowhere.json"}, "validation", "config.validation: there is no file"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            replace(source, **keys).resolve().open(split)
+    with pytest.raises(ConfigError, match="validation_fraction: must lie between 0 and 1, is 1"):
+        replace(source, validation_fraction=1.0)
+    for fraction in ("test_fraction", "validation_fraction"):
+        with pytest.raises(ConfigError, match=f"{fraction}: must lie between 0 and 1"):
+            VOC(path="", **{fraction: 0.0})
+    empty = coco_json() | {"annotations": [], "categories": []}
+    with pytest.raises(ConfigError, match=r"config.train: .*train.json has no class"):
+        coco(empty).resolve()
+
+
+def bounded(box, name="dog", more=""):
+    edges = zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)
+    bounds = "".join(f"<{tag}>{value}</{tag}>" for tag, value in edges)
+    return f"<object>{more}<name>{name}</name><bndbox>{bounds}</bndbox></object>"
+
+
+SIZE = "<size><width>40</width><height>30</height><depth>3</depth></size>"
+
+
+@pytest.fixture
+def voc(tmp_path):
+    """Writes annotations, and an image for each of them, and gives the source of both."""
+    for folder in ("Annotations", "JPEGImages"):
+        (tmp_path / folder).mkdir()
+
+    def write(stem, content, suffix=".png", size=(40, 30), grey=0, whole=False):
+        text = content if whole else f"<annotation>{content}</annotation>"
+        (tmp_path / "Annotations" / f"{stem}.xml").write_text(text)
+        if suffix:
+            save(tmp_path / "JPEGImages" / f"{stem}{suffix}", size, grey)
+        return VOC(path=str(tmp_path))
+
+    return write
+
+
+def image_sets(source, **sets):
+    folder = Path(source.path) / "ImageSets" / "Main"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, stems in sets.items():
+        (folder / f"{name}.txt").write_text("".join(f"{stem}\n" for stem in stems))
+
+
+def test_vocs_pixels_are_counted_from_one_and_the_last_is_in_the_box(voc, caplog):
+    part = "<part><name>head</name><bndbox><xmin>9</xmin></bndbox></part>"
+    voc("a", SIZE + bounded((1, 1, 40, 30), "dog") + bounded((3, 4.0, 3, 10), "cat", part))
+    voc("b", SIZE)
+    source = voc("c", SIZE + bounded((1, 1, 2, 2), more="<difficult>1</difficult>"))
+    image_sets(source, train=["c", "b", "a"], val=["a"])
+    source = source.resolve()
+    assert source.class_names == ("cat", "dog")
+    images = source.open("train")
+    difficult, none, two = (images.annotation(i) for i in range(3))
+    assert two.boxes.tolist() == [[0, 0, 40, 30], [2, 3, 3, 10]]
+    assert two.labels.tolist() == [1, 0] and two.crowd.tolist() == [False, False]
+    assert difficult.boxes.tolist() == [[0, 0, 2, 2]] and difficult.crowd.tolist() == [True]
+    assert none.boxes.shape == (0, 4)
+    for found in (difficult, none, two):
+        assert [part.dtype for part in found] == [np.float32, np.int32, bool]
+    named = replace(source, class_names=("dog", "emu", "cat")).open("validation")
+    assert named.annotation(0).labels.tolist() == [0, 2]
+    assert not warnings(caplog)
+
+
+def test_vocs_image_is_the_one_named_or_the_one_called_alike(voc):
+    voc("a", f"<filename>b.png</filename>{SIZE}", grey=33)
+    voc("b", f"<filename>of another computer.jpg</filename>{SIZE}", grey=66)
+    voc("c.1", SIZE, suffix=".JPG", grey=99)
+    source = voc("d", f"<filename>lost.jpg</filename>{SIZE}", suffix="")
+    image_sets(source, train=["a", "b", "c.1", "d"])
+    images = replace(source, class_names=("x",)).open("train")
+    assert [images.image(i).getpixel((0, 0))[0] for i in range(3)] == [66, 66, 99]
+    with pytest.raises(UserError, match=r"JPEGImages/lost.jpg: no such file"):
+        images.image(3)
+
+
+def test_where_voc_has_no_size_it_is_the_images(voc, caplog):
+    zeros = "<size><width>0</width><height>0</height></size>"
+    voc("a", bounded((1, 1, 100, 100)), size=(50, 20))
+    voc("b", zeros + bounded((1, 1, 100, 100)), size=(20, 50))
+    source = voc("c", zeros + bounded((1, 1, 100, 100)), suffix="")
+    image_sets(source, train=["a", "b", "c"])
+    images = source.resolve().open("train")
+    assert [images.annotation(i).boxes.tolist() for i in range(3)] == [
+        [[0, 0, 50, 20]],
+        [[0, 0, 20, 50]],
+        [],
+    ]
+    assert images.image(0).size == (50, 20) and images.image(1).size == (20, 50)
+    (message,) = warnings(caplog)
+    assert "cut off at its edge: 2, the first box [0.0, 0.0, 100.0, 100.0] of a.png" in message
+    assert "Annotations (train): " in message
+
+
+def test_image_sets_are_the_splits(voc):
+    for number in range(1, 11):
+        source = voc(f"{number}", SIZE + bounded((1, 1, 2, 2)), grey=number)
+    image_sets(source, train=range(1, 8), val=[8], test=[" 9", "", "10 "])
+    source = source.resolve()
+    assert greys(source.open("train")) == list(range(1, 8))
+    assert greys(source.open("validation")) == greys(source.open("test")) == [8]
+    assert greys(replace(source, test="test").open("test")) == [9, 10]
+    splits = [greys(replace(source, validation="").open(split)) for split in SPLITS]
+    assert sorted(splits[0] + splits[1]) == list(range(1, 8)) and len(splits[1]) == 1
+    assert splits[1] == splits[2]
+
+
+def test_without_image_sets_fixed_parts_are_held_out(voc):
+    for number in range(1, 21):
+        name = "rare" if number == 20 else "dog"
+        source = voc(f"{number:02}", SIZE + bounded((1, 1, 2, 2), name), grey=number)
+    source = replace(source, test_fraction=0.2, validation_fraction=0.25).resolve()
+    assert source.class_names == ("dog", "rare")
+    train, validation, test = (greys(source.open(split)) for split in SPLITS)
+    assert [len(train), len(validation), len(test)] == [12, 4, 4]
+    assert sorted(train + validation + test) == list(range(1, 21))
+    assert train == sorted(train) and greys(source.open("test")) == test
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("<annotation><object>", "a.xml is not XML (no element found: line 1"),
+        ('<?xml version="1.0" encoding="x"?><a/>', "a.xml is not XML (unknown encoding"),
+        ("<html></html>", "a.xml must hold an <annotation>, holds a <html>"),
+        (bounded((1, 2, 3, "four")), "a.xml: <ymax> must be a number, is 'four'"),
+        (bounded((1, 2, 3, "")), "a.xml: <bndbox> has no <ymax>; add it"),
+        (bounded((1, 2, 3, 4), " "), "a.xml: <object> has no <name>; add it"),
+        ("<object><name>dog</name></object>", "a.xml: an <object> has no <bndbox>; add it"),
+        ("<size><width>3</width></size>", "a.xml: <size> has no <height>; add it"),
+    ],
+)
+def test_what_is_wrong_in_vocs_files_is_told_in_a_line(voc, content, message):
+    whole = content.startswith(("<annotation>", "<?", "<html>"))
+    source = voc("a", content, whole=whole)
+    image_sets(source, train=["a"])
+    with pytest.raises(UserError) as error:
+        source.resolve()
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_faulty_boxes_of_voc_are_counted(voc, caplog):
+    wrong = [("nan", 1, 5, 5), (45, 5, 1, 1), (50, 1, 60, 9), (0, 0, 9, 9)]
+    source = voc("a", SIZE + "".join(map(bounded, wrong)))
+    image_sets(source, train=["a"])
+    found = source.resolve().open("train").annotation(0)
+    assert found.boxes.tolist() == [[1, 1, 40, 4], [0, 0, 9, 9]]
+    (message,) = warnings(caplog)
+    assert "no area in the image, left out: 2, " in message and "put in order: 1, " in message
+    assert "cut off at its edge: 2, the first box [44.0, 4.0, 1.0, 1.0] of a.png" in message
+
+
+def test_a_class_only_validation_has_is_named(voc):
+    voc("a", SIZE + bounded((1, 1, 2, 2), "dog"))
+    source = voc("b", SIZE + bounded((1, 1, 2, 2), "dgo"))
+    image_sets(source, train=["a"], val=["b"])
+    with pytest.raises(
+        UserError, match=r"has not: 1, the first a 'dgo' in b.png \(did you mean 'do"
+    ):
+        source.resolve().open("validation")
+
+
+def test_what_voc_lacks_is_named(voc, tmp_path):
+    with pytest.raises(ConfigError, match=r"config.path: .*empty/Annotations holds no .xml"):
+        VOC(path=str(tmp_path / "empty")).resolve()
+    source = voc("a", SIZE, suffix="")
+    with pytest.raises(ConfigError, match=r"config.path: .*Annotations has no class"):
+        source.resolve()
+    image_sets(source, train=["a", "b"], trainval=[])
+    for changes, message in (
+        ({"train": "trian"}, "config.train: there is no image set .* did you mean 'train'"),
+        ({"train": "trainval"}, "config.train: .*trainval.txt names no image"),
+        ({}, "Annotations/b.xml cannot be read .*take it out of the image set"),
+    ):
+        with pytest.raises(UserError, match=message):
+            replace(source, **changes).resolve()
+    (tmp_path / "JPEGImages").rmdir()
+    with pytest.raises(ConfigError, match=r"config.path: there is no folder .*JPEGImages"):
+        source.resolve()
