@@ -15,9 +15,12 @@ _STYLES = {"train": "-", "validation": "--"}
 def learning_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
     """Each metric over the steps, from the lines of `metrics.jsonl` of one run or several.
 
+    Those of parts, such as `ap/NAME` of each class, are left out: there can be a hundred.
+
     A run has a colour (a single run one for each split), training a full line, validation a dashed.
     """
-    names = sorted({name for lines in runs.values() for line in lines for name in line} - _NO_CURVE)
+    known = {name for lines in runs.values() for line in lines for name in line}
+    names = sorted(name for name in known - _NO_CURVE if not is_of_part(name))
     # What is also measured on the validation split is what one looks for first.
     validated = {
         n for lines in runs.values() for line in lines if line["split"] != "train" for n in line
@@ -41,6 +44,11 @@ def learning_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(fontsize=8, frameon=False)
     return figure
+
+
+def is_of_part(name: str) -> bool:
+    """Whether a metric is of a part of what another one is of, as `ap/NAME` of a class is."""
+    return "/" in name
 
 
 def save_figure(figure: Figure, path: Path) -> None:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from research.config import flatten
 from research.errors import UserError
 from research.files import read_json, write_whole
-from research.reporting.figures import DPI, learning_curves
+from research.reporting.figures import DPI, is_of_part, learning_curves
 from research.reporting.metrics import read_metrics
 from research.training.run import saved_config
 
@@ -98,12 +98,15 @@ def _head(run: _Run) -> str:
     tiles = "".join(
         f"<div class=tile><b>{html.escape(value)}</b><span>{html.escape(name)}</span></div>"
         for name, value in run.scores.items()
+        if not is_of_part(name)
     )
+    parts = {name: value for name, value in run.scores.items() if is_of_part(name)}
+    listed = f"<details><summary>Of each part</summary>{_table(parts)}</details>" if parts else ""
     note = "" if run.test else "<p>Not evaluated yet: <code>python -m research.evaluate</code>.</p>"
     command = run.summary.get("command")
     made = f"<p><code>{html.escape(command)}</code></p>" if command else ""
     title = f"<h1>{html.escape(run.name)}</h1><p class=what>{html.escape(what)}</p>"
-    return f"{title}{made}<div class=tiles>{tiles}</div>{note}"
+    return f"{title}{made}<div class=tiles>{tiles}</div>{listed}{note}"
 
 
 def _comparison(names: list[str], runs: list[_Run]) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 from tqdm import tqdm
 
+from research.reporting.figures import is_of_part
 from research.reporting.metrics import MetricWriter
 
 log = logging.getLogger(__name__)
@@ -55,5 +56,6 @@ class Reporter:
             return
         self._files.write(step, split, values)
         if self._bar.disable:
-            shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+            whole = {name: value for name, value in values.items() if not is_of_part(name)}
+            shown = "  ".join(f"{name} {value:.4g}" for name, value in whole.items())
             log.info("step %d  %s  %s", step, split, shown)

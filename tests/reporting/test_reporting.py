@@ -56,6 +56,21 @@ def test_each_metric_has_its_curve(tmp_path):
     ]
 
 
+def test_parts_of_a_metric_are_listed_and_neither_drawn_nor_a_tile(tmp_path):
+    (tmp_path / "config.json").write_text('{"task": {"type": "Toy"}}')
+    writer = MetricWriter(tmp_path, 0)
+    writer.write(10, "validation", {"ap": 0.5, "ap/cat": 0.25, "ap/dog": 0.75})
+    writer.close()
+    curves = learning_curves({"a": read_metrics(tmp_path)})
+    assert [axes.get_title() for axes in curves.axes if axes.lines] == ["ap"]
+    record = {"metrics": {"ap": 0.5, "ap/cat": 0.25}, "figures": {}}
+    (tmp_path / evaluation_file("test")).write_text(json.dumps(record))
+    page = write_report([tmp_path], tmp_path / "report.html").read_text()
+    assert "<div class=tile><b>0.5000</b><span>test ap</span></div>" in page
+    assert "<span>test ap/cat" not in page
+    assert "<td><code>test ap/cat</code></td><td>0.2500</td>" in page
+
+
 @pytest.fixture
 def runs(tmp_path):
     for name, width in (("small", 8), ("<large>", 64)):
