@@ -19,6 +19,7 @@ from research.config import not_configured
 from research.tasks.image_classification.models import ResNet
 
 _PRIOR = 0.01  # what each place says of each class at first; most see nothing (Lin et al. 2017)
+_FARTHEST = 8.0  # e^8 strides are beyond any image, and still a number
 
 
 class Detector(nn.Module):
@@ -57,7 +58,8 @@ class Detector(nn.Module):
         classify = _Head(self.width, self.head_depth, self.classes, self.dtype, name="classify")
         locate = _Head(self.width, self.head_depth, 4, self.dtype, name="locate")
         centres, strides = places(images.shape[1:3], self.strides)
-        distances = jnp.exp(locate(levels, train)) * strides[:, None]
+        sides = jnp.minimum(locate(levels, train), _FARTHEST)
+        distances = jnp.exp(sides) * strides[:, None]
         low, high = centres - distances[..., :2], centres + distances[..., 2:]
         logits = classify(levels, train) + math.log(_PRIOR / (1 - _PRIOR))
         return logits, jnp.concatenate([low, high], axis=-1)

@@ -9,7 +9,6 @@ from PIL import Image
 from research.tasks.object_detection.boxes import Annotation
 
 GREY = (114, 114, 114)  # what lies where no image does
-_RESIZE = Image.Resampling.BILINEAR
 _VISIBLE = 0.3  # of an object's area; what is cut off further is neither learned nor background
 
 
@@ -64,14 +63,21 @@ def paste(
       The objects that are seen in the region, in pixels of the canvas; those that are mostly cut
       off as crowds.
     """
-    part = image if image.size == size else image.resize(size, _RESIZE, reducing_gap=2.0)
+    factors = np.divide(size, image.size)
     left, top = max(corner[0], region[0]), max(corner[1], region[1])
     right = min(corner[0] + size[0], region[2])
     bottom = min(corner[1] + size[1], region[3])
     if left < right and top < bottom:
-        x, y = corner
-        below.paste(part.crop((left - x, top - y, right - x, bottom - y)), (left, top))
-    factors = np.divide(size, image.size)
+        window = (np.reshape((left, top, right, bottom), (2, 2)) - corner) / factors
+        # Rounding may put an edge a hair outside, which Pillow refuses.
+        x_min, y_min, x_max, y_max = np.clip(window, 0, image.size).ravel().tolist()
+        part = image.resize(
+            (right - left, bottom - top),
+            Image.Resampling.BILINEAR,
+            box=(x_min, y_min, x_max, y_max),
+            reducing_gap=2.0,
+        )
+        below.paste(part, (left, top))
     whole = annotation.boxes * np.tile(factors, 2) + np.tile(corner, 2)
     seen = np.clip(whole, (left, top, left, top), (right, bottom, right, bottom))
     sides = np.maximum(seen[:, 2:] - seen[:, :2], 0)

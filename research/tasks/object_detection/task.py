@@ -131,27 +131,17 @@ class ObjectDetection(Task):
             )
         else:
             logits, boxes = self._apply(params, variables, images)
-        centres, strides = places(self.image_size, self.model.strides)
-
-        def of_image(logits: jax.Array, boxes: jax.Array, *true: jax.Array) -> Any:
-            true_boxes, labels, _ = true
-            scores = jax.nn.sigmoid(logits)
-            targets = assign(scores, boxes, jnp.array(centres), jnp.array(strides), *true)
-            return class_loss(logits, labels, targets), box_loss(boxes, true_boxes, targets)
-
         true = batch["boxes"], batch["labels"], batch["crowd"]
-        of_classes, of_boxes = jax.vmap(of_image)(logits, boxes, *true)
+        of_classes, of_boxes = jax.vmap(self._losses)(logits, boxes, *true)
         objects = ((batch["labels"] >= 0) & ~batch["crowd"]).sum(axis=1)
-        count = (objects * batch["mask"]).sum()
-        totals = {
-            name: Total((losses * batch["mask"]).sum(), count)
-            for name, losses in {
-                "loss": of_classes + _BOX_WEIGHT * of_boxes,
-                "class_loss": of_classes,
-                "box_loss": of_boxes,
-            }.items()
+        mask = batch["mask"]
+        count = (objects * mask).sum()
+        losses = {
+            "loss": of_classes + _BOX_WEIGHT * of_boxes,
+            "class_loss": of_classes,
+            "box_loss": of_boxes,
         }
-        return totals, variables
+        return {name: Total((one * mask).sum(), count) for name, one in losses.items()}, variables
 
     def predict(self, params: Tree, variables: Tree, batch: Batch) -> Batch:
         """Detections in pixels of the original image, the best first.
@@ -212,6 +202,20 @@ class ObjectDetection(Task):
         boxes = np.array([one["box"] for one in objects], np.float32).reshape(-1, 4)
         names, scores = ([one[key] for one in objects] for key in ("class", "score"))
         return draw(decode(Path(given), 3), boxes, names, np.array(scores))
+
+    def _losses(
+        self,
+        logits: jax.Array,
+        boxes: jax.Array,
+        true_boxes: jax.Array,
+        labels: jax.Array,
+        crowd: jax.Array,
+    ) -> tuple[jax.Array, jax.Array]:
+        """Of the classes and of the boxes of one image."""
+        centres, strides = map(jnp.array, places(self.image_size, self.model.strides))
+        scores = jax.nn.sigmoid(logits)
+        targets = assign(scores, boxes, centres, strides, true_boxes, labels, crowd)
+        return class_loss(logits, labels, targets), box_loss(boxes, true_boxes, targets)
 
     def _apply(self, params: Tree, variables: Tree, images: jax.Array) -> Any:
         return self.network.apply({"params": params, **variables}, images, train=False)
