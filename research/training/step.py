@@ -33,7 +33,7 @@ def train_step(
         params = optax.apply_updates(state.params, updates)
         one = jnp.ones(())
         totals |= {
-            "gradient_norm": Total(optax.global_norm(gradients), one),
+            "gradient_norm": Total(optax.tree.norm(gradients), one),
             "learning_rate": Total(jnp.asarray(learning_rates(state.step), jnp.float32), one),
         }
         new_state = TrainState(

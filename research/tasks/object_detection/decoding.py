@@ -49,15 +49,15 @@ class Decoding:
           Boxes [detections, 4], scores [detections], 0 where there is no detection, and labels
           int32 [detections].
         """
-        places = min(self.candidates, len(scores))
         # A place that is not among the best by its best class is not among them by another.
-        _, chosen = jax.lax.top_k(scores.max(axis=1), places)
-        best, pair = jax.lax.top_k(scores[chosen].ravel(), places)
+        _, chosen = jax.lax.top_k(scores.max(axis=1), min(self.candidates, len(scores)))
+        pairs = scores[chosen].ravel()
+        best, pair = jax.lax.top_k(pairs, min(self.candidates, len(pairs)))
         place, label = jnp.divmod(pair, scores.shape[1])
         boxes = boxes[chosen[place]]
         kept = (best >= self.score_threshold) & suppress(boxes, label, self.iou_threshold)
         # Ascending in rank, as `top_k` leaves equal numbers in their order.
-        best, order = jax.lax.top_k(jnp.where(kept, best, 0.0), min(self.detections, places))
+        best, order = jax.lax.top_k(jnp.where(kept, best, 0.0), min(self.detections, len(best)))
         missing = (0, self.detections - len(order))
         boxes, label = boxes[order], label[order].astype(jnp.int32)
         return jnp.pad(boxes, (missing, (0, 0))), jnp.pad(best, missing), jnp.pad(label, missing)

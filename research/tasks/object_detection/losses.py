@@ -34,5 +34,4 @@ def box_loss(boxes: jax.Array, true_boxes: jax.Array, targets: Targets) -> jax.A
       true_boxes: [objects, 4].
       targets: of the places.
     """
-    distance = 1 - giou(boxes, true_boxes[targets.object])
-    return jnp.sum(targets.quality * distance, where=targets.quality > 0)
+    return jnp.sum(targets.quality * (1 - giou(boxes, true_boxes[targets.object])))

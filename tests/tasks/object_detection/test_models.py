@@ -1,0 +1,115 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from research.tasks.image_classification.models import ResNet
+from research.tasks.object_detection.models import Detector, places
+
+SMALL = ResNet(width=4)
+
+
+def shapes(model, size, train=False):
+    """What a model makes of two images of that height and width, and its variables, as shapes."""
+    images = jax.ShapeDtypeStruct((2, *size, 3), jnp.float32)
+    init = lambda x: model.init_with_output(jax.random.key(0), x, train=train)  # noqa: E731
+    return jax.eval_shape(init, images)
+
+
+def test_places_are_told_of_row_by_row_the_finest_level_first():
+    centres, strides = places((16, 32), (8, 16))
+    assert centres.tolist() == [
+        *([4, 4], [12, 4], [20, 4], [28, 4]),
+        *([4, 12], [12, 12], [20, 12], [28, 12]),
+        *([8, 8], [24, 8]),
+    ]
+    assert strides.tolist() == [8] * 8 + [16] * 2
+    assert centres.dtype == strides.dtype == np.float32
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("strides", "size"), [((8, 16, 32), (64, 96)), ((4, 8), (24, 16)), ((16,), (32, 16))]
+)
+def test_every_place_gives_logits_and_a_box_in_float32(strides, size, dtype):
+    model = Detector(backbone=SMALL, strides=strides, width=8, classes=5, dtype=jnp.dtype(dtype))
+    (logits, boxes), variables = shapes(model, size)
+    count = len(places(size, strides)[0])
+    assert logits.shape == (2, count, 5) and boxes.shape == (2, count, 4)
+    assert {leaf.dtype for leaf in (logits, boxes)} == {jnp.dtype("float32")}
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+
+
+@pytest.mark.parametrize(
+    "backbone", [ResNet(width=4), ResNet(depth=50, width=4), ResNet(stem="strided", width=4)]
+)
+def test_a_trained_classifier_can_be_the_start_of_the_backbone(backbone):
+    """The backbone has the classifier's own variables, without its head."""
+    _, detector = shapes(Detector(backbone=backbone, width=8, classes=5), (64, 64))
+    _, classifier = shapes(backbone.clone(classes=7), (64, 64))
+    assert classifier["params"].pop("head")
+    assert set(detector) == set(classifier)
+    for collection, variables in classifier.items():
+        assert detector[collection]["backbone"] == variables
+
+
+def test_stages_that_no_level_looks_at_have_no_parameters():
+    _, few = shapes(Detector(backbone=SMALL, strides=(4, 8), width=8, classes=5), (64, 64))
+    _, all_of_them = shapes(Detector(backbone=SMALL, width=8, classes=5), (64, 64))
+    few, all_of_them = few["params"]["backbone"], all_of_them["params"]["backbone"]
+    assert set(few) < set(all_of_them)
+    assert all(few[name] == all_of_them[name] for name in few)
+
+
+SIZE = (320, 352)
+STRIDES = (8, 16, 32)
+CORNER = np.array([144, 160])  # y and x, so far inside that no level sees the edge
+MOVES = {"right": (0, 32), "down": (32, 0), "left and up": (-32, -32)}
+
+
+@pytest.fixture(scope="module")
+def seen():
+    """Logits and boxes of a blank image, of one with a patch, and of those with it elsewhere."""
+    model = Detector(backbone=SMALL, strides=STRIDES, width=8, head_depth=1, classes=5)
+    patch = np.random.default_rng(0).normal(size=(24, 24, 3))
+    images = np.zeros((2 + len(MOVES), *SIZE, 3), np.float32)
+    for image, move in zip(images[1:], [(0, 0), *MOVES.values()], strict=True):
+        y, x = CORNER + move
+        image[y : y + 24, x : x + 24] = patch
+    init = lambda x: model.init_with_output(jax.random.key(0), x, train=False)[0]  # noqa: E731
+    return jax.device_get(jax.jit(init)(images))
+
+
+def levels(outputs):
+    """[places, values] as the maps [height, width, values] of each level."""
+    sizes = [(SIZE[0] // stride, SIZE[1] // stride) for stride in STRIDES]
+    ends = np.cumsum([height * width for height, width in sizes])
+    parts = np.split(outputs, ends[:-1])
+    return [part.reshape(*size, -1) for part, size in zip(parts, sizes, strict=True)]
+
+
+@pytest.mark.parametrize("number", range(len(MOVES)), ids=MOVES)
+def test_what_moves_in_the_image_moves_at_all_levels(seen, number):
+    for outputs in seen:
+        first, moved = levels(outputs[1] - outputs[0]), levels(outputs[2 + number] - outputs[0])
+        for stride, before, after in zip(STRIDES, first, moved, strict=True):
+            cells = np.array(list(MOVES.values())[number]) // stride
+            expected = np.roll(before, cells, axis=(0, 1))
+            scale = np.abs(expected).max()
+            assert scale > 1e-4
+            np.testing.assert_allclose(after, expected, atol=1e-3 * scale)
+            assert np.abs(after - before).max() > 0.1 * scale
+
+
+def test_every_box_lies_about_its_place(seen):
+    """At first a few strides wide."""
+    centres, strides = places(SIZE, STRIDES)
+    for boxes in seen[1]:
+        low, high = centres - boxes[:, :2], boxes[:, 2:] - centres
+        sides = np.concatenate([low, high], axis=1) / strides[:, None]
+        assert (sides > 0.2).all() and (sides < 5).all()
+
+
+def test_at_first_every_place_says_that_it_sees_nothing(seen):
+    scores = 1 / (1 + np.exp(-seen[0]))
+    assert scores.min() > 0.005 and scores.max() < 0.02

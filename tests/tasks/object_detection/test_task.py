@@ -1,0 +1,436 @@
+"""The task as the engine and a user see it."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from absl import flags
+from PIL import Image
+
+from research.config import from_config_dict, to_config_dict
+from research.errors import ConfigError, UserError
+from research.evaluate import evaluate_run
+from research.files import save_image
+from research.hardware.mesh import MeshConfig
+from research.predict import define_flags, draw, main, predict
+from research.reporting.table import table
+from research.tasks.image_classification.models import ResNet
+from research.tasks.image_classification.task import ImageClassification
+from research.tasks.object_detection.average_precision import Detections, match
+from research.tasks.object_detection.boxes import Annotation
+from research.tasks.object_detection.data import AnnotatedImages, DetectionExamples
+from research.tasks.object_detection.decoding import Decoding
+from research.tasks.object_detection.models import Detector
+from research.tasks.object_detection.scenes import DigitScenes
+from research.tasks.object_detection.sources import COCO
+from research.tasks.object_detection.task import ObjectDetection
+from research.training.clock import Compilations
+from research.training.experiment import Experiment
+from research.training.loop import Trainer
+from research.training.optimizer import Optimizer
+
+SCENES, SIZE = 6, 64  # how many are learned by heart, and their height and width
+TASK = ObjectDetection(
+    source=DigitScenes(
+        scene_size=SIZE, digits=(1, 3), digit_height=(20, 40), train_scenes=8, test_scenes=SCENES
+    ),
+    image_size=(SIZE, SIZE),
+    model=Detector(
+        backbone=ResNet(stem="strided", width=8), strides=(8, 16), width=16, head_depth=1
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Trained on its own test scenes until it knows them by heart."""
+    experiment = Experiment(
+        task=TASK,
+        duration="100 steps",
+        batch_size=SCENES,
+        optimizer=Optimizer(learning_rate=1e-2, schedule="constant"),
+        mesh=MeshConfig(devices=1),
+        log_every="50 steps",
+        evaluate_every="0 steps",
+        checkpoint_every="0 steps",
+    )
+    original = DigitScenes.open
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DigitScenes, "open", lambda self, split: original(self, "test"))
+        return Trainer(experiment, tmp_path_factory.mktemp("runs") / "scenes").train()[0]
+
+
+@pytest.fixture
+def state(run):
+    """A copy of the run's, which a training step may donate."""
+    return jax.device_put(jax.device_get(run.state), run.program.shardings)
+
+
+class Counted(AnnotatedImages):
+    """Images of several sizes with so many objects, of all classes, each a little square."""
+
+    def __init__(self, counts):
+        self.counts = counts
+
+    def __len__(self):
+        return len(self.counts)
+
+    def image(self, index):
+        size = ((64, 64), (200, 100), (30, 40), (50, 170))[index % 4]
+        noise = np.random.default_rng(index).integers(256, size=(*size[::-1], 3))
+        return Image.fromarray(noise.astype(np.uint8))
+
+    def annotation(self, index):
+        count, size = self.counts[index], np.array(self.image(index).size)
+        rng = np.random.default_rng(index)
+        corner = rng.uniform(0, 0.8, (count, 2)) * size
+        boxes = np.concatenate([corner, corner + 0.2 * size.min()], axis=1).astype(np.float32)
+        labels = rng.integers(10, size=count).astype(np.int32)
+        return Annotation(boxes, labels, np.zeros(count, bool))
+
+
+def batches(run, images, training=False, epochs=1):
+    examples = DetectionExamples(images, TASK.image_size, TASK.max_objects)
+    pipeline = run.program.pipeline(examples, training=training)
+    return list(pipeline.batches(0, epochs * pipeline.plan.batches_per_epoch))
+
+
+def evaluated(run, batch):
+    """The totals of a batch as {name: (sum, count)}."""
+    totals, _, _ = run.program.evaluate_step(run.state.params, run.state.variables, batch)
+    return {name: (float(total.sum), float(total.count)) for name, total in totals.items()}
+
+
+def scene_file(folder, index, scale=1):
+    """A scene as a file, each of its pixels so many wide, and its objects."""
+    scenes = TASK.source.open("test")
+    image, (boxes, labels, crowd) = scenes.image(index), scenes.annotation(index)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "scene.png"
+    image.resize((SIZE * scale, SIZE * scale), Image.Resampling.NEAREST).save(path)
+    return str(path), Annotation(boxes * scale, labels, crowd)
+
+
+def assert_found(objects, truth):
+    """All objects are found, and nothing else is."""
+    names = TASK.source.class_names
+    boxes = np.array([one["box"] for one in objects], np.float32).reshape(-1, 4)
+    labels = np.array([names.index(one["class"]) for one in objects])
+    found = Detections(boxes, np.array([one["score"] for one in objects]), labels)
+    assert sorted(match(truth, found)) == list(range(len(truth.labels)))
+
+
+def test_it_learns_and_is_scored(run):
+    results = evaluate_run(run, "test")
+    assert results["examples"] == SCENES
+    assert results["ap"] > 0.8 and results["ap50"] > 0.95 and results["ap75"] > 0.8
+    labels = [TASK.source.open("test").annotation(i).labels for i in range(SCENES)]
+    of_classes = {f"ap/{label}" for label in np.concatenate(labels)}
+    losses = {"loss", "class_loss", "box_loss"}
+    assert set(results) == {"ap", "ap50", "ap75", "examples"} | losses | of_classes
+    assert results["loss"] == pytest.approx(results["class_loss"] + 2 * results["box_loss"])
+    saved = json.loads((run.workdir / "evaluation_test.json").read_text())
+    assert saved["metrics"] == results and len(saved["figures"]) == 3
+
+
+def test_no_number_of_objects_compiles_anything_anew(run, state):
+    """Two epochs of images with 0 to 100 objects, and with more than are learned."""
+    counts = (0, 1, 50, 100, 130, 0, 2, 99, 0, 7, 1, 0)
+    given = batches(run, Counted(counts), training=True, epochs=2)
+    with Compilations() as compilations:
+        losses = []
+        for batch in given:
+            state, loss = run.program.train_step(state, batch)
+            losses.append(jax.device_get(loss))
+    assert len(losses) == 4 and np.isfinite(losses).all()
+    assert compilations.count == 0
+
+
+def test_a_batch_without_objects_can_be_learned_from(run, state):
+    (batch,) = batches(run, Counted((0,) * SCENES))
+    before = jax.device_get(state.params)
+    state, loss = run.program.train_step(state, batch)
+    assert 0 < float(loss) < np.inf
+    after = jax.device_get(state.params)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(after))
+    changed = jax.tree.map(lambda a, b: not np.array_equal(a, b), before, after)
+    assert any(jax.tree.leaves(changed))
+
+
+def test_the_loss_of_a_batch_is_the_sum_of_those_of_its_images(run):
+    counts = (3, 0, 1, 100, 130, 12)
+    (batch,) = jax.device_get(batches(run, Counted(counts)))
+    whole, parts = evaluated(run, batch), []
+    for i, count in enumerate(counts):
+        only = {name: np.repeat(array[i : i + 1], SCENES, axis=0) for name, array in batch.items()}
+        parts.append(evaluated(run, only | {"mask": np.eye(SCENES, dtype=np.float32)[i]}))
+        assert parts[-1]["loss"][1] == min(count, 100)
+    for name, total in whole.items():
+        np.testing.assert_allclose(total, np.sum([part[name] for part in parts], 0), rtol=1e-4)
+
+
+def test_padding_of_the_last_batch_does_not_count(run):
+    first, last = jax.device_get(batches(run, Counted((3, 1, 2, 4, 5, 6, 7, 8))))
+    assert last["mask"].tolist() == [1, 1, 0, 0, 0, 0]
+    other = {name: np.concatenate([last[name][:2], first[name][2:]]) for name in last}
+    whole, same = evaluated(run, last), evaluated(run, other | {"mask": last["mask"]})
+    assert whole["loss"][1] == 7 + 8
+    for name, total in whole.items():
+        assert same[name] == pytest.approx(total, rel=1e-5)
+
+
+def test_crowds_are_not_learned(run):
+    (batch,) = jax.device_get(batches(run, Counted((3, 1, 2, 4, 5, 6))))
+    crowds = batch | {"crowd": batch["labels"] >= 0}
+    totals = evaluated(run, crowds)
+    assert totals["box_loss"] == (0, 0) and totals["loss"][1] == 0
+    # Nor is what a network says there wrong.
+    nothing = batch | {"labels": np.full_like(batch["labels"], -1)}
+    assert totals["class_loss"][0] < evaluated(run, nothing)["class_loss"][0]
+
+
+@pytest.fixture
+def says(monkeypatch):
+    """Makes the network say these boxes [batch, places, 4] of the image that it sees."""
+
+    def make(boxes, labels):
+        boxes, labels = np.asarray(boxes, np.float32), np.asarray(labels)
+        logits = np.where(np.arange(10) == labels[..., None], 5.0, -9.0).astype(np.float32)
+
+        class Says:
+            @staticmethod
+            def apply(variables, images, train):
+                return jnp.asarray(logits), jnp.asarray(boxes)
+
+        monkeypatch.setattr(ObjectDetection, "network", Says)
+        task = replace(TASK)  # one that has made no network yet
+        return jax.jit(lambda batch: task.predict({}, {}, batch))
+
+    return make
+
+
+def test_detections_are_in_pixels_of_the_original_image(says):
+    """Whatever its size and its proportions: what is seen exactly is told exactly."""
+    images = Counted((5, 5, 5, 5))
+    examples = DetectionExamples(images, (64, 96), 5)
+    batch = examples.batch(np.arange(4), (), None)
+    found = says(batch["boxes"], batch["labels"])(batch)
+    for i in range(4):
+        truth = images.annotation(i)
+        real = found["scores"][i] > 0.5
+        ours, theirs = (
+            sorted(zip(labels.tolist(), boxes.tolist(), strict=True))
+            for labels, boxes in (
+                (found["labels"][i][real], found["boxes"][i][real]),
+                (truth.labels, truth.boxes),
+            )
+        )
+        assert [label for label, _ in ours] == [label for label, _ in theirs]
+        np.testing.assert_allclose([b for _, b in ours], [b for _, b in theirs], atol=1e-3)
+
+
+def test_detections_do_not_leave_the_image(says):
+    examples = DetectionExamples(Counted((0, 0, 0, 0)), TASK.image_size, 1)
+    batch = examples.batch(np.arange(4), (), None)
+    found = says([[(-9, -9, 999, 999)]] * 4, [[3]] * 4)(batch)
+    sizes = [examples.images.image(i).size for i in range(4)]
+    assert found["boxes"][:, 0].tolist() == [[0, 0, *size] for size in sizes]
+    assert found["labels"][:, 0].tolist() == [3] * 4
+
+
+@pytest.mark.parametrize("scale", [1, 3])
+def test_what_is_in_a_file_is_found(run, tmp_path, scale):
+    given = [scene_file(tmp_path / str(i), i, scale) for i in range(SCENES)]
+    rows = predict(run, [path for path, _ in given])
+    for row, (path, truth) in zip(rows, given, strict=True):
+        assert row["file"] == path and set(row) == {"file", "objects"}
+        assert_found(row["objects"], truth)
+
+
+def prediction(*objects):
+    """What the network gives for an image, of (label, score, box) and padding."""
+    boxes, scores, labels = np.zeros((4, 4), np.float32), np.zeros(4, np.float32), np.zeros(4, int)
+    for i, (label, score, box) in enumerate(objects):
+        boxes[i], scores[i], labels[i] = box, score, label
+    return {"boxes": boxes, "scores": scores, "labels": labels}
+
+
+def test_what_is_told_of_an_image_are_its_certain_detections_best_first():
+    found = prediction((7, 0.75, (1, 2, 30.5, 40)), (2, 0.5, (0, 0, 9, 9)), (1, 0.25, (5, 5, 9, 9)))
+    objects = [
+        {"class": "7", "score": 0.75, "box": [1, 2, 30.5, 40]},
+        {"class": "2", "score": 0.5, "box": [0, 0, 9, 9]},
+    ]
+    task = replace(TASK, decoding=Decoding(told_from=0.5))
+    assert task.describe([found]) == {"objects": objects}
+    assert json.loads(json.dumps(task.describe([found]))) == {"objects": objects}
+    assert TASK.describe([prediction()]) == {"objects": []}
+
+
+def test_the_table_has_a_row_for_each_object_and_one_for_an_image_without_any():
+    found = prediction((7, 0.75, (1.4, 2.6, 30, 40)), (2, 0.5, (0, 0, 9, 9)))
+    descriptions = [
+        {"file": "a.png", **TASK.describe([found])},
+        {"file": "b.png", **TASK.describe([prediction()])},
+    ]
+    lines = table([row for one in descriptions for row in TASK.rows(one)]).splitlines()
+    assert [line.split() for line in lines] == [
+        ["file", "class", "score", "x_min", "y_min", "x_max", "y_max"],
+        ["a.png", "7", "0.750", "1", "3", "30", "40"],
+        ["a.png", "2", "0.500", "0", "0", "9", "9"],
+        ["b.png", *["-"] * 6],
+    ]
+
+
+def test_the_picture_is_the_file_with_its_objects_drawn_on(tmp_path):
+    Image.new("RGB", (200, 100), "grey").save(tmp_path / "photo.png")
+    given, plain = str(tmp_path / "photo.png"), Image.new("RGB", (200, 100), "grey")
+    nothing = TASK.draw(given, {"objects": []})
+    one = TASK.draw(given, {"objects": [{"class": "7", "score": 0.9, "box": [50, 40, 90, 80]}]})
+    assert nothing.size == one.size == (200, 100)
+    assert np.array_equal(nothing, plain)
+    changed = (np.asarray(one) != np.asarray(plain)).any(axis=-1)
+    assert changed[40:80, 50].all() and changed[79, 50:90].all() and not changed[:20].any()
+
+
+def described(*files):
+    """What is said of files with a grey image and no object."""
+    for file in files:
+        file.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (20, 10), "grey").save(file)
+    return [{"file": str(file), "objects": []} for file in files]
+
+
+def test_files_of_one_name_get_a_picture_each(tmp_path):
+    files = [tmp_path / name for name in ("a/x.png", "b/x.png", "a/x_2.jpg", "b/x.jpg", "a/y.png")]
+    paths = draw(TASK, described(*files), tmp_path / "new" / "pictures")
+    names = [path.name for path in paths]
+    assert names == ["x.png", "x_2.png", "x_2_2.png", "x_3.png", "y.png"]
+    assert sorted(names) == sorted(path.name for path in (tmp_path / "new/pictures").iterdir())
+    assert all(Image.open(path).size == (20, 10) for path in paths)
+
+
+def test_a_task_without_pictures_writes_none_and_has_a_row_for_each_input(tmp_path):
+    (row,) = found = [{"file": "x.png", "class": "7"}]
+    assert draw(ImageClassification(), found, tmp_path / "pictures") == []
+    assert not (tmp_path / "pictures").exists()
+    assert ImageClassification().rows(row) == [row]
+
+
+def test_pictures_that_cannot_be_written_are_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot write .*/file/x\.png: .*; choose another place"):
+        draw(TASK, described(tmp_path / "x.png"), tmp_path / "file")
+
+
+def test_an_image_is_saved_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "x.png"
+    save_image(path, Image.new("RGB", (3, 2), "red"))
+    assert [file.name for file in tmp_path.iterdir()] == ["x.png"]
+
+    def full(self, file):
+        Path(file).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(UserError, match=r"cannot write .*x\.png: No space left on device"):
+        save_image(path, Image.new("RGB", (3, 2), "blue"))
+    assert Image.open(path).getpixel((0, 0)) == (255, 0, 0)
+
+
+@pytest.fixture
+def verb(run, capsys):
+    """What `research.predict` prints, line by line; in this process, which has compiled it all."""
+    known = set(flags.FLAGS)
+    define_flags()
+
+    def call(*arguments):
+        main(flags.FLAGS(["predict", f"--workdir={run.workdir}", *arguments])[1:])
+        return capsys.readouterr().out.splitlines()
+
+    yield call
+    flags.FLAGS.unparse_flags()
+    for name in set(flags.FLAGS) - known:
+        delattr(flags.FLAGS, name)
+
+
+def test_the_verb_writes_pictures_and_prints_a_table(run, verb, tmp_path):
+    path, truth = scene_file(tmp_path, 0)
+    heading, *rows, last = verb(path)
+    assert heading.split() == ["file", "class", "score", "x_min", "y_min", "x_max", "y_max"]
+    assert sorted(row.split()[1] for row in rows) == sorted(map(str, truth.labels))
+    assert last == f"pictures in {run.workdir / 'predictions'}"
+    picture = Image.open(run.workdir / "predictions" / "scene.png")
+    assert picture.size == (SIZE, SIZE) and not np.array_equal(picture, Image.open(path))
+
+
+def test_the_verb_prints_a_line_of_json_for_each_file(verb, tmp_path):
+    given = [scene_file(tmp_path / name, i, scale=1 + i) for i, name in enumerate(("one", "other"))]
+    folder = tmp_path / "pictures"
+    lines = verb(f"--pictures={folder}", "--json", *[path for path, _ in given])
+    names = ("scene.png", "scene_2.png")
+    for i, (line, (path, truth), name) in enumerate(zip(lines, given, names, strict=True)):
+        row = json.loads(line)
+        assert row["file"] == path and row["picture"] == str(folder / name)
+        assert_found(row["objects"], truth)
+        assert Image.open(row["picture"]).size == (SIZE * (1 + i),) * 2
+
+
+def test_a_file_that_is_no_image_is_refused_and_nothing_written(verb, tmp_path, capsys):
+    path, _ = scene_file(tmp_path, 0)
+    (tmp_path / "text.jpg").write_text("no image")
+    folder = tmp_path / "pictures"
+    with pytest.raises(UserError, match=r"text\.jpg: cannot be read as an image"):
+        verb(f"--pictures={folder}", path, str(tmp_path / "text.jpg"))
+    assert not capsys.readouterr().out and not folder.exists()
+
+
+def test_all_that_prediction_needs_is_in_the_config(run):
+    experiment = run.program.experiment
+    saved = json.loads(json.dumps(to_config_dict(experiment).to_dict()))
+    assert from_config_dict(Experiment, saved) == experiment
+
+
+def test_in_bfloat16_losses_and_predictions_are_float32():
+    task = replace(TASK, dtype="bfloat16")
+    batch = task.batch_spec(2, None) | {"mask": jax.ShapeDtypeStruct((2,), jnp.float32)}
+    params, variables = jax.eval_shape(task.init, jax.random.key(0))
+    assert {leaf.dtype for leaf in jax.tree.leaves((params, variables))} == {jnp.dtype("float32")}
+    loss = lambda *arguments: task.loss(*arguments, train=True)  # noqa: E731
+    totals, _ = jax.eval_shape(loss, params, variables, batch, jax.random.key(0))
+    assert {leaf.dtype for leaf in jax.tree.leaves(totals)} == {jnp.dtype("float32")}
+    found = jax.eval_shape(task.predict, params, variables, batch)
+    assert {name: one.dtype for name, one in found.items()} == {
+        "boxes": jnp.float32,
+        "scores": jnp.float32,
+        "labels": jnp.int32,
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"image_size": (64, 40)}, r"image_size: must be multiples of the greatest stride, 16, is"),
+        ({"image_size": (0, 64)}, r"image_size: must be multiples"),
+        ({"max_objects": 0}, "max_objects: must be at least 1, is 0"),
+        ({"std": (1.0, 0.0, 1.0)}, "std: must be positive"),
+        ({"model": Detector(strides=(8, 16, 64))}, r"strides: must be some of .*\(4, 8, 16, 32\)"),
+        ({"model": Detector(strides=(8, 32))}, "strides: must be some of .*, one after another"),
+        ({"model": Detector(strides=(16, 8))}, "strides: must be some of .*, one after another"),
+        ({"model": Detector(strides=())}, "strides: must be some of"),
+    ],
+)
+def test_a_config_that_cannot_work_is_refused(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        replace(TASK, **changes)
+
+
+def test_data_that_are_not_there_are_refused_by_their_key(tmp_path):
+    with pytest.raises(ConfigError, match=r"^config\.source\.train: there is no file"):
+        replace(TASK, source=COCO(path=str(tmp_path))).resolve()
+    with pytest.raises(ConfigError, match=r"^config\.task\.source\.test_images: there is no"):
+        replace(TASK, source=COCO(path=str(tmp_path), test="test.json")).dataset("test")
