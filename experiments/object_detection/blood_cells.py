@@ -2,8 +2,8 @@
 
 Its own split is kept: 205 images to learn from, 87 to choose by, 72 to report.
 
-Command:  make train CONFIG=experiments/object_detection/blood_cells.py
-          with `bccd` prepared in TFDS_DATA_DIR; TFDS itself does not have it
+Command:  make dataset NAME=bccd
+          make train CONFIG=experiments/object_detection/blood_cells.py
 Hardware: 2 cores of a shared x86-64 server, Python 3.11, JAX 0.10.2
 Time:     TBD
 Score:    TBD; on a GPU: not measured

@@ -5,8 +5,8 @@ scenes are made as they are needed; the 500 test scenes hold digits that are in 
 
 Command:  make train CONFIG=experiments/object_detection/digit_scenes.py
 Hardware: 2 cores of a shared x86-64 server, Python 3.11, JAX 0.10.2
-Time:     TBD
-Score:    TBD
+Time:     4 min 6 s the whole command
+Score:    AP 0.842, AP50 0.979, AP75 0.965 on the test scenes, one seed (validation: 0.850, 0.979)
 """
 
 from research.config import to_config_dict

@@ -34,7 +34,7 @@ class Augmentation:
     """The part of the examples that are put together of four images (Bochkovskiy et al. 2020)."""
 
     def __post_init__(self):
-        if not 0 < self.scale[0] <= self.scale[-1] or len(self.scale) != 2:
+        if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1]:
             raise ConfigError("scale", f"must be (least, greatest), positive, is {self.scale}")
         for key in ("colour", "mosaic"):
             if not 0 <= getattr(self, key) <= 1:

@@ -46,7 +46,7 @@ class DigitScenes:
     """The scenes of the test split; validation has as many."""
 
     def __post_init__(self):
-        if not 1 <= self.digits[0] <= self.digits[-1] or len(self.digits) != 2:
+        if len(self.digits) != 2 or not 1 <= self.digits[0] <= self.digits[1]:
             raise ConfigError("digits", f"must be (least, greatest), is {self.digits}")
         low, high = self.digit_height
         if not 4 <= low <= high <= self.scene_size:
