@@ -70,22 +70,29 @@ def stream(run: Run, paths: list[str]) -> Iterator[dict[str, Any]]:
             yield {"file": path, **row}
 
 
-def draw(task: Task, found: list[dict[str, Any]], folder: Path) -> list[Path]:
-    """Writes a picture of each input, where the task draws any, and returns their paths.
+def draw(task: Task, found: list[dict[str, Any]], folder: Path) -> list[Path | None]:
+    """Writes a picture of each input, and returns their paths; None where the task draws none.
 
     A picture has the name of the file; where several files share a name, also a number.
 
     Raises:
       UserError: the folder cannot be written to.
     """
-    paths: list[Path] = []
+    paths: list[Path | None] = []
+    # The inputs themselves are never written over.
+    taken = {Path(one[task.input_kind]).absolute() for one in found}
     for one in found:
         given = one[task.input_kind]
-        if picture := task.draw(given, one):
-            stem = Path(given).stem
-            names = chain([f"{stem}.png"], (f"{stem}_{number}.png" for number in count(2)))
-            paths.append(next(path for path in map(folder.joinpath, names) if path not in paths))
-            save_image(paths[-1], picture)
+        picture = task.draw(given, one)
+        if picture is None:
+            paths.append(None)
+            continue
+        stem = Path(given).stem
+        names = chain([f"{stem}.png"], (f"{stem}_{number}.png" for number in count(2)))
+        path = next(p for p in map(folder.joinpath, names) if p.absolute() not in taken)
+        taken.add(path.absolute())
+        save_image(path, picture)
+        paths.append(path)
     return paths
 
 
@@ -119,11 +126,11 @@ def main(arguments: list[str]) -> None:
     folder = Path(FLAGS.pictures or run.workdir / "predictions")
     pictures = draw(task, found, folder)
     if FLAGS.json:
-        drawn = [{"picture": str(path)} for path in pictures] or [{}] * len(found)
-        print("\n".join(_as_json(one | more) for one, more in zip(found, drawn, strict=True)))
+        for one, path in zip(found, pictures, strict=True):
+            print(_as_json(one | {"picture": str(path)} if path else one))
         return
     print(table([row for one in found for row in task.rows(one)]))
-    if pictures:
+    if any(pictures):
         print(f"pictures in {folder}")
 
 

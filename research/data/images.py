@@ -9,6 +9,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from research.errors import UserError
 
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 _MODES = {1: "L", 3: "RGB"}
 _RESIZE = Image.Resampling.BILINEAR
 

@@ -6,6 +6,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from research.reporting.metrics import is_of_part
+
 DPI = 160  # sharp on a screen of high resolution
 _NO_CURVE = {"step", "split", "seconds", "compilations", "examples"}
 _COLOURS = ("#0969da", "#d1570c", "#1a7f37", "#8250df", "#bf3989", "#57606a")
@@ -44,11 +46,6 @@ def learning_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(fontsize=8, frameon=False)
     return figure
-
-
-def is_of_part(name: str) -> bool:
-    """Whether a metric is of a part of what another one is of, as `ap/NAME` of a class is."""
-    return "/" in name
 
 
 def save_figure(figure: Figure, path: Path) -> None:

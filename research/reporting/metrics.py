@@ -39,6 +39,11 @@ class MetricWriter:
         self._board.close()
 
 
+def is_of_part(name: str) -> bool:
+    """Whether a metric is of a part of what another one is of, as `ap/NAME` of a class is."""
+    return "/" in name
+
+
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:
     """The lines of a run, oldest first; none where it has not begun.
 

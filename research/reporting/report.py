@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from research.config import flatten
 from research.errors import UserError
 from research.files import read_json, write_whole
-from research.reporting.figures import DPI, is_of_part, learning_curves
-from research.reporting.metrics import read_metrics
+from research.reporting.figures import DPI, learning_curves
+from research.reporting.metrics import is_of_part, read_metrics
 from research.training.run import saved_config
 
 _LONGEST = 200  # characters of a config's value

@@ -8,8 +8,7 @@ from pathlib import Path
 import jax
 from tqdm import tqdm
 
-from research.reporting.figures import is_of_part
-from research.reporting.metrics import MetricWriter
+from research.reporting.metrics import MetricWriter, is_of_part
 
 log = logging.getLogger(__name__)
 _LOSS_EVERY = 0.5  # seconds between looks at the loss, each of which moves a number off the device

@@ -12,11 +12,9 @@ from sklearn.model_selection import train_test_split
 
 from research.config import suggest
 from research.data.dataset import ArrayDataset, Dataset, Example, Subset
-from research.data.images import decode, fit, random_resized_crop, to_array
+from research.data.images import SUFFIXES, decode, fit, random_resized_crop, to_array
 from research.data.tfds import builder, open_split
 from research.errors import ConfigError, UserError
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from research.tasks.object_detection.boxes import iou
 
 _TAUGHT = 10  # places for each object
+_SMALLEST = 1e-30  # of what is divided by
 _SCORE_POWER, _IOU_POWER = 0.5, 6.0  # how much class and box tell of how well a place sees
 
 
@@ -49,9 +50,10 @@ def assign(
     overlap = iou(true_boxes[:, None], boxes[None])
     score = jnp.take(scores.T, jnp.maximum(labels, 0), axis=0)
     fit = score**_SCORE_POWER * overlap**_IOU_POWER
-    fit = jnp.where(within & learned[:, None], jnp.maximum(fit, 1e-12), 0.0)
-    least = jax.lax.top_k(fit, min(_TAUGHT, fit.shape[1]))[0][:, -1:]
-    chosen = (fit >= least) & (fit > 0)
+    fit = jnp.where(within & learned[:, None], fit, -1.0)
+    _, best = jax.lax.top_k(fit, min(_TAUGHT, fit.shape[1]))
+    rows = jnp.arange(len(labels))[:, None]
+    chosen = jnp.zeros(fit.shape, bool).at[rows, best].set(True) & (fit >= 0)
     # A place that several objects want goes to the one that it meets best.
     overlap = jnp.where(chosen, overlap, -1.0)
     own = overlap.argmax(axis=0)
@@ -59,7 +61,7 @@ def assign(
     # The best place of each object is to score what its box is worth, the others in proportion.
     best_fit = jnp.max(fit, axis=1, where=chosen, initial=0.0, keepdims=True)
     best_overlap = jnp.max(overlap, axis=1, where=chosen, initial=0.0, keepdims=True)
-    quality = fit / jnp.maximum(best_fit, 1e-12) * best_overlap
+    quality = fit / jnp.maximum(best_fit, _SMALLEST) * best_overlap
     quality = jnp.max(quality, axis=0, where=chosen, initial=0.0)
     ignored = (within & crowd[:, None]).any(axis=0) & ~chosen.any(axis=0)
     return jax.lax.stop_gradient(Targets(own.astype(jnp.int32), quality, ignored))

@@ -10,7 +10,6 @@ from pycocotools import mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from research.errors import UserError
 from research.tasks.object_detection.boxes import Annotation
 
 RECALL = np.linspace(0, 1, 101)  # where precision is looked at
@@ -50,21 +49,13 @@ def average_precision(
     """COCO's metric (https://cocodataset.org/#detection-eval) over objects of all sizes.
 
     Args:
-      truth: the objects of each image.
+      truth: the objects of each image; at least one is to be found.
       found: the detections of each image, in the same order.
       class_names: by label.
-
-    Raises:
-      UserError: there is no object to be found, of which AP would say something.
     """
     wanted = [annotation.labels[~annotation.crowd] for annotation in truth]
     counts = np.bincount(np.concatenate([*wanted, []]).astype(int), minlength=len(class_names))
     present = np.flatnonzero(counts)
-    if not len(present):
-        raise UserError(
-            f"AP needs objects to be found, and the {len(truth)} images that were scored have none;"
-            " choose a split whose images are annotated"
-        )
     precision = _precision(truth, found, present.tolist())
     per_class = {}
     for column, label in enumerate(present.tolist()):

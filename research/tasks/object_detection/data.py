@@ -1,7 +1,9 @@
 """Annotated images, and the fixed-shape examples that are made of them."""
 
 import abc
+import logging
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 from PIL import Image
@@ -12,6 +14,8 @@ from research.errors import UserError
 from research.tasks.object_detection.augmentation import Augmentation
 from research.tasks.object_detection.boxes import Annotation
 from research.tasks.object_detection.placement import letterbox
+
+log = logging.getLogger(__name__)
 
 
 class AnnotatedImages(abc.ABC):
@@ -32,8 +36,10 @@ class AnnotatedImages(abc.ABC):
     def annotation(self, index: int) -> Annotation:
         """The objects of an image, in its own pixels, all boxes within it and not empty."""
 
-    def load(self, index: int, rng: np.random.Generator) -> tuple[Image.Image, Annotation]:
-        """An image and its objects; what is made on the fly may make another one by `rng`."""
+    def load(
+        self, index: int, rng: np.random.Generator | None = None
+    ) -> tuple[Image.Image, Annotation]:
+        """An image and its objects; what is made on the fly may make others of `rng`, if given."""
         return self.image(index), self.annotation(index)
 
 
@@ -52,8 +58,15 @@ class Part(AnnotatedImages):
     def annotation(self, index: int) -> Annotation:
         return self.whole.annotation(self.indices[index])
 
-    def load(self, index: int, rng: np.random.Generator) -> tuple[Image.Image, Annotation]:
+    def load(
+        self, index: int, rng: np.random.Generator | None = None
+    ) -> tuple[Image.Image, Annotation]:
         return self.whole.load(self.indices[index], rng)
+
+
+@cache
+def _warn_once(max_objects: int) -> None:
+    log.warning("some images have more than max_objects=%d; the largest are learned", max_objects)
 
 
 class DetectionExamples(Dataset):
@@ -91,7 +104,7 @@ class DetectionExamples(Dataset):
         try:
             if self.augmentation:
                 return self._augmented(self.augmentation, index, rng)
-            image, annotation = self.images.load(index, rng)
+            image, annotation = self.images.load(index)
         except UserError as error:
             self.skip(index, str(error))
             return None
@@ -117,10 +130,11 @@ class DetectionExamples(Dataset):
         self, image: Image.Image, annotation: Annotation, scale: np.ndarray, size: np.ndarray
     ) -> Example:
         if len(annotation.boxes) > self.max_objects:
-            boxes = annotation.boxes
-            sides = boxes[:, 2:] - boxes[:, :2]
-            largest = np.argsort(-sides.prod(axis=1), kind="stable")[: self.max_objects]
-            annotation = annotation.select(np.sort(largest))
+            sides = annotation.boxes[:, 2:] - annotation.boxes[:, :2]
+            # Crowds last: they teach nothing.
+            order = np.lexsort((-sides.prod(axis=1), annotation.crowd))
+            annotation = annotation.select(np.sort(order[: self.max_objects]))
+            _warn_once(self.max_objects)
         count = len(annotation.boxes)
         boxes = np.zeros((self.max_objects, 4), np.float32)
         labels = np.full(self.max_objects, -1, np.int32)

@@ -60,7 +60,9 @@ class AnnotatedRecords(AnnotatedImages):
             raise UserError(f"{self.where}:{index}: {error}") from None
         return self._annotation(index, record, width, height)
 
-    def load(self, index: int, rng: np.random.Generator) -> tuple[Image.Image, Annotation]:
+    def load(
+        self, index: int, rng: np.random.Generator | None = None
+    ) -> tuple[Image.Image, Annotation]:
         record = self.records[index]  # once for both
         image = self._decode(index, record)
         return image, self._annotation(index, record, *image.size)

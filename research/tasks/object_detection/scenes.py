@@ -9,7 +9,7 @@ from sklearn.datasets import load_sample_image
 
 from research.errors import ConfigError
 from research.tasks.image_classification.data import Digits
-from research.tasks.object_detection.boxes import NOTHING, Annotation
+from research.tasks.object_detection.boxes import Annotation
 from research.tasks.object_detection.data import AnnotatedImages
 
 _SPLITS = ("train", "validation", "test")
@@ -90,8 +90,10 @@ class _Scenes(AnnotatedImages):
     def annotation(self, index: int) -> Annotation:
         return self._fixed(index)[1]
 
-    def load(self, index: int, rng: np.random.Generator) -> tuple[Image.Image, Annotation]:
-        return self._scene(rng) if self.split == "train" else self._fixed(index)
+    def load(
+        self, index: int, rng: np.random.Generator | None = None
+    ) -> tuple[Image.Image, Annotation]:
+        return self._scene(rng) if rng and self.split == "train" else self._fixed(index)
 
     def _fixed(self, index: int) -> tuple[Image.Image, Annotation]:
         return self._scene(np.random.default_rng((_SPLITS.index(self.split), index)))
@@ -108,8 +110,6 @@ class _Scenes(AnnotatedImages):
                 _paste(scene, ink, place, rng)
                 boxes.append(place)
                 labels.append(int(self.labels[chosen]))
-        if not boxes:
-            return Image.fromarray(scene), NOTHING
         found = np.array(boxes, np.float32), np.array(labels, np.int32)
         return Image.fromarray(scene), Annotation(*found, np.zeros(len(boxes), bool))
 

@@ -1,5 +1,6 @@
 """The score of a detector over a split, and pictures of what it finds and where it errs."""
 
+import logging
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -25,8 +26,8 @@ from research.tasks.object_detection.figures import (
     scene_grid,
 )
 
+log = logging.getLogger(__name__)
 _SHOWN = 12  # images in a picture
-_CONFIDENT = 0.3  # the least score of a detection that is drawn and counts as an error
 
 
 class _Image(NamedTuple):
@@ -60,13 +61,14 @@ class _Image(NamedTuple):
 
 
 class DetectionScorer(Scorer):
-    """Keeps the detections of each image."""
+    """Keeps the detections of each image; the pictures show those of a score of `told_from`."""
 
     targets = ()
 
-    def __init__(self, class_names: tuple[str, ...]):
-        self.class_names = class_names
+    def __init__(self, class_names: tuple[str, ...], told_from: float = 0.3):
+        self.class_names, self.told_from = class_names, told_from
         self._found: dict[int, Detections] = {}  # by place in the dataset
+        self._truth: dict[int, Annotation] = {}  # likewise
         self._measured: AveragePrecision | None = None  # it takes 20 s for COCO's 5,000 images
 
     def update(self, targets: Example, predictions: Example) -> None:
@@ -85,9 +87,12 @@ class DetectionScorer(Scorer):
     def result(self, dataset: Dataset) -> dict[str, float]:
         """COCO's `ap`, `ap50` and `ap75`, and `ap/NAME` of each class, as fractions.
 
-        A class of which no object is to be found has no AP.
+        A class of which no object is to be found has no AP; where there is no object at all, there
+        is none, and a warning says so.
         """
         measured = self._measure(_images(dataset))
+        if measured is None:
+            return {}
         of_classes = {f"ap/{name}": one.ap for name, one in measured.per_class.items()}
         return {"ap": measured.ap, "ap50": measured.ap50, "ap75": measured.ap75, **of_classes}
 
@@ -97,26 +102,37 @@ class DetectionScorer(Scorer):
         matched = [self._match(images, index) for index in sorted(self._found)]
         hardest = sorted(matched, key=lambda image: -image.errors)[:_SHOWN]
         measured = self._measure(images)
+        curves = {}
+        if measured:
+            curves[_curves_title(len(measured.per_class))] = precision_recall(measured)
         shown, total = len(hardest), f"{len(matched):,}"
         by = "by objects missed and false detections"
         first = self._scenes(images, matched[:_SHOWN], true_boxes=True)
-        return {
-            _curves_title(len(measured.per_class)): precision_recall(measured),
+        return curves | {
             f"The first {shown} of {total} images": first,
             f"The {shown} hardest of {total} images, {by}": self._scenes(images, hardest),
         }
 
-    def _measure(self, images: AnnotatedImages) -> AveragePrecision:
+    def _measure(self, images: AnnotatedImages) -> AveragePrecision | None:
         if self._measured is None:
             indices = sorted(self._found)
-            truth = [images.annotation(index) for index in indices]
+            truth = [self._true(images, index) for index in indices]
             found = [self._found[index] for index in indices]
+            if all(annotation.crowd.all() for annotation in truth):
+                log.warning("no AP: the %d images that were scored have no object", len(truth))
+                return None
             self._measured = average_precision(truth, found, self.class_names)
         return self._measured
 
+    def _true(self, images: AnnotatedImages, index: int) -> Annotation:
+        """Kept, for to read it again can mean to read the image's file."""
+        if index not in self._truth:
+            self._truth[index] = images.annotation(index)
+        return self._truth[index]
+
     def _match(self, images: AnnotatedImages, index: int) -> _Image:
-        truth, found = images.annotation(index), self._found[index]
-        confident = found.scores >= _CONFIDENT
+        truth, found = self._true(images, index), self._found[index]
+        confident = found.scores >= self.told_from
         found = Detections(*(part[confident] for part in found))
         return _Image(index, truth, found, match(truth, found))
 
@@ -130,7 +146,7 @@ class DetectionScorer(Scorer):
             if true_boxes:
                 marks += _true_boxes(one)
             scenes.append(Scene(one.heading, reduced(image), image.size, marks))
-        return scene_grid(scenes, f"detections of a score of {_CONFIDENT} and more, at IoU 0.5")
+        return scene_grid(scenes, f"detections of a score of {self.told_from} and more, at IoU 0.5")
 
     def _marks(self, image: _Image) -> list[Mark]:
         truth, found = image.truth, image.found

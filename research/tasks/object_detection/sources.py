@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -93,7 +94,9 @@ class COCO:
     def _file(self, split: str) -> Path:
         file = Path(self.path) / getattr(self, split)
         if not file.is_file():
-            raise ConfigError(split, f"there is no file {file}; name that of the annotations")
+            or_empty = "" if split == "train" else f", or leave {split} empty"
+            problem = f"there is no file {file}; name that of the annotations{or_empty}"
+            raise ConfigError(split, problem)
         return file
 
 
@@ -212,8 +215,8 @@ class DetectionTFDS:
     """The feature that holds the objects; each has a `bbox` and a `label`."""
 
     crowd: str = ""
-    """What tells of an object that it is neither to be found nor wrong, such as "is_crowd" or
-    "is_difficult"; empty: nothing does."""
+    """What tells of an object that it is neither to be found nor wrong; empty: `is_crowd` or
+    `is_difficult`, where the objects have one."""
 
     class_names: tuple[str, ...] = ()
     """By label; empty: those that the data set names."""
@@ -231,7 +234,9 @@ class DetectionTFDS:
                 raise ConfigError("class_names", f"'{self.name}' has a class '{name}', too; {hint}")
         labels = np.array([class_names.index(name) for name in classes], np.int32)
         records = open_split(self.name, getattr(self, split), self.data_dir, raw=(self.image,))
-        features = Features(self.image, self.objects, self.crowd)
+        parts = self._parts()
+        marks = (name for name in ("is_crowd", "is_difficult") if name in parts)
+        features = Features(self.image, self.objects, self.crowd or next(marks, ""))
         return AnnotatedRecords(f"{self.name} {split}", records, features, labels)
 
     def _classes(self) -> tuple[str, ...]:
@@ -241,8 +246,7 @@ class DetectionTFDS:
             if getattr(self, key) not in known:
                 hint = suggest(getattr(self, key), known)
                 raise ConfigError(key, f"'{self.name}' has no such feature; {hint}")
-        parts = getattr(known[self.objects], "feature", None)
-        parts = dict(parts.items()) if isinstance(parts, tfds.features.FeaturesDict) else {}
+        parts = self._parts()
         for key, part in (("objects", "bbox"), ("objects", "label"), ("crowd", self.crowd)):
             if part and part not in parts:
                 problem = f"'{self.objects}' of '{self.name}' have no '{part}'"
@@ -254,6 +258,12 @@ class DetectionTFDS:
             problem = f"their 'bbox' in '{self.name}' is {form.value}; only REL_YXYX can be read"
             raise ConfigError("objects", problem)
         return tuple(parts["label"].names)
+
+    def _parts(self) -> dict[str, Any]:
+        """The features of an object, by name."""
+        known = builder(self.name, self.data_dir).info.features
+        parts = getattr(known[self.objects], "feature", None)
+        return dict(parts.items()) if isinstance(parts, tfds.features.FeaturesDict) else {}
 
 
 def _distinct(classes: Sequence[str], key: str, where: Path | str) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import numpy as np
 from flax import linen as nn
 from PIL import Image
 
-from research.data.dataset import Bucket, Dataset
+from research.data.dataset import ArrayDataset, Bucket, Dataset
 from research.data.images import decode
 from research.errors import ConfigError
 from research.task import Batch, Task, Total, Tree
@@ -68,6 +68,9 @@ class ObjectDetection(Task):
         if not strides or strides != given[first : first + len(strides)]:
             problem = f"must be some of the backbone's {given}, one after another, is {strides}"
             raise ConfigError("model.strides", problem)
+        if self.model.width < 1 or self.model.head_depth < 0:
+            problem = "its width must be at least 1 and its head_depth not negative"
+            raise ConfigError("model", problem)
         for size in self.image_size:
             if size < 1 or size % strides[-1]:
                 problem = f"must be multiples of the greatest stride, {strides[-1]}"
@@ -162,12 +165,16 @@ class ObjectDetection(Task):
 
     def scorer(self) -> DetectionScorer:
         """COCO's average precision."""
-        return DetectionScorer(self.source.class_names)
+        return DetectionScorer(self.source.class_names, self.decoding.told_from)
 
     def read(self, given: str) -> Dataset:
         """An image file."""
         images = _OneImage(decode(Path(given), 3))
-        return DetectionExamples(images, self.image_size, self.max_objects)
+        examples = DetectionExamples(images, self.image_size, self.max_objects)
+        # As arrays of the network's size: there can be many photographs.
+        arrays = examples.batch(np.zeros(1, int), (0,), None)
+        del arrays["mask"]  # which the pipeline makes
+        return ArrayDataset(**arrays)
 
     def describe(self, predictions: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Any]:
         """The detections worth telling of, the best first: `class`, `score`, and `box` in pixels.

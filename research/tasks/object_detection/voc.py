@@ -3,6 +3,7 @@
 http://host.robots.ox.ac.uk/pascal/VOC/voc2012/htmldoc/devkit_doc.html
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -10,9 +11,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from research.data.images import image_size
+from research.data.images import SUFFIXES, image_size
 from research.errors import UserError
-from research.tasks.image_classification.data import SUFFIXES
 from research.tasks.object_detection.annotated_files import Faults, Listing
 from research.tasks.object_detection.boxes import Annotation
 
@@ -40,8 +40,8 @@ def read_voc(root: Path, stems: Sequence[str]) -> Listing:
       UserError: a file cannot be read, or lacks something; names it.
     """
     annotations, folder = root / ANNOTATIONS, root / IMAGES
-    present = {file.name for file in folder.iterdir() if file.suffix.lower() in SUFFIXES}
-    by_stem = {Path(name).stem: name for name in sorted(present)}
+    images = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
+    by_stem = {file.stem: file.name for file in images}
     files: list[str] = []
     sizes: list[tuple[int, int]] = []
     found: list[tuple[int, _Object]] = []
@@ -49,7 +49,8 @@ def read_voc(root: Path, stems: Sequence[str]) -> Listing:
         path = annotations / f"{stem}.xml"
         tree = _parse(path)
         named = (tree.findtext("filename") or "").strip()
-        files.append(named if named in present else by_stem.get(stem, named or stem))
+        # The image sets name images; <filename> may be of another time or computer.
+        files.append(by_stem.get(stem) or named or stem)
         sizes.append(_size(tree, path, folder / files[-1]))
         found += [(owner, _object(element, path)) for element in tree.findall("object")]
     owners = np.array([owner for owner, _ in found], np.int32)
@@ -111,9 +112,12 @@ def _object(element: ElementTree.Element, path: Path) -> _Object:
 def _number(element: ElementTree.Element, tag: str, path: Path) -> float:
     text = _text(element, tag, path)
     try:
-        return float(text)
+        value = float(text)
+        if not math.isinf(value):
+            return value
     except ValueError:
-        raise UserError(f"{path}: <{tag}> must be a number, is '{text}'; correct it") from None
+        pass
+    raise UserError(f"{path}: <{tag}> must be a number, is '{text}'; correct it")
 
 
 def _text(element: ElementTree.Element, tag: str, path: Path) -> str:

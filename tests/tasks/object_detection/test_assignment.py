@@ -124,6 +124,18 @@ def test_at_most_ten_places_learn_an_object_and_the_best_is_worth_its_overlap(se
         assert targets.quality[mine].max() == pytest.approx(overlap(boxes, box)[mine].max())
 
 
+def test_at_most_ten_places_learn_a_huge_object_from_the_start():
+    """Small boxes everywhere fit it so badly that a coarse floor would make all of them equal."""
+    size = (640, 640)
+    centres, strides = places(size, (8, 16, 32))
+    reach = strides[:, None]
+    boxes = np.concatenate([centres - reach, centres + reach], axis=1)
+    scores = np.full((len(centres), CLASSES), 0.01, np.float32)
+    true, labels = np.array([[5, 5, 635, 635]], np.float32), np.zeros(1, np.int32)
+    targets = assign(scores, boxes, centres, strides, true, labels, np.zeros(1, bool))
+    assert int((np.asarray(targets.quality) > 0).sum()) == 10
+
+
 def test_a_perfect_box_is_worth_one():
     scores, boxes = untrained()
     box = np.array([20, 20, 60, 60], np.float32)

@@ -37,8 +37,9 @@ class Pictures(AnnotatedImages):
 class MadeOnTheFly(Pictures):
     """The generator says how bright an image is."""
 
-    def load(self, index, rng):
-        return Image.new("RGB", SIZES[index], (int(rng.integers(256)),) * 3), self.annotation(index)
+    def load(self, index, rng=None):
+        grey = int(rng.integers(256)) if rng else 0
+        return Image.new("RGB", SIZES[index], (grey,) * 3), self.annotation(index)
 
 
 EVERYTHING = Augmentation((0.5, 2.0), flip=True, flip_vertically=True, colour=0.5, mosaic=0.5)
@@ -86,16 +87,16 @@ def test_an_image_without_objects_is_an_example(rng):
         assert not one["boxes"].any() and not one["crowd"].any()
 
 
-def test_of_too_many_objects_the_largest_are_kept_in_their_order(rng):
+def test_of_too_many_objects_the_largest_are_kept_in_their_order_and_crowds_last(rng):
     images = Pictures()
     boxes = [(0, 0, 5, 5), (5, 5, 15, 15), (0, 0, 9, 2), (10, 10, 30, 30), (0, 0, 30, 30)]
     given = Annotation(np.array(boxes, np.float32), np.arange(5, dtype=np.int32), np.eye(5)[3] > 0)
     images.annotation = lambda index: given
     for augmentation in (None, Augmentation()):
         one = DetectionExamples(images, (64, 64), 3, augmentation).example(3, rng)
-        assert one["boxes"].tolist() == [list(boxes[i]) for i in (1, 3, 4)]
-        assert one["labels"].tolist() == [1, 3, 4]
-        assert one["crowd"].tolist() == [False, True, False]
+        assert one["boxes"].tolist() == [list(boxes[i]) for i in (0, 1, 4)]
+        assert one["labels"].tolist() == [0, 1, 4]
+        assert not one["crowd"].any()
 
 
 @pytest.mark.parametrize("augmentation", [None, EVERYTHING])

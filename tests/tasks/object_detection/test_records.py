@@ -103,7 +103,7 @@ def test_parts_of_height_and_width_become_pixels(source, caplog):
     assert found.labels.tolist() == [1, 0] and found.crowd.tolist() == [False, True]
     assert [part.dtype for part in found] == [np.float32, np.int32, bool]
     assert images.image(0).size == (40, 20)
-    assert not source().open("train").annotation(0).crowd.any()
+    assert source().open("train").annotation(0).crowd.tolist() == [False, True]  # is_crowd, too
     none = source(crowd="is_crowd").open("test").annotation(0)
     assert none.boxes.shape == (0, 4) and len(none.labels) == len(none.crowd) == 0
     assert [part.dtype for part in none] == [np.float32, np.int32, bool]

@@ -357,9 +357,12 @@ def test_a_detector_that_finds_nothing_or_diverged_has_an_ap_of_zero(found):
     assert labels[-1] == "0.00  mean of the 2 classes"
 
 
-def test_where_nothing_is_to_be_found_is_no_ap():
-    with pytest.raises(UserError, match=r"the 2 images that were scored have none; choose a split"):
-        result([objects((A, 0, True)), objects()], [detections((A, 0.9, 0))] * 2)
+def test_where_nothing_is_to_be_found_is_no_ap(caplog):
+    """A run whose few validation images are empty goes on, and says so."""
+    truth, found = [objects((A, 0, True)), objects()], [detections((A, 0.9, 0))] * 2
+    assert result(truth, found) == {}
+    assert "no AP: the 2 images that were scored have no object" in caplog.text
+    assert [title.split()[0] for title, _ in figures(truth, found)] == ["The", "The"]
 
 
 def test_nothing_is_printed(capfd):

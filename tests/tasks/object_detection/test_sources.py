@@ -356,16 +356,17 @@ def test_vocs_pixels_are_counted_from_one_and_the_last_is_in_the_box(voc, caplog
     assert not warnings(caplog)
 
 
-def test_vocs_image_is_the_one_named_or_the_one_called_alike(voc):
+def test_vocs_image_is_the_one_called_alike_or_else_the_one_named(voc):
     voc("a", f"<filename>b.png</filename>{SIZE}", grey=33)
     voc("b", f"<filename>of another computer.jpg</filename>{SIZE}", grey=66)
     voc("c.1", SIZE, suffix=".JPG", grey=99)
+    voc("e", f"<filename>b.png</filename>{SIZE}", suffix="")
     source = voc("d", f"<filename>lost.jpg</filename>{SIZE}", suffix="")
-    image_sets(source, train=["a", "b", "c.1", "d"])
+    image_sets(source, train=["a", "b", "c.1", "e", "d"])
     images = replace(source, class_names=("x",)).open("train")
-    assert [images.image(i).getpixel((0, 0))[0] for i in range(3)] == [66, 66, 99]
+    assert [images.image(i).getpixel((0, 0))[0] for i in range(4)] == [33, 66, 99, 66]
     with pytest.raises(UserError, match=r"JPEGImages/lost.jpg: no such file"):
-        images.image(3)
+        images.image(4)
 
 
 def test_where_voc_has_no_size_it_is_the_images(voc, caplog):

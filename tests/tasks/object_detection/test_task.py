@@ -314,9 +314,26 @@ def test_files_of_one_name_get_a_picture_each(tmp_path):
     assert all(Image.open(path).size == (20, 10) for path in paths)
 
 
+def test_no_input_is_written_over(tmp_path):
+    file = tmp_path / "x.png"
+    found, before = described(file), file.read_bytes()
+    assert draw(TASK, found, tmp_path) == [tmp_path / "x_2.png"]
+    assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_what_is_scored_is_what_was_seen(split):
+    examples = TASK.dataset(split)
+    for index in range(4):
+        one, truth = examples.example(index, np.random.default_rng(0)), examples.images
+        count = len(truth.annotation(index).labels)
+        assert one["labels"][:count].tolist() == truth.annotation(index).labels.tolist()
+        np.testing.assert_array_equal(one["image"], truth.image(index))
+
+
 def test_a_task_without_pictures_writes_none_and_has_a_row_for_each_input(tmp_path):
     (row,) = found = [{"file": "x.png", "class": "7"}]
-    assert draw(ImageClassification(), found, tmp_path / "pictures") == []
+    assert draw(ImageClassification(), found, tmp_path / "pictures") == [None]
     assert not (tmp_path / "pictures").exists()
     assert ImageClassification().rows(row) == [row]
 
