@@ -104,9 +104,17 @@ class _Table:
             raise self.error(f"{row} must have {kind} as '{key}'")
         return array
 
+    def ids(self, key: str) -> list[Hashable]:
+        """The values of a key that names rows."""
+        values = self.column(key)
+        for row, value in zip(self.rows, values, strict=True):
+            if isinstance(value, list | dict):
+                raise self.error(f"{row} must have a number as '{key}'")
+        return values
+
     def places(self) -> dict[Hashable, int]:
         """The position of the row with an id."""
-        ids = self.column("id")
+        ids = self.ids("id")
         places = {one: place for place, one in enumerate(ids)}
         for place, one in enumerate(ids):
             if places[one] != place:
@@ -129,7 +137,7 @@ def _numbers(value: Any, shape: tuple[int, ...]) -> np.ndarray | None:
 
 def _with_image(annotations: _Table, places: Mapping[Hashable, int], faults: Faults) -> _Table:
     """The annotations whose image the file has; a fault tells of the others."""
-    owners = annotations.column("image_id")
+    owners = annotations.ids("image_id")
     strays = [i for i, owner in enumerate(owners) if owner not in places]
     if not strays:
         return annotations
@@ -163,7 +171,7 @@ def _sorted(categories: _Table) -> _Table:
 
 def _labels(annotations: _Table, categories: _Table, name: Callable[[int], str]) -> np.ndarray:
     """The position of each annotation's category [annotations] int32."""
-    label_of, given = categories.places(), annotations.column("category_id")
+    label_of, given = categories.places(), annotations.ids("category_id")
     labels = np.array([label_of.get(one, -1) for one in given], np.int32)
     unknown = np.flatnonzero(labels < 0)
     if len(unknown):

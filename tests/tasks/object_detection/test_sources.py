@@ -219,6 +219,9 @@ def changed(**rows):
         (changed(annotations={"bbox": [1, 2, 3]}), "must have 4 numbers as 'bbox'"),
         (changed(annotations={"bbox": ["a", 2, 3, 4]}), "must have 4 numbers as 'bbox'"),
         (changed(annotations={"image_id": None}), "has no 'image_id'"),
+        (changed(annotations={"image_id": [5]}), "must have a number as 'image_id'"),
+        (changed(annotations={"category_id": {}}), "must have a number as 'category_id'"),
+        (changed(images={"id": [5]}), "must have a number as 'id'"),
         (changed(categories={"name": None}), "has no 'name'"),
         (
             changed(annotations={"category_id": 19}),
@@ -419,6 +422,7 @@ def test_without_image_sets_fixed_parts_are_held_out(voc):
         ('<?xml version="1.0" encoding="x"?><a/>', "a.xml is not XML (unknown encoding"),
         ("<html></html>", "a.xml must hold an <annotation>, holds a <html>"),
         (bounded((1, 2, 3, "four")), "a.xml: <ymax> must be a number, is 'four'"),
+        ("<size><width>inf</width></size>", "a.xml: <width> must be a number, is 'inf'"),
         (bounded((1, 2, 3, "")), "a.xml: <bndbox> has no <ymax>; add it"),
         (bounded((1, 2, 3, 4), " "), "a.xml: <object> has no <name>; add it"),
         ("<object><name>dog</name></object>", "a.xml: an <object> has no <bndbox>; add it"),
