@@ -1,12 +1,11 @@
 """Words beside what they should be: their alignment, and pictures of it for any task.
 
 An alignment is a list of pairs (reference word, hypothesis word), one of the two "" where a word
-was deleted or inserted. Words are what spaces separate, phonemes too. A picture is a page of bands
-from the top down, which other pictures are made of as well.
+was deleted or inserted. Words are what spaces separate, phonemes too.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import accumulate, zip_longest
 from typing import Any, NamedTuple
 
@@ -14,20 +13,27 @@ import jiwer
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from research.reporting.pages import (
+    COLUMNS,
+    FAINT,
+    FONT,
+    TEXT,
+    WIDTH,
+    Band,
+    page,
+    shorten,
+    stack,
+    write,
+    write_heading,
+    write_name,
+)
+
 Alignment = Sequence[tuple[str, str]]
-Band = tuple[float, Callable[[Any], None] | None]  # its height in inches, and what draws it
 
 # The letters say what the colours say, for those who cannot tell these apart.
 KINDS = {"S": "substituted", "D": "deleted", "I": "inserted"}
 _COLOURS = {"S": "#bc4c00", "D": "#0969da", "I": "#a02c7f"}
-TEXT, FAINT = "#1f2328", "#59636e"
 
-_WIDTH, LEFT, _RIGHT = 10.5, 0.55, 0.2  # inches; a report has room for 10.7
-INNER = _WIDTH - LEFT - _RIGHT  # of a band without the margins
-LINE = 0.165  # inches from a line of text to the next
-FONT: dict[str, Any] = {"family": "DejaVu Sans Mono", "fontsize": 9, "parse_math": False}
-LETTER = 0.602 * 9 / 72  # inches, the width of a letter in this font
-COLUMNS = int(INNER / LETTER)
 _MOST_LINES = 6  # of one transcript
 _MOST_BARS = 12
 _LONGEST_LABEL = 16  # letters of a word beside a bar
@@ -90,50 +96,11 @@ def confusions(alignments: Sequence[Alignment]) -> Figure:
                 counts[kind][pair] += 1
     rows = max(1, min(max(map(len, counts.values())), _MOST_BARS))
     most = max((count for counter in counts.values() for count in counter.values()), default=1)
-    figure = Figure(figsize=(_WIDTH, 0.6 + 0.21 * rows), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 0.6 + 0.21 * rows), layout="constrained")
     for axes, kind in zip(figure.subplots(1, 3), KINDS, strict=True):
         _draw_bars(axes, kind, counts[kind])
         axes.set(xlim=(0, 1.15 * most), ylim=(rows - 0.4, -0.6))
     return figure
-
-
-def stack(bands: Sequence[Band]) -> Figure:
-    """The bands from the top down, all of the same width."""
-    height = sum(inches for inches, _ in bands) + 0.15
-    figure = Figure(figsize=(_WIDTH, height))
-    top = height - 0.1
-    for inches, draw in bands:
-        top -= inches
-        if draw:
-            box = (LEFT / _WIDTH, top / height, INNER / _WIDTH, inches / height)
-            draw(figure.add_axes(box))
-    return figure
-
-
-def page(lines: float, draw_text: Callable[[Any], None]) -> Band:
-    """Text, whose places are columns and lines; the margin has negative columns."""
-
-    def draw(axes: Any) -> None:
-        axes.axis("off")
-        axes.set(xlim=(0, INNER / LETTER), ylim=(lines, 0))
-        draw_text(axes)
-
-    return lines * LINE, draw
-
-
-def write(axes: Any, column: float, line: float, text: str, **style: Any) -> None:
-    """Writes on a page; `style` is matplotlib's."""
-    axes.text(column, line + 0.5, text, **{"va": "center", "color": TEXT, **FONT, **style})
-
-
-def write_heading(axes: Any, text: str) -> None:
-    """Writes into the first line of a page, from the margin on."""
-    write(axes, 1 - LEFT / LETTER, 0, text, family="sans-serif", color=FAINT)
-
-
-def write_name(axes: Any, line: float, name: str) -> None:
-    """Says in the margin what stands in a line."""
-    write(axes, -1, line, name, color=FAINT, ha="right", fontsize=8)
 
 
 def legend(alignments: Sequence[Alignment]) -> list[Band]:
@@ -167,11 +134,6 @@ def transcript(heading: str, alignment: Alignment) -> Band:
             _write_line(axes, line, top)
 
     return page(bottom, draw)
-
-
-def shorten(word: str, letters: int) -> str:
-    """A word with no more letters than that."""
-    return word if len(word) <= letters else word[: letters - 1] + "…"
 
 
 def _mark(axes: Any, kind: str, column: float, line: float, width: int, lines: int) -> None:

@@ -21,7 +21,7 @@ from research.tasks.object_detection.augmentation import Augmentation
 from research.tasks.object_detection.boxes import NOTHING, Annotation
 from research.tasks.object_detection.data import AnnotatedImages, DetectionExamples
 from research.tasks.object_detection.decoding import Decoding
-from research.tasks.object_detection.figures import draw
+from research.tasks.object_detection.drawing import draw
 from research.tasks.object_detection.losses import box_loss, class_loss
 from research.tasks.object_detection.models import Detector, places
 from research.tasks.object_detection.scenes import DigitScenes

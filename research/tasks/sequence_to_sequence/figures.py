@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from research.reporting.alignments import (
+from research.reporting.pages import (
     COLUMNS,
     FAINT,
     FONT,

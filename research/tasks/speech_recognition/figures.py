@@ -7,17 +7,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from research.reporting.alignments import (
+from research.reporting.alignments import Alignment, legend, transcript
+from research.reporting.pages import (
     FAINT,
     FONT,
     INNER,
     LETTER,
     LINE,
-    Alignment,
     Band,
-    legend,
     stack,
-    transcript,
 )
 
 _CURVES = ("#0969da", "#d1570c", "#1a7f37", "#8250df", "#bf3989")

@@ -9,11 +9,10 @@ from research.tasks.object_detection.average_precision import (
     AveragePrecision,
     ClassPrecision,
 )
+from research.tasks.object_detection.drawing import draw, label_places
 from research.tasks.object_detection.figures import (
     Mark,
     Scene,
-    draw,
-    label_places,
     precision_recall,
     reduced,
     scene_grid,
