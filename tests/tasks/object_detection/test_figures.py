@@ -2,14 +2,13 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
-from PIL import Image, ImageChops
+from PIL import Image
 
 from research.tasks.object_detection.average_precision import (
     RECALL,
     AveragePrecision,
     ClassPrecision,
 )
-from research.tasks.object_detection.drawing import draw, label_places
 from research.tasks.object_detection.figures import (
     Mark,
     Scene,
@@ -51,30 +50,6 @@ def on_image(patch, image, size):
     x, y = (np.array([patch.get_x(), patch.get_y()]) - (left, top)) / (right - left, bottom - top)
     width, height = patch.get_width() / (right - left), patch.get_height() / (bottom - top)
     return np.array([x, y, x + width, y + height]) * np.tile(size, 2)
-
-
-def overlap(a, b):
-    """The area that two boxes (x_min, y_min, x_max, y_max) share."""
-    sides = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
-    return np.maximum(sides, 0).prod()
-
-
-def placed(boxes, sizes, canvas=(100, 100)):
-    """The boxes of the labels."""
-    places = label_places(np.array(boxes, float), sizes, np.array(canvas))
-    return [
-        np.concatenate([place, place + size]) for place, size in zip(places, sizes, strict=True)
-    ]
-
-
-def pixels(image, colour):
-    """[height, width] bool: where an image has a colour."""
-    return (np.asarray(image) == np.array(colour)).all(axis=-1)
-
-
-def changed(image, other):
-    """What differs, as (x_min, y_min, x_max, y_max); None where nothing does."""
-    return ImageChops.difference(image, other).getbbox()
 
 
 def measured(*precisions, objects=None):
@@ -168,34 +143,6 @@ def test_long_class_names_are_cut_and_signs_are_no_formula():
     assert "$a_b$" + "x" * 12 + "…" in texts(figure)
 
 
-def test_a_label_lies_above_its_box_and_beneath_where_there_is_no_room():
-    (above,), (beneath,) = (
-        placed([(40, 40, 60, 60)], [(15, 5)]),
-        placed([(40, 2, 60, 60)], [(15, 5)]),
-    )
-    np.testing.assert_array_equal(above, (40, 35, 55, 40))
-    np.testing.assert_array_equal(beneath, (40, 60, 55, 65))
-
-
-def test_the_label_of_a_box_over_the_whole_image_lies_inside():
-    (label,) = placed([(0, 0, 100, 100)], [(15, 5)])
-    assert overlap(label, np.array([0, 0, 100, 100])) == 15 * 5
-
-
-def test_labels_avoid_other_boxes_and_each_other():
-    boxes = [(40, 40, 60, 60), (38, 30, 58, 39.5), (41, 41, 61, 61), (39, 42, 59, 62)]
-    labels = placed(boxes, [(20, 5)] * 4)
-    assert not overlap(labels[0], np.array(boxes[1]))
-    for number, label in enumerate(labels):
-        assert not any(overlap(label, other) for other in labels[:number])
-
-
-def test_a_label_does_not_leave_the_image():
-    for box in ((-5, -5, 3, 3), (97, 97, 105, 105), (95, 0, 100, 100), (0, 0, 0, 0)):
-        (label,) = placed([box], [(15, 5)])
-        assert (label >= 0).all() and (label <= 100).all()
-
-
 def test_of_a_large_image_the_picture_keeps_no_more_pixels_than_are_seen():
     large = Image.new("RGB", (4000, 2000))
     assert 500 <= reduced(large).width <= 600
@@ -226,80 +173,3 @@ def test_of_many_classes_those_with_most_objects_are_drawn_in_their_order():
     assert labels == [*map(str, range(2, 12)), "mean"]
     colours = [line.get_color() for line in figure.axes[0].lines]
     assert len(set(colours)) == 11
-
-
-def test_detections_are_drawn_on_a_copy_of_the_image():
-    image = Image.new("RGB", (640, 480), "white")
-    box = np.array([[100, 200, 300, 400]], np.float32)
-    result = draw(image, box, ["cat"], np.array([0.9]))
-    assert result.size == image.size
-    assert changed(image, Image.new("RGB", image.size, "white")) is None
-    x_min, y_min, x_max, y_max = changed(image, result)
-    assert 98 <= x_min <= 100 and 300 <= x_max <= 302 and 400 <= y_max <= 402
-    assert 180 <= y_min < 190  # the label
-    for corner in ((100, 200), (299, 200), (100, 399), (299, 399)):
-        assert sum(result.getpixel(corner)) not in (0, 3 * 255)  # neither the edge nor the image
-    inside = (110, 210, 290, 390)
-    assert changed(result.crop(inside), image.crop(inside)) is None
-
-
-def test_on_a_small_image_a_thin_line_lies_just_within_the_box():
-    image = Image.new("RGB", (128, 128), "white")
-    result = draw(image, np.array([[50, 60, 90, 100]], np.float32), ["7"], np.array([0.9]))
-    below_the_label = (0, 62, 128, 128)
-    seen = changed(image.crop(below_the_label), result.crop(below_the_label))
-    assert seen == (50, 0, 90, 100 - 62)
-    assert changed(result.crop((51, 62, 89, 99)), image.crop((51, 62, 89, 99))) is None
-
-
-def test_a_line_can_be_seen_on_its_own_colour():
-    box = np.array([[100, 200, 300, 400]], np.float32)
-    on_black = draw(Image.new("RGB", (640, 480)), box, ["cat"], np.array([0.9]))
-    same = Image.new("RGB", (640, 480), on_black.getpixel((200, 200)))
-    left, _, right, bottom = changed(same, draw(same, box, ["cat"], np.array([0.9])))
-    assert left < 102 and right > 298 and bottom > 398
-
-
-def test_nothing_found_leaves_the_image_as_it_is():
-    image = Image.new("RGB", (64, 48), "white")
-    result = draw(image, np.zeros((0, 4), np.float32), [], np.zeros(0))
-    assert changed(image, result) is None
-
-
-def test_a_class_has_one_colour_and_digits_have_different_ones():
-    def colour(label, x):
-        box = np.array([[x, 300, x + 50, 350]], np.float32)
-        image = draw(Image.new("RGB", (640, 480)), box, [label], np.array([0.5]))
-        return image.getpixel((x + 25, 300))
-
-    assert colour("cat", 100) == colour("cat", 400)
-    assert len({colour(digit, 100) for digit in "0123456789"}) == 10
-
-
-def test_lines_and_letters_grow_with_the_image():
-    def measure(scale):
-        image = Image.new("RGB", (640 * scale, 480 * scale))
-        box = scale * np.array([[100, 200, 300, 400]], np.float32)
-        result = draw(image, box, ["cat"], np.array([0.9]))
-        colour = result.getpixel((200 * scale, 200 * scale))
-        line = pixels(result, colour)[scale * 250 : scale * 350, : 200 * scale]
-        return int(line.sum(axis=1).max()), 200 * scale - changed(image, result)[1]
-
-    (line, label), (greater_line, greater_label) = measure(1), measure(4)
-    assert line >= 2
-    assert greater_line == pytest.approx(4 * line, abs=3)
-    assert greater_label == pytest.approx(4 * label, abs=4)
-
-
-def test_labels_can_be_read_on_a_small_image():
-    image = Image.new("RGB", (128, 128), "white")
-    result = draw(image, np.array([[50, 60, 90, 100]], np.float32), ["7"], np.array([0.9]))
-    assert 60 - changed(image, result)[1] >= 10  # pixels, the height of a label
-    assert np.asarray(result)[:60].max(axis=-1).min() < 60  # dark letters
-
-
-@pytest.mark.parametrize("box", [(0, 0, 128, 128), (127.9, 127.9, 128, 128), (5, 5, 5, 5)])
-def test_boxes_at_the_edge_and_empty_ones_can_be_drawn(box):
-    image = Image.new("RGB", (128, 128))
-    result = draw(image, np.array([box], np.float32), ["a class"], np.array([0.9]))
-    assert changed(image, result)
