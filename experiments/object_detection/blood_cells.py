@@ -6,8 +6,8 @@ Command:  make dataset NAME=bccd
           make train CONFIG=experiments/object_detection/blood_cells.py
 Hardware: 2 cores of a shared x86-64 server, Python 3.11, JAX 0.10.2
 Time:     11 min 50 s the whole command
-Score:    AP 0.588, AP50 0.898, AP75 0.668 on the test images, one seed (validation: AP50 0.887); RBC
-          0.576, WBC 0.758, platelets 0.428; on a GPU: not measured
+Score:    AP 0.588, AP50 0.898, AP75 0.668 on the test images, one seed (validation: AP50 0.887);
+          RBC 0.576, WBC 0.758, platelets 0.428; on a GPU: not measured
 """
 
 from research.config import to_config_dict
