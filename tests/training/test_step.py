@@ -34,7 +34,7 @@ def run(experiment, steps, masked=0):
 MESHES = [
     pytest.param({"devices": 2}, marks=pytest.mark.slow),
     pytest.param({"devices": 4}, marks=pytest.mark.slow),
-    {"devices": 8},
+    pytest.param({"devices": 8}, marks=pytest.mark.slow),
     pytest.param({"devices": 2, "fsdp": 2}, marks=pytest.mark.slow),
     pytest.param({"devices": 8, "fsdp": 8}, marks=pytest.mark.slow),
     {"devices": 8, "fsdp": 4},
