@@ -3,6 +3,7 @@
 import gzip
 import json
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,7 @@ def write_whole(path: Path, text: str) -> None:
     Raises:
       UserError: the place cannot be written to.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(path.name + ".unfinished")
-        unfinished.write_text(text)
-        unfinished.replace(path)
-    except OSError as error:
-        raise _cannot_write(path, error) from None
+    _in_one_stroke(path, lambda unfinished: unfinished.write_text(text))
 
 
 def read_lines(path: Path) -> list[str]:
@@ -54,13 +49,7 @@ def save_image(path: Path, image: Image) -> None:
     Raises:
       UserError: the place cannot be written to.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name("unfinished_" + path.name)
-        image.save(unfinished)
-        unfinished.replace(path)
-    except OSError as error:
-        raise _cannot_write(path, error) from None
+    _in_one_stroke(path, image.save)
 
 
 def save_json(path: Path, value: dict[str, Any]) -> None:
@@ -83,5 +72,12 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _cannot_write(path: Path, error: OSError) -> UserError:
-    return UserError(f"cannot write {path}: {error.strerror}; choose another place")
+def _in_one_stroke(path: Path, write: Callable[[Path], Any]) -> None:
+    """Lets `write` write beside the path, with its suffix, and then moves what is whole there."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(f"unfinished_{path.name}")
+        write(unfinished)
+        unfinished.replace(path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}; choose another place") from None

@@ -83,6 +83,6 @@ def paste(
     sides = np.maximum(seen[:, 2:] - seen[:, :2], 0)
     fraction = sides.prod(1) / (whole[:, 2:] - whole[:, :2]).prod(1)
     crowd = annotation.crowd | (fraction < _VISIBLE)
-    # A sliver of a pixel is no object, and its logarithm no number.
+    # Less than a pixel of an object cannot be seen.
     kept = (sides >= 1).all(axis=1)
     return Annotation(seen.astype(np.float32), annotation.labels, crowd).select(kept)

@@ -65,7 +65,7 @@ class DetectionScorer(Scorer):
 
     targets = ()
 
-    def __init__(self, class_names: tuple[str, ...], told_from: float = 0.3):
+    def __init__(self, class_names: tuple[str, ...], told_from: float):
         self.class_names, self.told_from = class_names, told_from
         self._found: dict[int, Detections] = {}  # by place in the dataset
         self._truth: dict[int, Annotation] = {}  # likewise

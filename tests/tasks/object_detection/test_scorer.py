@@ -70,7 +70,7 @@ def padded(found, capacity, rng):
 def scored(truth, found, class_names=("cat", "dog"), seen=None, batch=2):
     """A scorer that has seen images in batches, the last one first, and the dataset."""
     rng = np.random.default_rng(0)
-    scorer = DetectionScorer(tuple(class_names))
+    scorer = DetectionScorer(tuple(class_names), told_from=0.3)
     order = np.arange(len(truth))[::-1] if seen is None else np.array(seen)
     for number, start in enumerate(range(0, len(order), batch)):
         index = order[start : start + batch]
