@@ -1,0 +1,155 @@
+"""The Cloud TPU API, for generations up to v6e: queued resources, and nodes created directly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from launch.cloud import SCOPE, Resources, State, metadata_flag
+from launch.gcloud import Argv, Laptop, call_json, described
+from launch.plan import METADATA, Plan
+
+TPUS = ["gcloud", "compute", "tpus"]
+
+# https://cloud.google.com/tpu/docs/reference/rest/v2/projects.locations.queuedResources
+_REQUEST = {
+    "CREATING": State.CREATING,
+    "ACCEPTED": State.WAITING,
+    "WAITING_FOR_RESOURCES": State.WAITING,
+    "PROVISIONING": State.CREATING,
+    "FAILED": State.FAILED,
+    "SUSPENDING": State.LOST,
+    "SUSPENDED": State.LOST,
+    "DELETING": State.DELETING,
+}
+# https://cloud.google.com/tpu/docs/reference/rest/v2/projects.locations.nodes
+_NODE = {
+    "READY": State.READY,
+    "CREATING": State.CREATING,
+    "RESTARTING": State.CREATING,
+    "REIMAGING": State.CREATING,
+    "REPAIRING": State.CREATING,
+    "STARTING": State.CREATING,
+    "UNHIDING": State.CREATING,
+    "DELETING": State.DELETING,
+}  # all others have been taken away: PREEMPTED, TERMINATED, STOPPING, STOPPED, HIDING, HIDDEN
+_WORST_FIRST = (State.LOST, State.DELETING, State.CREATING)
+
+
+class CloudTPU:
+    """A plan's command lines for `gcloud compute tpus`."""
+
+    def __init__(self, plan: Plan):
+        self.plan = plan
+        self._where = [f"--project={plan.project}", f"--zone={plan.zone}"]
+
+    def create(self, metadata: Path) -> list[Argv]:
+        plan = self.plan
+        flags = [f"--accelerator-type={plan.accelerator}", *self._machine(), *self._where]
+        flags += [metadata_flag(metadata), "--quiet"]
+        if not plan.queued:
+            version = f"--version={plan.image}"
+            return [[*TPUS, "tpu-vm", "create", plan.name, version, *flags, "--async"]]
+        if plan.slices == 1:
+            nodes = [f"--node-id={plan.name}"]
+        else:
+            nodes = [f"--node-count={plan.slices}", f"--node-prefix={plan.name}"]
+        # gcloud ignores the end of the interval where its beginning is not given.
+        until = f"--valid-until-duration={max(1, round(plan.max_wait_hours * 3600))}s"
+        nodes += [f"--runtime-version={plan.image}", "--valid-after-duration=0s", until]
+        return [[*TPUS, "queued-resources", "create", plan.name, *nodes, *flags, "--async"]]
+
+    def _machine(self) -> list[str]:
+        plan = self.plan
+        flags = {"spot": ["--spot"], "reserved": ["--reserved"], "on-demand": []}[plan.capacity]
+        flags += [f"--network={plan.network}"] if plan.network else []
+        flags += [f"--subnetwork={plan.subnetwork}"] if plan.subnetwork else []
+        flags += [f"--service-account={plan.service_account}"] if plan.service_account else []
+        return [*flags, *(["--internal-ips"] if plan.internal_ips else []), f"--scopes={SCOPE}"]
+
+    def delete(self) -> list[Argv]:
+        flags = [*self._where, "--quiet", "--async"]
+        nodes = [[*TPUS, "tpu-vm", "delete", node, *flags] for node in self.plan.nodes]
+        if not self.plan.queued:
+            return nodes
+        # The request takes its nodes along, but for those that outlived an earlier request.
+        return [[*TPUS, "queued-resources", "delete", self.plan.name, *flags, "--force"], *nodes]
+
+    def describe(self, laptop: Laptop) -> Resources:
+        asked = [*TPUS, "queued-resources", "describe", self.plan.name, *self._where]
+        request = described(laptop, asked) if self.plan.queued else None
+        listed = call_json(laptop, [*TPUS, "tpu-vm", "list", *self._where])
+        nodes = {name: node for node in listed if (name := base(node["name"])) in self.plan.nodes}
+        said = [f"{name} {node.get('state', 'UNKNOWN')}" for name, node in sorted(nodes.items())]
+        if request is not None:
+            word, error = request_state(request)
+            said.insert(0, f"request {word}{error and f' ({error})'}")
+            if word != "ACTIVE":
+                return Resources(_REQUEST.get(word, State.CREATING), ", ".join(said))
+        elif not nodes:
+            return Resources(State.ABSENT)
+        elif self.plan.queued:  # its nodes have outlived the request
+            going = all(node.get("state") == "DELETING" for node in nodes.values())
+            return Resources(State.DELETING if going else State.LOST, ", ".join(said))
+        return Resources(self._together(nodes.values()), ", ".join(said))
+
+    def _together(self, nodes: Iterable[Any]) -> State:
+        states = [_NODE.get(node.get("state", ""), State.LOST) for node in nodes]
+        if len(states) < self.plan.slices:
+            states.append(State.CREATING)  # one is being replaced
+        return next((state for state in _WORST_FIRST if state in states), State.READY)
+
+    def ssh(self, command: str, resources: Resources) -> list[Argv]:
+        flags = [*self._where, *([f"--command={command}", "--quiet"] if command else [])]
+        workers = range(self.plan.slice.hosts)
+        if self.plan.internal_ips:  # only a request's SSH has a tunnel
+            request = [*TPUS, "queued-resources", "ssh", self.plan.name, "--tunnel-through-iap"]
+            return [
+                [*request, f"--node={node}", f"--worker={worker}", *flags]
+                for node in range(self.plan.slices)
+                for worker in workers
+            ]
+        return [
+            [*TPUS, "tpu-vm", "ssh", node, f"--worker={worker}", *flags]
+            for node in self.plan.nodes
+            for worker in workers
+        ]
+
+
+def find(laptop: Laptop, name: str, where: list[str]) -> Plan | None:
+    """The plan of the request or node of that name; None: there is none, or it has no plan.
+
+    Args:
+      laptop: runs gcloud.
+      name: as `run` was given it.
+      where: the flags for project and zone.
+
+    Raises:
+      GcloudError: the cloud could not be asked.
+    """
+    # A request; a node; the first of several nodes that have outlived their request.
+    for noun, called in (("queued-resources", name), ("tpu-vm", name), ("tpu-vm", f"{name}-0")):
+        if found := described(laptop, [*TPUS, noun, "describe", called, *where]):
+            return plan_of(found)
+    return None
+
+
+def plan_of(resource: Any) -> Plan | None:
+    """The plan that a described request or node carries; None: it is not of this launcher."""
+    specs = resource.get("tpu", {}).get("nodeSpec", [])
+    node = specs[0].get("node", {}) if specs else resource
+    text = node.get("metadata", {}).get(METADATA)
+    return Plan.from_metadata(text) if text else None
+
+
+def request_state(request: Any) -> tuple[str, str]:
+    """The state of a described request, and what the cloud says of a failure."""
+    state = request.get("state", {})
+    error = state.get("failedData", {}).get("error", {}).get("message", "")
+    return state.get("state", "UNKNOWN"), error
+
+
+def base(name: str) -> str:
+    """The last part of a resource's full name."""
+    return name.rpartition("/")[2]

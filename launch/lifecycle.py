@@ -1,0 +1,348 @@
+"""From a plan to a finished run and nothing left, whatever happens in between.
+
+The loop looks at what is there and does the next thing, and it remembers little. So it does not
+matter when a command is lost, a machine is taken away, or the laptop is closed and another one
+goes on: what counts is what the cloud and the workers say.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from launch.cloud import Cloud, Resources, State
+from launch.gcloud import GcloudError, Kind, Laptop, call, kind_of
+from launch.plan import Plan
+from launch.workers import Reply, Workers, result_place
+
+EVERY = 10.0  # seconds between looks
+UNBORN_SECONDS = 600.0  # from READY until the startup script must have begun
+UNREACHABLE_SECONDS = 300.0  # some worker has not answered for so long: its machine is gone
+UNSEEN_SECONDS = 120.0  # from a request until the cloud must show it
+REPAIR_SECONDS = 1800.0  # of a machine that the cloud replaces by itself
+DELETE_SECONDS = 1800.0
+LOOK_SECONDS = 150.0  # a look takes no longer; between looks further apart nobody was looking
+OVERDUE_SECONDS = 60.0  # after the cap, for the machines' own timer to be first
+SETUPS = 6  # how often setup and start may fail, taken together
+DRAINS = 100  # looks at the logs after the end, each of a MiB and worker at most
+FINAL = (Kind.LOGIN, Kind.DENIED, Kind.DISABLED)  # whatever is asked
+UNFULFILLABLE = (*FINAL, Kind.QUOTA, Kind.USAGE)  # of a request that has failed
+
+Tell = Callable[[str, str], None]
+"""Tells of an event: its kind, and what there is to say."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a launch ended. All that it made is deleted then."""
+
+    kind: str
+    """finished, failed, stopped; capped: time or money was spent; lost: machines could not be had
+    or kept; idle: there is nothing to run; deleted: by somebody else or the timer."""
+
+    text: str
+    verdict: dict[str, Any] | None = None
+    hours: float = 0.0
+    """That machines have lived, over all attempts."""
+
+
+class Refused(Exception):
+    """The cloud refuses for a reason that time does not heal."""
+
+    def __init__(self, error: GcloudError):
+        super().__init__(f"{error.kind.value}: {error.says}")
+        self.kind, self.says = error.kind, error.says
+
+
+class Launch:
+    """Carries a plan through.
+
+    Args:
+      cloud: a plan, and the command lines for it.
+      laptop: runs them.
+      tell: is told of every event.
+      make: builds the cloud of a changed plan, for another attempt.
+      exists: whether machines were created already; `attach` goes on with them.
+    """
+
+    def __init__(
+        self, cloud: Cloud, laptop: Laptop, tell: Tell, make: Callable[[Plan], Cloud], exists: bool
+    ):
+        self._laptop, self._tell, self._make = laptop, tell, make
+        self._exists = exists
+        self._begin(cloud)
+
+    def _begin(self, cloud: Cloud) -> None:
+        """Everything that is remembered of one attempt."""
+        self._cloud, self._workers = cloud, Workers(cloud, self._laptop)
+        self._asked_at: float | None = None  # when the machines were asked for
+        self._reason = ""  # why this attempt is being given up
+        self._phase, self._said = "", ""
+        self._began = self._looked_at = self._laptop.now()
+        self._watched, self._since = 0.0, 0.0
+        self._setups = 0
+        self._born = 0.0
+        self._offsets: dict[int, int] = {}
+        self._step = 0
+
+    @property
+    def plan(self) -> Plan:
+        """As of the present attempt."""
+        return self._cloud.plan
+
+    @property
+    def trains(self) -> bool:
+        """Whether the training was seen to run."""
+        return self._phase == "running"
+
+    def run(self, until_ready: bool = False) -> Outcome:
+        """Goes on until the run has ended and everything is deleted.
+
+        Args:
+          until_ready: return as soon as the machines are ready, and leave them.
+
+        Raises:
+          Refused: the cloud did, for good. Everything that was made is deleted, where that is not
+            what it refused; the machines' own timer does it then.
+        """
+        while True:
+            self._look()
+            try:
+                resources = self._cloud.describe(self._laptop)
+                if until_ready and resources.state is State.READY:
+                    return Outcome("idle", "ready")
+                outcome = self._advance(resources)
+            except GcloudError as error:
+                self._bear(error)
+                outcome = None
+            if outcome:
+                # Machines to work on by hand are deleted by hand, or by their timer.
+                if until_ready or self.plan.arguments:
+                    self.delete()
+                return outcome
+            self._laptop.sleep(EVERY)
+
+    def delete(self) -> None:
+        """Deletes everything, and waits until nothing is there.
+
+        Raises:
+          Refused: the cloud did, or it did not happen in time; something may be left.
+        """
+        until = self._laptop.now() + DELETE_SECONDS
+        while True:
+            try:
+                state = self._cloud.describe(self._laptop).state
+                if state is State.ABSENT:
+                    return
+                if state is not State.DELETING:
+                    self._order_deletion()
+            except GcloudError as error:
+                if error.kind in FINAL or self._laptop.now() > until:
+                    raise Refused(error) from None
+                self._enter("deleting", str(error))
+            self._laptop.sleep(EVERY)
+
+    def _advance(self, resources: Resources) -> Outcome | None:
+        """Does the next thing. Returns the outcome where there is nothing left to do."""
+        if self._reason and resources.state is not State.ABSENT:
+            self._enter("deleting", resources.detail)
+            if resources.state is not State.DELETING:
+                self._order_deletion()
+            return None
+        if self._overdue():
+            return self._outcome("capped", "the cap is reached, and the machines' timer was not")
+        if resources.state is State.ABSENT:
+            return self._absent()
+        self._exists = True
+        if resources.state is State.READY:
+            return self._ready(resources)
+        if resources.state is State.FAILED and kind_of(resources.detail) in UNFULFILLABLE:
+            return self._outcome("lost", resources.detail)
+        if resources.state is State.LOST or resources.state is State.FAILED:
+            return self._give_up(resources.detail)
+        if resources.state is State.DELETING:
+            self._enter("deleting", resources.detail)
+            return None
+        self._enter(resources.state.value, resources.detail)
+        if self._born and self._lasts(REPAIR_SECONDS):
+            return self._give_up(f"not repaired: {resources.detail}")
+        if not self._born and self._laptop.now() - self._began > self.plan.max_wait_hours * 3600:
+            return self._outcome("lost", f"no capacity within {self.plan.max_wait_hours:g} hours")
+        return None
+
+    def _absent(self) -> Outcome | None:
+        if self._reason:
+            return self._next_attempt()
+        if self._exists:
+            return self._vanished()
+        if self._asked_at is None or self._laptop.now() - self._asked_at > UNSEEN_SECONDS:
+            return self._create()
+        return None
+
+    def _create(self) -> Outcome | None:
+        plan = self.plan
+        self._enter("creating", f"{plan.slices} x {plan.accelerator} in {plan.zone}")
+        self._asked_at = self._laptop.now()
+        with TemporaryDirectory() as folder:
+            metadata = Path(folder) / "plan.json"
+            metadata.write_text(plan.metadata(self._cloud.delete()))
+            try:
+                for argv in self._cloud.create(metadata):
+                    call(self._laptop, argv)
+            except GcloudError as error:
+                if error.kind is Kind.CAPACITY:
+                    return self._give_up(error.says)
+                if error.kind not in (Kind.TRANSIENT, Kind.TAKEN):  # it may have been carried out
+                    self.delete()
+                    raise Refused(error) from None
+                self._tell("retry", error.says)
+        return None
+
+    def _bear(self, error: GcloudError) -> None:
+        """Waits out an error that passes. The machines go on, and have a timer of their own."""
+        if error.kind in FINAL:
+            raise Refused(error) from None
+        if error.says != self._said:
+            self._said = error.says
+            self._tell("retry", str(error))
+
+    def _ready(self, resources: Resources) -> Outcome | None:
+        replies = self._workers.poll(resources, self._offsets)
+        self._hear(replies)
+        states = {reply.state for reply in replies}
+        verdict = next((reply.verdict for reply in replies if reply.verdict), None)
+        if verdict and not verdict["machine"]:
+            self._drain(resources)
+            return self._outcome(verdict["outcome"], verdict["cause"], verdict)
+        if len(replies) < self.plan.workers:
+            self._enter("unreachable", self._workers.errors.rpartition("\n")[2])
+            lasts = self._lasts(UNREACHABLE_SECONDS)
+            return self._give_up("a worker does not answer") if lasts else None
+        if "unborn" in states:
+            self._enter("booting", "")
+            return self._unborn() if self._lasts(UNBORN_SECONDS) else None
+        if states <= {"running", "starting"}:
+            self._enter("running" if states == {"running"} else "starting", "")
+            self._setups = 0 if self._phase == "running" else self._setups
+            return None
+        if not self.plan.arguments:
+            return self._outcome("idle", "the machines are ready, and there is nothing to run")
+        return self._set_going(resources, "bare" in states)
+
+    def _drain(self, resources: Resources) -> None:
+        """Reads what is left of the logs."""
+        for _ in range(DRAINS):
+            replies = self._workers.poll(resources, self._offsets)
+            self._hear(replies)
+            if not any(reply.log for reply in replies):
+                return
+
+    def _set_going(self, resources: Resources, bare: bool) -> Outcome | None:
+        """Sets up and starts all workers, also those that ran: a gang begins together."""
+        self._setups += 1
+        if self._setups > SETUPS:
+            return self._outcome("failed", f"setup fails: {self._workers.errors.strip()[-2000:]}")
+        if bare:
+            self._enter("setup", f"{self.plan.workers} workers")
+            self._workers.setup(resources)
+        else:
+            self._enter("starting", f"attempt {self.plan.attempt}")
+            self._workers.stop(resources)
+            self._workers.start(resources)
+        return None
+
+    def _unborn(self) -> Outcome:
+        return self._outcome(
+            "failed", "the startup script has not begun; look at the image and its network"
+        )
+
+    def _hear(self, replies: list[Reply]) -> None:
+        """Passes new lines of the logs on, and takes note of how far the workers are."""
+        for reply in replies:
+            for line in reply.log.splitlines():
+                self._tell(f"log {reply.rank}", line)
+            if reply.rank >= 0:
+                self._offsets[reply.rank] = reply.offset
+        born = [reply.born for reply in replies if reply.born]
+        self._born = min([*born, self._born or self._laptop.now()]) if replies else self._born
+        if step := max((reply.step for reply in replies), default=0):
+            if not self._step:
+                self._tell("first step", f"attempt {self.plan.attempt}")
+            self._step = step
+
+    def _give_up(self, reason: str) -> Outcome | None:
+        """Gives this attempt up: once all of it is deleted the next one begins."""
+        if self.plan.attempt >= self.plan.tries:
+            return self._outcome("lost", f"{reason}, in try {self.plan.attempt}, the last")
+        self._reason = reason
+        self._tell("lost", f"{reason}; try {self.plan.attempt + 1} of {self.plan.tries} comes next")
+        self._order_deletion()
+        return None
+
+    def _next_attempt(self) -> Outcome | None:
+        plan = self.plan.again(self._lived())
+        if plan.hours <= 0:
+            return self._outcome("capped", "the cap is reached")
+        self._begin(self._make(plan))
+        self._exists = False
+        return None
+
+    def _vanished(self) -> Outcome | None:
+        """The machines are gone, and not by us: by the timer, or by somebody's `delete`."""
+        seen = self._asked_at is None or self._laptop.now() - self._asked_at > UNSEEN_SECONDS
+        if not (seen or self._born):
+            return None
+        verdict = self._left_verdict()
+        if verdict and not verdict["machine"]:
+            return self._outcome(verdict["outcome"], verdict["cause"], verdict)
+        if self._born and self._lived() >= self.plan.hours:
+            return self._outcome("capped", "the cap is reached")
+        return self._outcome("deleted", "by the timer or by somebody; the same command resumes")
+
+    def _left_verdict(self) -> Any:
+        """What the workers wrote into the run's folder when they ended."""
+        try:
+            argv = ["gcloud", "storage", "cat", result_place(self.plan), "--quiet"]
+            return json.loads(call(self._laptop, argv))
+        except (GcloudError, ValueError):
+            return None
+
+    def _order_deletion(self) -> None:
+        for argv in self._cloud.delete():
+            try:
+                call(self._laptop, argv)
+            except GcloudError as error:
+                # What is being deleted already refuses; the next look tells.
+                if error.kind not in (Kind.ABSENT, Kind.USAGE):
+                    raise
+
+    def _overdue(self) -> bool:
+        lived = self._laptop.now() - self._born if self._born else 0.0
+        return lived > self.plan.hours * 3600 + OVERDUE_SECONDS
+
+    def _lived(self) -> float:
+        """Hours of this attempt's machines so far."""
+        return (self._laptop.now() - self._born) / 3600 if self._born else 0.0
+
+    def _outcome(self, kind: str, text: str, verdict: dict[str, Any] | None = None) -> Outcome:
+        return Outcome(kind, text, verdict, self.plan.spent_hours + self._lived())
+
+    def _enter(self, phase: str, text: str) -> None:
+        """Notes the phase that the launch is in, and tells of a new one."""
+        if phase != self._phase:
+            self._phase, self._since = phase, self._watched
+            self._tell(phase, text)
+
+    def _look(self) -> None:
+        """Counts the time in which somebody was looking: a closed laptop was not."""
+        now = self._laptop.now()
+        self._watched += min(now - self._looked_at, LOOK_SECONDS)
+        self._looked_at = now
+
+    def _lasts(self, seconds: float) -> bool:
+        """Whether the present phase was seen to last for so long."""
+        return self._watched - self._since > seconds
