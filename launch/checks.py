@@ -21,7 +21,7 @@ _REMEDY = {
     Kind.QUOTA: "ask for quota at console.cloud.google.com/iam-admin/quotas, or try another zone",
     Kind.CAPACITY: "leave out --direct to wait in the queue, or try another zone",
     Kind.TAKEN: "choose another name",
-    Kind.USAGE: "change what it names",
+    Kind.USAGE: "run `gcloud components update`, or change what it names",
     Kind.ABSENT: "look at the names",
     Kind.TRANSIENT: "try again",
     Kind.OTHER: "see https://cloud.google.com/tpu/docs/troubleshooting",

@@ -9,6 +9,7 @@ from typing import Any
 from launch.cloud import SCOPE, Resources, State, metadata_flag
 from launch.gcloud import Argv, Laptop, call_json, described
 from launch.plan import METADATA, Plan
+from research.errors import UserError
 
 TPUS = ["gcloud", "compute", "tpus"]
 
@@ -38,9 +39,15 @@ _WORST_FIRST = (State.LOST, State.DELETING, State.CREATING)
 
 
 class CloudTPU:
-    """A plan's command lines for `gcloud compute tpus`."""
+    """A plan's command lines for `gcloud compute tpus`.
+
+    Raises:
+      UserError: the plan asks for what this way does not have.
+    """
 
     def __init__(self, plan: Plan):
+        if plan.capacity == "flex-start":
+            raise UserError(f"{plan.accelerator} is not had by --flex-start; use --spot, or wait")
         self.plan = plan
         self._where = [f"--project={plan.project}", f"--zone={plan.zone}"]
 

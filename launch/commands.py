@@ -16,7 +16,7 @@ from launch.lifecycle import Launch
 from launch.plan import Plan
 from launch.screen import Screen, cost_in_words
 from launch.source import take
-from launch.workers import Workers, code_place, poll_command, setup_command, start_command
+from launch.workers import Workers, begin_command, code_place, poll_command, start_command
 from research.errors import UserError
 
 EXIT = {"finished": 0, "idle": 0}  # of all other outcomes 1
@@ -84,12 +84,11 @@ class Commands:
         given = self._given
         plan = dataclasses.replace(self._found(), workdir=given.workdir, data=given.data or "")
         if given.dry_run:
-            return self._print(self._over_ssh(plan, setup_command(plan)))
-        source = take(given.dirty)
-        checks.send_code(plan, source, self._laptop)
+            return self._print(self._over_ssh(plan, begin_command(plan)))
+        checks.send_code(plan, take(given.dirty), self._laptop)
         workers = Workers(cloud_of(plan), self._laptop)
         resources = self._ready(plan)
-        workers.setup(resources)
+        workers.begin(resources)
         return self._answered(plan, workers, resources, wanted="idle")
 
     def start(self) -> int:
@@ -266,15 +265,16 @@ class Commands:
         """Prints the commands of a run in which nothing goes wrong."""
         cloud = cloud_of(plan)
         send = ["gcloud", "storage", "cp", "code.tar.gz", code_place(plan.workdir), "--quiet"]
-        over_ssh = (setup_command(plan), start_command(plan), poll_command({}))
-        print(f"# {cost_in_words(plan)}")
+        self._remark(cost_in_words(plan))
         self._print([send, *cloud.create(Path("plan.json"))])
-        for command in over_ssh:
-            first, *others = self._over_ssh(plan, command)
-            self._print([first])
-            if others:
-                print(f"# and so for the {len(others)} other workers")
+        self._remark("each machine sets itself up and starts; then, every 10 seconds:")
+        self._print(self._over_ssh(plan, poll_command({})))
+        self._remark("at the end:")
         return self._print(cloud.delete())
+
+    def _remark(self, text: str) -> None:
+        if not self._given.json:
+            print(f"# {text}")
 
     def _over_ssh(self, plan: Plan, command: str) -> list[Argv]:
         """The lines that run a command on each worker; machines that are not there have no name."""

@@ -17,7 +17,7 @@ from typing import Any
 from launch.cloud import Cloud, Resources, State
 from launch.gcloud import GcloudError, Kind, Laptop, call, kind_of
 from launch.plan import Plan
-from launch.workers import Reply, Workers, result_place
+from launch.workers import Reply, Workers, begin_script, result_place
 
 EVERY = 10.0  # seconds between looks
 UNBORN_SECONDS = 600.0  # from READY until the startup script must have begun
@@ -27,9 +27,12 @@ REPAIR_SECONDS = 1800.0  # of a machine that the cloud replaces by itself
 DELETE_SECONDS = 1800.0
 LOOK_SECONDS = 150.0  # a look takes no longer; between looks further apart nobody was looking
 OVERDUE_SECONDS = 60.0  # after the cap, for the machines' own timer to be first
-SETUPS = 6  # how often setup and start may fail, taken together
+SETUP_SECONDS = 3600.0  # packages and data
+REPAIRS = 3  # in a row, of workers that are there and do not run
 DRAINS = 100  # looks at the logs after the end, each of a MiB and worker at most
 FINAL = (Kind.LOGIN, Kind.DENIED, Kind.DISABLED)  # whatever is asked
+HAS_CODE = ("idle", "starting", "running", "finished", "failed", "stopped")
+TIMER = "the dead man's timer"  # with which a verdict begins that it brought about
 UNFULFILLABLE = (*FINAL, Kind.QUOTA, Kind.USAGE)  # of a request that has failed
 
 Tell = Callable[[str, str], None]
@@ -84,7 +87,7 @@ class Launch:
         self._phase, self._said = "", ""
         self._began = self._looked_at = self._laptop.now()
         self._watched, self._since = 0.0, 0.0
-        self._setups = 0
+        self._repairs = 0
         self._born = 0.0
         self._offsets: dict[int, int] = {}
         self._step = 0
@@ -141,7 +144,8 @@ class Launch:
                 if state is not State.DELETING:
                     self._order_deletion()
             except GcloudError as error:
-                if error.kind in FINAL or self._laptop.now() > until:
+                late = error.kind is not Kind.TRANSIENT and self._laptop.now() > until
+                if error.kind in FINAL or late:
                     raise Refused(error) from None
                 self._enter("deleting", str(error))
             self._laptop.sleep(EVERY)
@@ -189,7 +193,8 @@ class Launch:
         self._asked_at = self._laptop.now()
         with TemporaryDirectory() as folder:
             metadata = Path(folder) / "plan.json"
-            metadata.write_text(plan.metadata(self._cloud.delete()))
+            begin = begin_script(plan) if plan.arguments else ""
+            metadata.write_text(plan.metadata(self._cloud.delete(), begin))
             try:
                 for argv in self._cloud.create(metadata):
                     call(self._laptop, argv)
@@ -211,13 +216,14 @@ class Launch:
             self._tell("retry", str(error))
 
     def _ready(self, resources: Resources) -> Outcome | None:
+        self._born = self._born or self._laptop.now()
         replies = self._workers.poll(resources, self._offsets)
         self._hear(replies)
         states = {reply.state for reply in replies}
         verdict = next((reply.verdict for reply in replies if reply.verdict), None)
-        if verdict and not verdict["machine"]:
+        if verdict and not verdict["again"]:
             self._drain(resources)
-            return self._outcome(verdict["outcome"], verdict["cause"], verdict)
+            return self._judged(verdict)
         if len(replies) < self.plan.workers:
             self._enter("unreachable", self._workers.errors.rpartition("\n")[2])
             lasts = self._lasts(UNREACHABLE_SECONDS)
@@ -227,11 +233,19 @@ class Launch:
             return self._unborn() if self._lasts(UNBORN_SECONDS) else None
         if states <= {"running", "starting"}:
             self._enter("running" if states == {"running"} else "starting", "")
-            self._setups = 0 if self._phase == "running" else self._setups
+            self._repairs = 0 if self._phase == "running" else self._repairs
             return None
         if not self.plan.arguments:
             return self._outcome("idle", "the machines are ready, and there is nothing to run")
-        return self._set_going(resources, "bare" in states)
+        if "bare" in states and not (self._phase == "setup" and self._lasts(SETUP_SECONDS)):
+            self._enter("setup", f"{self.plan.workers} workers")
+            return None
+        return self._repair(resources, replies)
+
+    def _judged(self, verdict: dict[str, Any]) -> Outcome:
+        """The workers' verdict as the launch's outcome."""
+        kind = "capped" if verdict["cause"].startswith(TIMER) else verdict["outcome"]
+        return self._outcome(kind, verdict["cause"], verdict)
 
     def _drain(self, resources: Resources) -> None:
         """Reads what is left of the logs."""
@@ -241,18 +255,19 @@ class Launch:
             if not any(reply.log for reply in replies):
                 return
 
-    def _set_going(self, resources: Resources, bare: bool) -> Outcome | None:
-        """Sets up and starts all workers, also those that ran: a gang begins together."""
-        self._setups += 1
-        if self._setups > SETUPS:
-            return self._outcome("failed", f"setup fails: {self._workers.errors.strip()[-2000:]}")
-        if bare:
-            self._enter("setup", f"{self.plan.workers} workers")
-            self._workers.setup(resources)
-        else:
-            self._enter("starting", f"attempt {self.plan.attempt}")
-            self._workers.stop(resources)
+    def _repair(self, resources: Resources, replies: list[Reply]) -> Outcome | None:
+        """Starts all workers again, also those that run: a gang begins together."""
+        self._repairs += 1
+        said = "\n".join(reply.log for reply in replies if reply.state == "broken")
+        trouble = (said or self._workers.errors).strip()[-2000:]
+        if self._repairs > REPAIRS:
+            return self._outcome("failed", f"the workers cannot be set up: {trouble}")
+        self._enter("repair", f"number {self._repairs}")
+        self._workers.stop(resources, again=True)
+        if all(reply.state in HAS_CODE for reply in replies):
             self._workers.start(resources)
+        else:
+            self._workers.begin(resources)
         return None
 
     def _unborn(self) -> Outcome:
@@ -297,8 +312,8 @@ class Launch:
         if not (seen or self._born):
             return None
         verdict = self._left_verdict()
-        if verdict and not verdict["machine"]:
-            return self._outcome(verdict["outcome"], verdict["cause"], verdict)
+        if verdict and not verdict["again"]:
+            return self._judged(verdict)
         if self._born and self._lived() >= self.plan.hours:
             return self._outcome("capped", "the cap is reached")
         return self._outcome("deleted", "by the timer or by somebody; the same command resumes")

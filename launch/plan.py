@@ -150,14 +150,16 @@ class Plan:
         spent = self.spent_hours + used_hours
         return dataclasses.replace(self, attempt=self.attempt + 1, spent_hours=spent)
 
-    def metadata(self, delete: list[list[str]]) -> str:
-        """The JSON that the machines carry: the plan, and what their dead man's timer needs.
+    def metadata(self, delete: list[list[str]], begin: str) -> str:
+        """The JSON that the machines carry: the plan, and what they do by themselves.
 
         Args:
-          delete: the commands that delete them.
+          delete: the commands that delete them, for the dead man's timer.
+          begin: the shell command that sets up and starts, on a machine's first boot; "": none.
         """
-        timer = {"hours": self.hours, "lease_seconds": self.lease_minutes * 60, "delete": delete}
-        return json.dumps(dataclasses.asdict(self) | timer)
+        timer = {"hours": self.hours, "lease_seconds": self.lease_minutes * 60}
+        doing = {"delete": delete, "begin": begin}
+        return json.dumps(dataclasses.asdict(self) | timer | doing)
 
     @classmethod
     def from_metadata(cls, text: str) -> Plan:

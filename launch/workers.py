@@ -6,14 +6,17 @@ import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from launch.cloud import Cloud, Resources
 from launch.gcloud import Laptop
 from launch.plan import Plan
 
-ROOT = "R=${POLYMATH_ROOT:-/var/lib/polymath}"
-AGENT = "python3 $R/code/launch/worker/agent.py"
+# Everything on a machine is root's, since its first boot begins it; who comes through SSH is not.
+ROOT = "R=${POLYMATH_ROOT:-/var/lib/polymath}; S=; [ $(id -u) = 0 ] || S='sudo -n'"
+AGENT = "$S python3 $R/code/launch/worker/agent.py"
+BEGIN = Path(__file__).parent / "worker" / "begin.sh"
 SSH_SECONDS = 120.0
 SETUP_SECONDS = 1800.0
 
@@ -23,8 +26,8 @@ class Reply:
     """What a worker answers when it is polled."""
 
     state: str
-    """unborn: the machine has not started its timer; bare: it has no code yet; then the agent's
-    idle, starting, running, finished, failed and stopped."""
+    """unborn: the machine has not started its timer; bare: it has, and is being set up; broken: it
+    could not be; then the agent's idle, starting, running, finished, failed and stopped."""
 
     rank: int = -1
     """Of the worker in all slices; -1: it does not know yet."""
@@ -58,17 +61,23 @@ class Workers:
         said = self._run(poll_command(offsets), resources, SSH_SECONDS)
         return sorted((reply for text in said if (reply := _parse(text))), key=lambda r: r.rank)
 
-    def setup(self, resources: Resources) -> None:
-        """Brings code and environment to all workers; the next poll tells whether it worked."""
-        self._run(setup_command(self._cloud.plan), resources, SETUP_SECONDS)
+    def begin(self, resources: Resources) -> None:
+        """Sets all workers up and starts them; the next poll tells whether it worked."""
+        self._run(begin_command(self._cloud.plan), resources, SETUP_SECONDS)
 
     def start(self, resources: Resources) -> None:
         """Starts the training on all workers; the next poll tells whether it worked."""
         self._run(start_command(self._cloud.plan), resources, SSH_SECONDS)
 
-    def stop(self, resources: Resources) -> None:
-        """Stops the training on all workers, which lets it save."""
-        self._run(f"{ROOT}; {AGENT} stop", resources, SSH_SECONDS)
+    def stop(self, resources: Resources, again: bool = False) -> None:
+        """Stops the training on all workers, which lets it save.
+
+        Args:
+          resources: what there is.
+          again: it is going to be started again, so this is not the end of the run.
+        """
+        command = f"{ROOT}; {AGENT} stop{' --again' if again else ''}"
+        self._run(command, resources, SSH_SECONDS)
 
     def _run(self, command: str, resources: Resources, timeout: float) -> list[str]:
         done = self._laptop.run_at_once(self._cloud.ssh(command, resources), timeout)
@@ -81,25 +90,31 @@ def poll_command(offsets: Mapping[int, int]) -> str:
     read = shlex.quote(json.dumps({str(rank): offset for rank, offset in offsets.items()}))
     return (
         f"{ROOT}; if [ -f $R/ready ]; then {AGENT} poll --offsets={read}; "
-        """elif [ -f $R/deadman.json ]; then touch $R/lease; echo '{"state": "bare"}'; """
+        """elif [ -f $R/broken ]; then echo '{"state": "broken"}'; $S tail -n 30 $R/begin.log; """
+        """elif [ -f $R/deadman.json ]; then echo '{"state": "bare"}'; """
         """else echo '{"state": "unborn"}'; fi"""
     )
 
 
-def setup_command(plan: Plan) -> str:
-    """Unpacks the code that lies in the run's folder, and makes the environment."""
-    code = shlex.quote(code_place(plan.workdir))
-    data = shlex.quote(plan.data)
-    return (
-        f"{ROOT}; set -e; rm -rf $R/ready $R/code; mkdir -p $R/code; "
-        f"gcloud storage cp {code} $R/code.tar.gz --quiet; tar -xzf $R/code.tar.gz -C $R/code; "
-        f"bash $R/code/launch/worker/install.sh {data}"
-    )
+def begin_script(plan: Plan) -> str:
+    """Sets a worker up, and starts it where there is something to run."""
+    given = [code_place(plan.workdir), plan.data, json.dumps(job(plan)) if plan.arguments else ""]
+    return f"set -- {shlex.join(given)}\n{BEGIN.read_text()}"
+
+
+def begin_command(plan: Plan) -> str:
+    """Does on a worker again what it did by itself on its first boot."""
+    return f"{ROOT}; $S bash -c {shlex.quote(begin_script(plan))}"
 
 
 def start_command(plan: Plan) -> str:
     """Starts the agent, which outlives this command."""
-    job = {
+    return f"{ROOT}; {AGENT} start --job={shlex.quote(json.dumps(job(plan)))}"
+
+
+def job(plan: Plan) -> dict[str, Any]:
+    """What the agent is to run."""
+    return {
         "name": plan.name,
         "attempt": plan.attempt,
         "arguments": ["-m", "research.train", *plan.arguments, f"--workdir={plan.workdir}"],
@@ -109,7 +124,6 @@ def start_command(plan: Plan) -> str:
         "grace_seconds": 60,
         "hosts": None,
     }
-    return f"{ROOT}; {AGENT} start --job={shlex.quote(json.dumps(job))}"
 
 
 def code_place(workdir: str) -> str:

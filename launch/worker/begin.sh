@@ -1,0 +1,31 @@
+# Brings the code and its environment to a worker, and starts the training. A machine does this by
+# itself on its first boot; run again it does all of it anew. What stands in quotes below is put in
+# front by the launcher: `set -- CODE DATA JOB`, with DATA and JOB empty where there is none.
+set -euo pipefail
+code=$1 data=$2 job=$3
+R=${POLYMATH_ROOT:-/var/lib/polymath}
+PYTHON=3.12 # the machines' images ship an older one
+UV=0.13.9
+export UV_PYTHON_INSTALL_DIR=$R/python UV_CACHE_DIR=$R/cache PATH=$R/uv/bin:$PATH
+exec > "$R/begin.log" 2>&1
+
+rm -rf "$R/ready" "$R/broken" "$R/code"
+# Packages and data may take longer than the lease; the timer sees that somebody is at work.
+while touch "$R/lease"; do sleep 30; done &
+trap 'status=$?; kill $!; [ $status = 0 ] || [ -f "$R/ready" ] || touch "$R/broken"' EXIT
+
+mkdir -p "$R/code"
+gcloud storage cp --quiet "$code" "$R/code.tar.gz"
+tar -xzf "$R/code.tar.gz" -C "$R/code"
+command -v uv > /dev/null || python3 -m pip install --quiet --target="$R/uv" "uv==$UV"
+uv venv --quiet --allow-existing --python "$PYTHON" "$R/venv"
+uv pip install --quiet --python "$R/venv/bin/python" --require-hashes \
+  -r "$R/code/requirements-tpu.lock"
+if [ -n "$data" ]; then
+  mkdir -p "$R/data"
+  gcloud storage rsync --recursive --quiet "$data" "$R/data"
+fi
+touch "$R/ready"
+if [ -n "$job" ]; then
+  python3 "$R/code/launch/worker/agent.py" start --job="$job"
+fi
