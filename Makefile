@@ -54,11 +54,19 @@ $(VENV)-dataset/installed: requirements-dataset.lock
 	$(VENV)-dataset/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
-LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate \
-  --custom-compile-command "make lock" --quiet --upgrade
+LOCK := uv pip compile --generate-hashes --no-annotate --custom-compile-command "make lock" \
+  --quiet --upgrade
+EVERYWHERE := --universal --python-version 3.11
 
-lock: setup  ## Renew the two lock files, for all Python versions at once.
+# TPU machines get what a training needs and no more, in the versions that the tests saw; libtpu
+# runs where glibc is 2.31 or newer.
+TPU_VM := --python-version 3.12 --python-platform x86_64-manylinux_2_31 \
+  --constraint requirements.lock
+
+lock: setup  ## Renew the lock files: for all Python versions at once, and for TPU machines.
 	$(BIN)/pip install --quiet uv
-	$(BIN)/$(LOCK) pyproject.toml --extra dev --extra espeak --output-file requirements.lock
+	$(BIN)/$(LOCK) $(EVERYWHERE) pyproject.toml --extra dev --extra espeak \
+	  --output-file requirements.lock
+	$(BIN)/$(LOCK) $(TPU_VM) pyproject.toml --extra tpu --output-file requirements-tpu.lock
 	printf 'importlib-resources\npydub\ntensorflow\ntensorflow-datasets\n' | \
-	  $(BIN)/$(LOCK) - --output-file requirements-dataset.lock
+	  $(BIN)/$(LOCK) $(EVERYWHERE) - --output-file requirements-dataset.lock

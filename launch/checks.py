@@ -94,7 +94,7 @@ def send_code(plan: Plan, source: Source, laptop: Laptop) -> None:
         packed = Path(folder) / "code.tar.gz"
         packed.write_bytes(source.archive())
         try:
-            call(laptop, ["gcloud", "storage", "cp", str(packed), place, "--quiet"])
+            call(laptop, ["gcloud", "storage", "cp", str(packed), place, "--quiet"], tries=3)
         except GcloudError as error:
             bucket = plan.workdir.split("/")[2]
             raise UserError(

@@ -57,7 +57,8 @@ class CloudTPU:
         flags += [metadata_flag(metadata), "--quiet"]
         if not plan.queued:
             version = f"--version={plan.image}"
-            return [[*TPUS, "tpu-vm", "create", plan.name, version, *flags, "--async"]]
+            # gcloud waits, and so tells when there is no capacity.
+            return [[*TPUS, "tpu-vm", "create", plan.name, version, *flags]]
         if plan.slices == 1:
             nodes = [f"--node-id={plan.name}"]
         else:

@@ -200,7 +200,9 @@ class Commands:
         """The plan that the command line describes."""
         given = self._given
         named = {field.name for field in dataclasses.fields(Plan)}
-        values = {key: value for key, value in vars(given).items() if key in named and value}
+        values = {
+            key: value for key, value in vars(given).items() if key in named and value is not None
+        }
         plan = Plan(
             **values
             | {"project": self._project(), "zone": self._zone(), "queued": not given.direct}

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 Argv = list[str]
+PAUSE_SECONDS = 2.0  # between tries
 
 
 class Kind(enum.Enum):
@@ -97,25 +98,35 @@ class Laptop:
         time.sleep(seconds)
 
 
-def call(laptop: Laptop, argv: Argv, timeout: float = 300.0) -> str:
+def call(laptop: Laptop, argv: Argv, timeout: float = 300.0, tries: int = 1) -> str:
     """What a command printed.
+
+    Args:
+      laptop: runs it.
+      argv: the command.
+      timeout: in seconds.
+      tries: how often, where the cloud could not be reached; more than one only for a command
+        that may be carried out twice.
 
     Raises:
       GcloudError: it failed.
     """
     completed = laptop.run(argv, timeout)
+    while completed.returncode and kind_of(completed.stderr) is Kind.TRANSIENT and tries > 1:
+        laptop.sleep(PAUSE_SECONDS)
+        completed, tries = laptop.run(argv, timeout), tries - 1
     if completed.returncode:
         raise GcloudError(argv, completed)
     return completed.stdout
 
 
 def call_json(laptop: Laptop, argv: Argv) -> Any:
-    """What a command with `--format=json` printed, decoded.
+    """What a command that reads printed, as `--format=json` gives it, decoded.
 
     Raises:
       GcloudError: it failed, or what it printed was cut off.
     """
-    printed = call(laptop, [*argv, "--format=json"])
+    printed = call(laptop, [*argv, "--format=json"], tries=3)
     try:
         return json.loads(printed)
     except ValueError:

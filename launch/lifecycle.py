@@ -24,6 +24,7 @@ UNBORN_SECONDS = 600.0  # from READY until the startup script must have begun
 UNREACHABLE_SECONDS = 300.0  # some worker has not answered for so long: its machine is gone
 UNSEEN_SECONDS = 120.0  # from a request until the cloud must show it
 REPAIR_SECONDS = 1800.0  # of a machine that the cloud replaces by itself
+CREATE_SECONDS = 1800.0  # of what gcloud waits for
 DELETE_SECONDS = 1800.0
 LOOK_SECONDS = 150.0  # a look takes no longer; between looks further apart nobody was looking
 OVERDUE_SECONDS = 60.0  # after the cap, for the machines' own timer to be first
@@ -197,7 +198,7 @@ class Launch:
             metadata.write_text(plan.metadata(self._cloud.delete(), begin))
             try:
                 for argv in self._cloud.create(metadata):
-                    call(self._laptop, argv)
+                    call(self._laptop, argv, CREATE_SECONDS)
             except GcloudError as error:
                 if error.kind is Kind.CAPACITY:
                     return self._give_up(error.says)
@@ -312,8 +313,9 @@ class Launch:
         if not (seen or self._born):
             return None
         verdict = self._left_verdict()
-        if verdict and not verdict["again"]:
-            return self._judged(verdict)
+        if verdict:
+            again = verdict["again"]
+            return self._give_up(verdict["cause"]) if again else self._judged(verdict)
         if self._born and self._lived() >= self.plan.hours:
             return self._outcome("capped", "the cap is reached")
         return self._outcome("deleted", "by the timer or by somebody; the same command resumes")

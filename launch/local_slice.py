@@ -32,8 +32,7 @@ from launch.worker.process import Child
 ROOT = Path(__file__).resolve().parents[1]
 AGENT = ROOT / "launch" / "worker" / "agent.py"
 TICK_SECONDS = 0.1
-# What may turn out to be all that there is to say, or to be noise around it.
-_HELD = re.compile(r"[IWEF]\d{4} \d\d:\d\d:|error: ")
+HOLD_SECONDS = 15.0  # for all to end after a user's error, so that its line can stand alone
 
 
 class Slice:
@@ -115,28 +114,40 @@ class Slice:
 class Screen:
     """Shows the lines of the processes.
 
-    What may be all that there is to say is held back until more is said, so that a user's error
-    is one line and no more.
+    From a line on that begins with `error: ` it holds back all, for a while: where that was a
+    user's error, what others say of the end that it brought them is not to be shown.
     """
 
     def __init__(self, output: IO[str]):
         self._output = output
-        self._held: list[str] = []
+        self._held: list[tuple[int, str]] = []
+        self._until: float | None = None
 
     def show(self, lines: list[tuple[int, str]]) -> None:
-        """Shows new lines, or holds them back."""
-        for rank, line in lines:
-            if not NOISE.match(line):
-                self._held.append(f"[{rank}] {line}")
-                if not _HELD.match(line):
-                    self.flush()
+        """Shows the lines of the call before: what led to them may be among the new ones."""
+        if self._until is None and any(line.startswith("error: ") for _, line in lines):
+            self._until = time.monotonic() + HOLD_SECONDS
+        elif self._until is None or time.monotonic() > self._until:
+            self.flush()
+        self._held += [(rank, line) for rank, line in lines if not NOISE.match(line)]
 
     def flush(self) -> None:
         """Shows what was held back."""
-        for line in self._held:
-            print(line, file=self._output)
+        for rank, line in self._held:
+            print(f"[{rank}] {line}", file=self._output)
         self._output.flush()
-        self._held = []
+        self._held, self._until = [], None
+
+    def flush_before_errors(self) -> None:
+        """Shows of each process only what it said before its own error."""
+        errors: dict[int, int] = {}
+        for i, (rank, line) in enumerate(self._held):
+            if line.startswith("error: "):
+                errors.setdefault(rank, i)
+        self._held = [
+            (rank, line) for i, (rank, line) in enumerate(self._held) if i < errors.get(rank, 0)
+        ]
+        self.flush()
 
 
 def follow(training: Slice, output: IO[str]) -> dict[str, Any]:
@@ -147,16 +158,20 @@ def follow(training: Slice, output: IO[str]) -> dict[str, Any]:
         time.sleep(TICK_SECONDS)
     screen.show(training.new_lines())
     verdict = training.verdict()
-    if verdict["code"] != 2:
-        screen.flush()
+    screen.flush_before_errors() if is_refusal(verdict) else screen.flush()
     return verdict
+
+
+def is_refusal(verdict: dict[str, Any]) -> bool:
+    """Whether a user's error ended all."""
+    return verdict["code"] == 2 and str(verdict["traceback"]).startswith("error: ")
 
 
 def in_words(verdict: dict[str, Any]) -> str:
     """The verdict as the last words of a run."""
     if verdict["outcome"] == "finished":
         return "finished"
-    if verdict["code"] == 2 and verdict["traceback"].startswith("error: "):
+    if is_refusal(verdict):
         return str(verdict["traceback"])
     told = f"{verdict['outcome']}: process {verdict['rank']}: {verdict['cause']}"
     return f"{told}\n{verdict['traceback']}".rstrip()

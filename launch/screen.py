@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import time
 from typing import Any
@@ -41,7 +40,8 @@ class Screen:
         price = plan.dollars_per_hour
         dollars = None if price is None else round(price * outcome.hours, 2)
         if self._json:
-            self.value({**dataclasses.asdict(outcome), "dollars": dollars})
+            facts = {"outcome": outcome.kind, "text": outcome.text, "verdict": outcome.verdict}
+            self.value({**facts, "hours": outcome.hours, "dollars": dollars})
             return
         verdict = outcome.verdict or {}
         if verdict.get("traceback"):

@@ -37,7 +37,7 @@ class _Parser(argparse.ArgumentParser):
         sys.exit(2)
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str], laptop: Laptop) -> int:
     """Runs a verb; returns the exit code."""
     split = argv.index("--") if "--" in argv else len(argv)
     given = parser().parse_args(argv[:split])
@@ -45,7 +45,7 @@ def main(argv: list[str]) -> int:
     if given.rest and given.verb not in ("run", "start", "ssh"):
         parser().error(f"{given.verb} takes nothing after --")
     try:
-        return getattr(Commands(given, Laptop()), METHODS.get(given.verb, given.verb))()
+        return getattr(Commands(given, laptop), METHODS.get(given.verb, given.verb))()
     except UserError as error:
         problem = str(error)
     except GcloudError as error:
@@ -108,4 +108,4 @@ def _add_machines(verb: argparse.ArgumentParser) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:], Laptop()))

@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -12,6 +13,10 @@ from absl import app, flags
 from absl import logging as absl_logging
 
 from research.errors import UserError
+from research.hardware.processes import are_several, join, leave
+from research.training.interruption import EXIT_CODE, Interrupted
+
+log = logging.getLogger("research")
 
 
 def run(main: Callable[[list[str]], None], required: tuple[str, ...]) -> None:
@@ -44,15 +49,25 @@ def _guard(main: Callable[[], None]) -> None:
     _quiet_logging()
     _keep_compilations()
     try:
+        join()
         main()
     except UserError as error:
         _refuse(error)
+    except Interrupted as end:
+        if jax.process_index() == 0:
+            log.warning("%s", end)
+        sys.exit(EXIT_CODE)
+    except Exception:
+        if not are_several():
+            raise
+        traceback.print_exc()
+        leave(1)
 
 
 def _refuse(error: BaseException) -> NoReturn:
     text = str(error).replace("\\n", " ").replace("\\'", "'")  # a KeyError's text is quoted
     print(f"error: {' '.join(text.split())}", file=sys.stderr)
-    sys.exit(2)
+    leave(2)
 
 
 def _quiet_logging() -> None:

@@ -5,13 +5,13 @@ python -m research.evaluate --workdir=runs/digits --split=test --json
 
 import json
 import re
-from pathlib import Path
 
 import jax
 from absl import flags
 
 from research import cli
 from research.files import save_json
+from research.places import as_place
 from research.reporting.figures import save_figure
 from research.reporting.report import FIGURES, evaluation_file
 from research.training.evaluation import evaluate
@@ -50,9 +50,10 @@ def in_words(results: dict[str, float]) -> str:
 
 def main(_: list[str]) -> None:
     """Prints the metrics."""
-    run = open_run(Path(FLAGS.workdir), FLAGS.change, FLAGS.average)
     # The workdir tells of the run as it is; what a changed one gives is only printed.
-    results = evaluate_run(run, FLAGS.split, keep=not FLAGS.change and FLAGS.average == 1)
+    keep = not FLAGS.change and FLAGS.average == 1
+    run = open_run(as_place(FLAGS.workdir, write=keep), FLAGS.change, FLAGS.average)
+    results = evaluate_run(run, FLAGS.split, keep)
     if jax.process_index() == 0:
         print(json.dumps(results) if FLAGS.json else f"{FLAGS.split}: {in_words(results)}")
 

@@ -1,27 +1,38 @@
 """Small files: written so that a reader sees them old or new, and read with clear errors."""
 
 import gzip
+import io
 import json
 import zlib
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from PIL.Image import Image
+from PIL.Image import Image, registered_extensions
 
 from research.errors import UserError
+from research.places import Place, in_bucket
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Writes a text file in one stroke, making its folder where there is none.
+def write_whole(path: Place, content: str | bytes) -> None:
+    """Writes a file in one stroke, making its folder where there is none.
 
     Raises:
       UserError: the place cannot be written to.
     """
-    _in_one_stroke(path, lambda unfinished: unfinished.write_text(text))
+    data = content.encode() if isinstance(content, str) else content
+    try:
+        if in_bucket(path):  # where an object is there whole or not at all
+            path.write_bytes(data)
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(f"unfinished_{path.name}")
+        unfinished.write_bytes(data)
+        unfinished.replace(path)
+    except Exception as error:  # gcsfs raises several that are no OSError
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"cannot write {path}: {reason}; choose another place") from None
 
 
-def read_lines(path: Path) -> list[str]:
+def read_lines(path: Place) -> list[str]:
     """The lines of a text file in UTF-8, which may be gzip's.
 
     Raises:
@@ -43,21 +54,23 @@ def read_lines(path: Path) -> list[str]:
     return [line.rstrip("\r") for line in lines] if text else []
 
 
-def save_image(path: Path, image: Image) -> None:
+def save_image(path: Place, image: Image) -> None:
     """Writes an image in the format of its suffix, in one stroke, making its folder.
 
     Raises:
       UserError: the place cannot be written to.
     """
-    _in_one_stroke(path, image.save)
+    buffer = io.BytesIO()
+    image.save(buffer, registered_extensions()[path.suffix])
+    write_whole(path, buffer.getvalue())
 
 
-def save_json(path: Path, value: dict[str, Any]) -> None:
+def save_json(path: Place, value: dict[str, Any]) -> None:
     """Writes an object as JSON, in one stroke."""
     write_whole(path, json.dumps(value, indent=2) + "\n")
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Place) -> dict[str, Any]:
     """The object in a JSON file.
 
     Raises:
@@ -70,14 +83,3 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"{path} holds no JSON object; restore it or remove it")
     return value
-
-
-def _in_one_stroke(path: Path, write: Callable[[Path], Any]) -> None:
-    """Lets `write` write beside the path, with its suffix, and then moves what is whole there."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f"unfinished_{path.name}")
-        write(unfinished)
-        unfinished.replace(path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; choose another place") from None

@@ -19,6 +19,7 @@ from research import cli
 from research.data.dataset import Concatenation
 from research.errors import UserError
 from research.files import read_lines, save_image
+from research.places import Place, absolute, as_place
 from research.reporting.table import in_a_line, table
 from research.task import Task
 from research.training.run import Run, open_run
@@ -70,7 +71,7 @@ def stream(run: Run, paths: list[str]) -> Iterator[dict[str, Any]]:
             yield {"file": path, **row}
 
 
-def draw(task: Task, found: list[dict[str, Any]], folder: Path) -> list[Path | None]:
+def draw(task: Task, found: list[dict[str, Any]], folder: Place) -> list[Place | None]:
     """Writes a picture of each input, and returns their paths; None where the task draws none.
 
     A picture has the name of the file; where several files share a name, also a number.
@@ -78,9 +79,9 @@ def draw(task: Task, found: list[dict[str, Any]], folder: Path) -> list[Path | N
     Raises:
       UserError: the folder cannot be written to.
     """
-    paths: list[Path | None] = []
+    paths: list[Place | None] = []
     # The inputs themselves are never written over.
-    taken = {Path(one[task.input_kind]).absolute() for one in found}
+    taken: set[Place] = {Path(one[task.input_kind]).absolute() for one in found}
     for one in found:
         given = one[task.input_kind]
         picture = task.draw(given, one)
@@ -89,14 +90,14 @@ def draw(task: Task, found: list[dict[str, Any]], folder: Path) -> list[Path | N
             continue
         stem = Path(given).stem
         names = chain([f"{stem}.png"], (f"{stem}_{number}.png" for number in count(2)))
-        path = next(p for p in map(folder.joinpath, names) if p.absolute() not in taken)
-        taken.add(path.absolute())
+        path = next(p for p in map(folder.joinpath, names) if absolute(p) not in taken)
+        taken.add(absolute(path))
         save_image(path, picture)
         paths.append(path)
     return paths
 
 
-def listed(path: Path) -> list[str]:
+def listed(path: Place) -> list[str]:
     """The lines of a file.
 
     Raises:
@@ -111,19 +112,19 @@ def listed(path: Path) -> list[str]:
 
 def main(arguments: list[str]) -> None:
     """Prints a table, or lines of JSON."""
-    given = arguments + (listed(Path(FLAGS.input)) if FLAGS.input else [])
+    given = arguments + (listed(as_place(FLAGS.input)) if FLAGS.input else [])
     if not given:
         raise UserError("say what to predict from, after the flags or by --input")
     short = {f"task.decoding.{name}": FLAGS[name].value for name in ("beam", "n_best")}
     changes = [f"{key}={value}" for key, value in short.items() if value is not None]
-    run = open_run(Path(FLAGS.workdir), FLAGS.change + changes, FLAGS.average)
+    run = open_run(as_place(FLAGS.workdir), FLAGS.change + changes, FLAGS.average)
     if FLAGS.stream:
         for row in stream(run, given):
             print(_as_json(row) if FLAGS.json else in_a_line(row), flush=True)
         return
     # All is read before a word is printed, so that what is bad leaves nothing half-said.
     found, task = list(predict(run, given)), run.program.task
-    folder = Path(FLAGS.pictures or run.workdir / "predictions")
+    folder = as_place(FLAGS.pictures, write=True) if FLAGS.pictures else run.workdir / "predictions"
     pictures = draw(task, found, folder)
     if FLAGS.json:
         for one, path in zip(found, pictures, strict=True):

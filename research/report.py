@@ -3,12 +3,11 @@
 python -m research.report --workdir=runs/a,runs/b
 """
 
-from pathlib import Path
-
 from absl import flags
 
 from research import cli
 from research.errors import UserError
+from research.places import absolute, as_place
 from research.reporting.report import REPORT, write_report
 
 FLAGS = flags.FLAGS
@@ -22,11 +21,13 @@ def define_flags() -> None:
 
 def main(_: list[str]) -> None:
     """Prints where the report is."""
-    workdirs = [Path(name) for name in FLAGS.workdir]
+    writes = not FLAGS.output
+    workdirs = [as_place(name, write=writes and not i) for i, name in enumerate(FLAGS.workdir)]
     if not workdirs:
         raise UserError("--workdir is empty; name the folder of a run")
-    default = workdirs[0] / (REPORT if len(workdirs) == 1 else "comparison.html")
-    print(write_report(workdirs, Path(FLAGS.output) if FLAGS.output else default).absolute())
+    name = REPORT if len(workdirs) == 1 else "comparison.html"
+    output = as_place(FLAGS.output, write=True) if FLAGS.output else workdirs[0] / name
+    print(absolute(write_report(workdirs, output)))
 
 
 if __name__ == "__main__":

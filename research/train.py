@@ -5,7 +5,6 @@ python -m research.train --config=experiments/image_classification/digits_cnn.py
 
 import logging
 import sys
-from pathlib import Path
 
 import jax
 from absl import flags
@@ -16,7 +15,9 @@ from research.config import from_config_dict
 from research.errors import UserError
 from research.evaluate import evaluate_run, in_words
 from research.files import read_json, save_json
+from research.hardware.chips import cost
 from research.hardware.mesh import describe
+from research.places import Place, absolute, as_place
 from research.reporting.report import REPORT, SUMMARY, evaluation_file, write_report
 from research.training.experiment import Experiment
 from research.training.loop import Trainer
@@ -36,7 +37,7 @@ def define_flags() -> None:
 
 def main(_: list[str]) -> None:
     """Trains, evaluates, reports."""
-    workdir = Path(FLAGS.workdir)
+    workdir = as_place(FLAGS.workdir, write=True)
     trainer = Trainer(_experiment(), workdir, FLAGS.allow_config_change)
     run, trained = trainer.train()
     if not trained and _reported(workdir, trainer.total):
@@ -47,14 +48,15 @@ def main(_: list[str]) -> None:
         parameters = sum(leaf.size for leaf in jax.tree.leaves(run.state.params))
         facts = {"command": "python -m research.train " + " ".join(sys.argv[1:])}
         facts |= {"hardware": describe(), "parameters": parameters, "jax": jax.__version__}
+        facts |= cost(run.progress["seconds"] + run.progress["compile_seconds"])
         save_json(workdir / SUMMARY, facts | run.progress)
         report = write_report([workdir], workdir / REPORT)
         log.info("test: %s", in_words(results))
         for name, path in {"run": workdir, "report": report}.items():
-            log.info("%-7s %s", name, path.absolute())
+            log.info("%-7s %s", name, absolute(path))
 
 
-def _reported(workdir: Path, step: int) -> bool:
+def _reported(workdir: Place, step: int) -> bool:
     """Whether the end of the run was evaluated and reported; it may have been killed before."""
     evaluation = workdir / evaluation_file("test")
     reported = evaluation.exists() and (workdir / REPORT).exists()

@@ -20,11 +20,15 @@ from research.training.optimizer import Optimizer
 
 @pytest.fixture(scope="session", autouse=True)
 def compilation_cache(tmp_path_factory):
-    """Tests compile the same small programs again and again."""
+    """A folder that all workers share: tests compile the same small programs again and again."""
     import jax
 
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("xla")))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # each has a folder in that of the session
+        folder = folder.parent
+    jax.config.update("jax_compilation_cache_dir", str(folder / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.02)
+    return folder / "xla"
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 # Brings the code and its environment to a worker, and starts the training. A machine does this by
-# itself on its first boot; run again it does all of it anew. What stands in quotes below is put in
-# front by the launcher: `set -- CODE DATA JOB`, with DATA and JOB empty where there is none.
+# itself on its first boot; run again it does all of it anew. The launcher puts a line in front,
+# `set -- CODE DATA JOB`, with DATA and JOB empty where there is none.
 set -euo pipefail
 code=$1 data=$2 job=$3
 R=${POLYMATH_ROOT:-/var/lib/polymath}
@@ -12,7 +12,7 @@ exec > "$R/begin.log" 2>&1
 rm -rf "$R/ready" "$R/broken" "$R/code"
 # Packages and data may take longer than the lease; the timer sees that somebody is at work.
 while touch "$R/lease"; do sleep 30; done &
-trap 'status=$?; kill $!; [ $status = 0 ] || [ -f "$R/ready" ] || touch "$R/broken"' EXIT
+trap 'status=$?; kill $!; [ $status = 0 ] || touch "$R/broken"' EXIT
 
 mkdir -p "$R/code"
 gcloud storage cp --quiet "$code" "$R/code.tar.gz"
@@ -25,7 +25,7 @@ if [ -n "$data" ]; then
   mkdir -p "$R/data"
   gcloud storage rsync --recursive --quiet "$data" "$R/data"
 fi
-touch "$R/ready"
 if [ -n "$job" ]; then
   python3 "$R/code/launch/worker/agent.py" start --job="$job"
 fi
+touch "$R/ready"

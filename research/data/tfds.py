@@ -1,11 +1,11 @@
 """TensorFlow Datasets without TensorFlow: prepared ArrayRecord files, read by random access."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from etils import epath
 
 from research.errors import UserError
 
@@ -69,7 +69,7 @@ def builder(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
     # Asked for a version, TFDS opens what is prepared without the code that prepared it, and so
     # without TensorFlow, which the code of many a data set needs.
     version = {} if ":" in name else {"version": "*.*.*"}
-    folder = Path(data_dir).expanduser() if data_dir else None
+    folder = epath.Path(data_dir).expanduser() if data_dir else None
     try:
         found = tfds.builder(name, data_dir=folder, try_gcs=False, **version)
     except (tfds.core.DatasetNotFoundError, ImportError):

@@ -1,11 +1,13 @@
 """Figures that know metrics but no task."""
 
+import io
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
+from research.files import write_whole
+from research.places import Place
 from research.reporting.metrics import is_of_part
 
 DPI = 160  # sharp on a screen of high resolution
@@ -48,10 +50,16 @@ def learning_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
     return figure
 
 
-def save_figure(figure: Figure, path: Path) -> None:
+def png(figure: Figure) -> bytes:
+    """A figure as PNG."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=DPI)
+    return buffer.getvalue()
+
+
+def save_figure(figure: Figure, path: Place) -> None:
     """Writes a figure as PNG."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=DPI)
+    write_whole(path, png(figure))
 
 
 def _curves(

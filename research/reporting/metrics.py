@@ -1,42 +1,65 @@
 """Metrics as JSON lines, which every tool reads, and as TensorBoard events."""
 
 import json
+import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from tensorboardX import SummaryWriter
 
 from research.errors import UserError
 from research.files import write_whole
+from research.places import Place, in_bucket
 
 FILE = "metrics.jsonl"
+_EVERY = 10.0  # seconds between writings; a bucket takes one a second of a file
 
 
 class MetricWriter:
-    """Appends to `metrics.jsonl` and to TensorBoard's event files in a workdir.
+    """Writes `metrics.jsonl` and TensorBoard's event files in a workdir.
 
     A resumed run continues after `step`: what an interrupted run wrote later is removed, so the
     file reads as if there had been no interruption.
+
+    As nothing can be appended to what lies in a bucket, the file is written anew, some seconds
+    after a line has come, or by `flush`; so are TensorBoard's there.
     """
 
-    def __init__(self, workdir: Path, step: int):
+    def __init__(self, workdir: Place, step: int):
         kept = [line for line in read_metrics(workdir) if line["step"] <= step]
         self._path = workdir / FILE
-        write_whole(self._path, "".join(json.dumps(line) + "\n" for line in kept))
-        self._board = SummaryWriter(
-            str(workdir / "tensorboard"), purge_step=step + 1 if step else None
-        )
+        self._lines = [json.dumps(line) + "\n" for line in kept]
+        self._events = workdir / "tensorboard"
+        # TensorBoardX can write to a bucket, but after one failure loses all, without a word.
+        self._copied = TemporaryDirectory() if in_bucket(workdir) else None
+        folder = self._copied.name if self._copied else str(self._events)
+        self._board = SummaryWriter(folder, purge_step=step + 1 if step else None)
+        self.flush()
 
     def write(self, step: int, split: str, values: dict[str, float]) -> None:
-        """Writes one line: the values of a split after a step."""
-        with self._path.open("a") as file:
-            file.write(json.dumps({"step": step, "split": split, **values}) + "\n")
+        """One line more: the values of a split after a step."""
+        self._lines.append(json.dumps({"step": step, "split": split, **values}) + "\n")
         for name, value in values.items():
             self._board.add_scalar(f"{split}/{name}", value, step)
+        if time.monotonic() - self._written > _EVERY:
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes all lines and events that have come."""
+        write_whole(self._path, "".join(self._lines))
+        self._board.flush()
+        if self._copied:
+            for file in Path(self._copied.name).iterdir():
+                write_whole(self._events / file.name, file.read_bytes())
+        self._written = time.monotonic()
 
     def close(self) -> None:
-        """Flushes TensorBoard's events."""
+        """Writes the last lines and events."""
+        self.flush()
         self._board.close()
+        if self._copied:
+            self._copied.cleanup()
 
 
 def is_of_part(name: str) -> bool:
@@ -44,7 +67,7 @@ def is_of_part(name: str) -> bool:
     return "/" in name
 
 
-def read_metrics(workdir: Path) -> list[dict[str, Any]]:
+def read_metrics(workdir: Place) -> list[dict[str, Any]]:
     """The lines of a run, oldest first; none where it has not begun.
 
     A last line that an interruption cut off is left out.

@@ -2,17 +2,15 @@
 
 import base64
 import html
-import io
 import json
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
-
-from matplotlib.figure import Figure
 
 from research.config import flatten
 from research.errors import UserError
 from research.files import read_json, write_whole
-from research.reporting.figures import DPI, learning_curves
+from research.places import Place, absolute
+from research.reporting.figures import DPI, learning_curves, png
 from research.reporting.metrics import is_of_part, read_metrics
 from research.training.run import saved_config
 
@@ -42,7 +40,7 @@ def evaluation_file(split: str) -> str:
     return f"evaluation_{split}.json"
 
 
-def write_report(workdirs: list[Path], output: Path) -> Path:
+def write_report(workdirs: Sequence[Place], output: Place) -> Place:
     """Writes the report of what lies in the workdirs, and returns its path.
 
     Raises:
@@ -54,7 +52,7 @@ def write_report(workdirs: list[Path], output: Path) -> Path:
         names = [str(run.workdir) for run in runs]
     sections = [_head(runs[0]) if len(runs) == 1 else _comparison(names, runs)]
     curves = learning_curves({name: run.metrics for name, run in zip(names, runs, strict=True)})
-    sections.append(f"<h2>Learning curves</h2>{_image(_png(curves))}")
+    sections.append(f"<h2>Learning curves</h2>{_image(png(curves))}")
     sections += _test_figures(names, runs)
     if len(runs) == 1:
         sections.append(
@@ -70,8 +68,8 @@ def write_report(workdirs: list[Path], output: Path) -> Path:
 class _Run:
     """What a workdir tells, without opening its data or its checkpoints."""
 
-    def __init__(self, workdir: Path):
-        self.workdir, self.name = workdir, workdir.absolute().name
+    def __init__(self, workdir: Place):
+        self.workdir, self.name = workdir, absolute(workdir).name
         self.config = saved_config(workdir)
         self.metrics = read_metrics(workdir)
         self.summary = _read(workdir / SUMMARY)
@@ -88,13 +86,15 @@ class _Run:
             scores["parameters"] = f"{self.summary['parameters']:,}"
             scores["training"] = f"{self.summary['seconds']:.1f} s"
             scores["compiling"] = f"{self.summary['compile_seconds']:.1f} s"
+        if "dollars" in self.summary:  # its devices are TPUs
+            scores["training and compiling"] = f"${self.summary['dollars']:,.2f}"
         return scores
 
 
 def _head(run: _Run) -> str:
     task = run.config["task"]
     model = task.get("model", {}).get("type", "")
-    what = " · ".join(filter(None, [task["type"], model, run.summary.get("hardware", "")]))
+    what = " · ".join(filter(None, [task["type"], model, _hardware(run.summary)]))
     tiles = "".join(
         f"<div class=tile><b>{html.escape(value)}</b><span>{html.escape(name)}</span></div>"
         for name, value in run.scores.items()
@@ -107,6 +107,14 @@ def _head(run: _Run) -> str:
     made = f"<p><code>{html.escape(command)}</code></p>" if command else ""
     title = f"<h1>{html.escape(run.name)}</h1><p class=what>{html.escape(what)}</p>"
     return f"{title}{made}<div class=tiles>{tiles}</div>{listed}{note}"
+
+
+def _hardware(summary: dict[str, Any]) -> str:
+    """The devices in words, and where they are TPUs what an hour of them costs."""
+    hardware = summary.get("hardware", "")
+    if "dollars_per_hour" not in summary:
+        return hardware
+    return f"{hardware}, ${summary['dollars_per_hour']:,.2f} per hour ({summary['price']})"
 
 
 def _comparison(names: list[str], runs: list[_Run]) -> str:
@@ -152,24 +160,18 @@ def _short(value: Any) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}... ({len(text):,} characters)"
 
 
-def _image(png: bytes, caption: str = "") -> str:
-    data = base64.b64encode(png).decode()
+def _image(picture: bytes, caption: str = "") -> str:
+    data = base64.b64encode(picture).decode()
     text = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
     # The width in CSS pixels, 96 to an inch, so that pictures have the size they were drawn for.
-    width = round(int.from_bytes(png[16:20], "big") * 96 / DPI)
+    width = round(int.from_bytes(picture[16:20], "big") * 96 / DPI)
     source = f"data:image/png;base64,{data}"
     return f'<figure><img width={width} alt="{html.escape(caption)}" src="{source}">{text}</figure>'
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=DPI)
-    return buffer.getvalue()
 
 
 def _number(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Place) -> dict[str, Any]:
     return read_json(path) if path.exists() else {}

@@ -3,11 +3,11 @@
 import logging
 import sys
 import time
-from pathlib import Path
 
 import jax
 from tqdm import tqdm
 
+from research.places import Place
 from research.reporting.metrics import MetricWriter, is_of_part
 
 log = logging.getLogger(__name__)
@@ -20,7 +20,7 @@ class Reporter:
     Process 0 of many reports; the others stay silent.
     """
 
-    def __init__(self, workdir: Path, start: int, total: int, batch_size: float):
+    def __init__(self, workdir: Place, start: int, total: int, batch_size: float):
         speaks = jax.process_index() == 0
         self._batch_size, self._looked = batch_size, 0.0
         self._files = MetricWriter(workdir, start) if speaks else None
@@ -58,3 +58,8 @@ class Reporter:
             whole = {name: value for name, value in values.items() if not is_of_part(name)}
             shown = "  ".join(f"{name} {value:.4g}" for name, value in whole.items())
             log.info("step %d  %s  %s", step, split, shown)
+
+    def flush(self) -> None:
+        """Writes what has been told; a run that is killed goes on from it."""
+        if self._files:
+            self._files.flush()

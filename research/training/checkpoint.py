@@ -1,18 +1,18 @@
 """Saves and restores a run: the state, where the data stood, and a fingerprint of both."""
 
 import logging
-import shutil
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
+from etils import epath
 from jax.sharding import Mesh
 from orbax.checkpoint import checkpoint_managers
 
 from research.errors import UserError
 from research.hardware.mesh import path_name, replicated
+from research.places import Place, absolute
 from research.task import Tree
 from research.training.state import TrainState
 
@@ -33,8 +33,8 @@ class Checkpoints:
     arrays whose bytes have changed on the disk without a word, so a fingerprint goes with them.
     """
 
-    def __init__(self, folder: Path, mesh: Mesh, keep: int = 1):
-        self._folder = folder.absolute()
+    def __init__(self, folder: Place, mesh: Mesh, keep: int = 1):
+        self._folder = epath.Path(absolute(folder))
         self._fingerprint = jax.jit(_fingerprint, out_shardings=replicated(mesh))
         options = ocp.CheckpointManagerOptions(
             preservation_policy=checkpoint_managers.LatestN(keep),
@@ -132,7 +132,7 @@ class Checkpoints:
         if jax.process_index() == 0:
             for step in steps:
                 aside = self._folder.with_name(f"unreadable_checkpoint_{step}")
-                shutil.rmtree(aside, ignore_errors=True)
+                aside.rmtree(missing_ok=True)
                 (self._folder / str(step)).rename(aside)
         self._manager.reload()
 

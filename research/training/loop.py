@@ -2,7 +2,8 @@
 
 import math
 from collections import deque
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -10,12 +11,15 @@ import numpy as np
 
 from research.errors import ConfigError, UserError
 from research.hardware.mesh import replicated
+from research.hardware.processes import are_several, beat
+from research.places import Place
 from research.reporting.reporter import Reporter
 from research.training.checkpoint import Checkpoints, Saved
 from research.training.clock import Clock, Compilations
 from research.training.duration import in_steps
 from research.training.evaluation import evaluate
 from research.training.experiment import Experiment
+from research.training.interruption import Interrupted, Interruption
 from research.training.program import Program
 from research.training.run import CHECKPOINTS, Run, claim, resolve
 from research.training.state import TrainState
@@ -37,7 +41,7 @@ class Trainer:
       UserError: something in the config cannot work. Nothing has been written then.
     """
 
-    def __init__(self, experiment: Experiment, workdir: Path, allow_config_change: bool = False):
+    def __init__(self, experiment: Experiment, workdir: Place, allow_config_change: bool = False):
         self.experiment, self.workdir = resolve(experiment), workdir
         task = self.experiment.task
         # How long an epoch is, and so the schedule, is known only with the data.
@@ -57,12 +61,16 @@ class Trainer:
         claim(workdir, self.experiment, allow_config_change)
 
     def train(self) -> tuple[Run, bool]:
-        """Trains to the end. Returns the run, and False where it had ended before."""
+        """Trains to the end. Returns the run, and False where it had ended before.
+
+        Raises:
+          Interrupted: by SIGTERM; the run is saved.
+        """
         checkpoints = Checkpoints(
             self.workdir / CHECKPOINTS, self.program.mesh, self.experiment.keep_checkpoints
         )
         shape, shardings = self.program.state_shape, self.program.shardings
-        try:
+        with _closing(checkpoints):
             saved = checkpoints.restore(shape, shardings, set_aside=True)
             if saved is None:
                 saved = Saved(self.program.initialize(), BEGINNING)
@@ -70,8 +78,6 @@ class Trainer:
                 return Run(self.workdir, self.program, *saved), False
             with Compilations() as compilations:
                 return self._train_from(saved, checkpoints, compilations), True
-        finally:
-            checkpoints.close()
 
     def _train_from(
         self, saved: Saved, checkpoints: Checkpoints, compilations: Compilations
@@ -82,10 +88,12 @@ class Trainer:
         clock = Clock(compilations, progress)
         throttle = _Throttle(self.program.steps_ahead)
         batch_size, examples = self.data.plan.mean_batch_size, 0
-        with Reporter(self.workdir, start, self.total, batch_size) as report:
+        reporter = Reporter(self.workdir, start, self.total, batch_size)
+        with reporter as report, Interruption() as interruption:
             for step in range(start + 1, self.total + 1):
                 with jax.transfer_guard("disallow"):
                     batch = next(batches)
+                    beat(step)
                     state, loss = self.program.train_step(state, batch)
                 report.advance(throttle.wait(loss))
                 examples += len(batch["index"])
@@ -98,11 +106,15 @@ class Trainer:
                     with clock.paused():
                         values, _ = evaluate(self.program, state, self.validation)
                         report.write(step, "validation", values)
-                if self._due(self.checkpoint_every, step):
+                interrupted = interruption.is_due(step)
+                if interrupted or self._due(self.checkpoint_every, step):
                     with clock.paused():
                         _check_finite(float(loss), step)  # it would replace good checkpoints
+                        report.flush()  # what goes on from this checkpoint keeps what was told
                         progress = self._progress(first + step - start, step, clock)
                         checkpoints.save(state, step, progress)
+                if interrupted and step < self.total:
+                    raise Interrupted(step)
         return Run(self.workdir, self.program, state, progress)
 
     def _next_batch(self, progress: dict[str, Any]) -> int:
@@ -149,6 +161,18 @@ class Trainer:
             )
             if found != expected:
                 raise ConfigError("task", f"the data give '{name}' as {found}, expected {expected}")
+
+
+@contextmanager
+def _closing(checkpoints: Checkpoints) -> Iterator[None]:
+    """Waits at the end until all is saved; not after a failure where that takes other processes."""
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, Interrupted) or not are_several():
+            checkpoints.close()
+        raise
+    checkpoints.close()
 
 
 class _Throttle:

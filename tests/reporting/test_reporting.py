@@ -107,6 +107,15 @@ def test_a_report_holds_scores_curves_figures_and_config(runs):
     assert "http" not in page  # it must open where there is no network
 
 
+def test_a_report_of_tpus_tells_what_they_cost(runs):
+    summary = {"seconds": 1, "compile_seconds": 5, "parameters": 4, "hardware": "16 x TPU v5 lite"}
+    spent = {"dollars": 1234.567, "dollars_per_hour": 19.2, "price": "list price in Utopia"}
+    (runs[0] / SUMMARY).write_text(json.dumps(summary | spent))
+    page = write_report(runs[:1], runs[0] / "report.html").read_text()
+    assert "16 x TPU v5 lite, $19.20 per hour (list price in Utopia)" in page
+    assert "$1,234.57" in page
+
+
 def test_a_comparison_shows_what_differs_and_nothing_else(runs):
     page = write_report(runs, runs[0] / "comparison.html").read_text()
     assert "<th>task.model.width</th><td>8</td><td>64</td>" in page

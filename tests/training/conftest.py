@@ -2,12 +2,21 @@
 
 import dataclasses
 
+import jax
 import pytest
 
 from research.hardware.mesh import MeshConfig
 from research.training.experiment import Experiment
 from research.training.optimizer import Optimizer
 from tests.training.toy_task import Toy
+
+
+@pytest.fixture(scope="package", autouse=True)
+def quick_compilation():
+    """What takes time in these tests is to compile; what they compute is small."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="session")

@@ -30,7 +30,7 @@ _TIMES = ("seconds", "examples_per_second", "compilations")
 def rich(with_model):
     """Everything that is drawn at random or kept between steps: dropout, mixup, averages."""
     augmentation = Augmentation(crop_padding=1, mixup=0.2, cutmix=1.0)
-    experiment = with_model(CNN(widths=(8, 8), dropout=0.2), augmentation=augmentation)
+    experiment = with_model(CNN(widths=(8,), dropout=0.2), augmentation=augmentation)
     return dataclasses.replace(experiment, ema_decay=0.9)
 
 

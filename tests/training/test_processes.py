@@ -28,6 +28,7 @@ jax.config.update("jax_cpu_collectives_implementation", "gloo")
 jax.distributed.initialize(f"localhost:{port}", num_processes=2, process_id=int(process))
 
 from research.hardware.mesh import MeshConfig
+from research.places import as_place
 from research.training.evaluation import evaluate
 from research.training.experiment import load_experiment
 from research.training.loop import Trainer
@@ -45,7 +46,7 @@ experiment = dataclasses.replace(
     checkpoint_every="6 steps",
     mesh=MeshConfig(**json.loads(mesh)),
 )
-run, _ = Trainer(experiment, Path(workdir)).train()
+run, _ = Trainer(experiment, as_place(workdir, write=True)).train()
 results, _ = evaluate(run.program, run.state, experiment.task.dataset("test"))
 print(json.dumps(results))
 """

@@ -43,7 +43,7 @@ MESHES = [
         "devices": 8,
         "fsdp": 2,
         "tensor": 4,
-        "rules": (("Conv_3/kernel", (None, None, "fsdp", "tensor")), (".*", "fsdp")),
+        "rules": (("Conv_1/kernel", (None, None, "fsdp", "tensor")), (".*", "fsdp")),
     },
 ]
 
@@ -53,12 +53,19 @@ def one_device_losses():
     return {}
 
 
+@pytest.fixture
+def full_compilation():
+    """Where it is quick, equal pixels round apart on different meshes, and max pooling chooses."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
+@pytest.mark.usefixtures("full_compilation")
 @pytest.mark.parametrize("mesh", MESHES, ids=str)
 def test_the_loss_is_the_same_on_any_mesh(with_model, one_device_losses, mesh):
     """Twenty steps with batch normalisation, augmentation and Adam, in float32."""
-    experiment = with_model(
-        CNN(widths=(8, 16)), augmentation=Augmentation(crop_padding=1, mixup=0.2)
-    )
+    experiment = with_model(CNN(widths=(8,)), augmentation=Augmentation(crop_padding=1, mixup=0.2))
     if "losses" not in one_device_losses:
         one_device_losses["losses"] = run(experiment, 20)[1]
     _, losses = run(dataclasses.replace(experiment, mesh=MeshConfig(**mesh)), 20)

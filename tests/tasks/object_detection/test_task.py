@@ -349,11 +349,12 @@ def test_an_image_is_saved_whole_or_not_at_all(tmp_path, monkeypatch):
     save_image(path, Image.new("RGB", (3, 2), "red"))
     assert [file.name for file in tmp_path.iterdir()] == ["x.png"]
 
-    def full(self, file):
-        Path(file).write_bytes(b"half")
+    def full(self, data):
+        with self.open("wb") as file:
+            file.write(data[: len(data) // 2])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Image.Image, "save", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(UserError, match=r"cannot write .*x\.png: No space left on device"):
         save_image(path, Image.new("RGB", (3, 2), "blue"))
     assert Image.open(path).getpixel((0, 0)) == (255, 0, 0)

@@ -1,6 +1,7 @@
 """The search against a table of probabilities, in which every sequence can be tried."""
 
 import itertools
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,8 @@ def language(seed, batch=3):
     return jax.nn.log_softmax(jnp.array(logits, jnp.float32))
 
 
-def search(table, beam, penalty=0.6, capacity=CAPACITY):
+@partial(jax.jit, static_argnames=("beam", "penalty", "capacity"))
+def search_on_device(table, beam, penalty, capacity):
     """Finds sequences; the state is all that was written, the cache what each slot wrote."""
     batch = len(table)
 
@@ -33,7 +35,11 @@ def search(table, beam, penalty=0.6, capacity=CAPACITY):
 
     state = jnp.zeros((batch, beam, capacity), jnp.int32)
     cache = jnp.zeros((batch, capacity, beam), jnp.int32)
-    return jax.device_get(beam_search(step, state, cache, batch, beam, capacity, penalty))
+    return beam_search(step, state, cache, batch, beam, capacity, penalty)
+
+
+def search(table, beam, penalty=0.6, capacity=CAPACITY):
+    return jax.device_get(search_on_device(table, beam, penalty, capacity))
 
 
 def score(table, tokens, penalty):

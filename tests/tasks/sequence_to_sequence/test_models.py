@@ -63,9 +63,8 @@ def valid(array, lengths):
 def test_token_by_token_is_the_whole_at_once(network, params):
     batch, beam, capacity = pairs(), 2, 7
     logits, _ = score(network, params, batch)
-    memory, state, cache = network.apply(
-        params, batch.source, batch.source_segments, beam, capacity, method="begin"
-    )
+    begin = partial(network.apply, beam=beam, capacity=capacity, method="begin")
+    memory, state, cache = jax.jit(begin)(params, batch.source, batch.source_segments)
     before = jnp.pad(batch.target[:, :-1], ((0, 0), (1, 0)))
     # The first hypothesis writes the target; the second something else, and does not disturb.
     written = jnp.stack([before, (before * 5 + 2) % 9], axis=1)
@@ -134,9 +133,9 @@ def test_positions_begin_anew_in_each_segment():
 def test_dropout_is_for_training(network, params):
     batch = pairs()
     calm, _ = score(network, params, batch)
+    train = jax.jit(partial(network.apply, train=True))
     for key in (0, 1):
-        rngs = {"dropout": jax.random.key(key)}
-        dropped, _ = network.apply(params, batch, train=True, rngs=rngs)
+        dropped, _ = train(params, batch, rngs={"dropout": jax.random.key(key)})
         assert not np.allclose(dropped, calm)
 
 

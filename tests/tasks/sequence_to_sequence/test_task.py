@@ -1,6 +1,7 @@
 """The task as the engine and a user see it."""
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import numpy as np
@@ -22,6 +23,8 @@ from research.training.program import Program
 
 from .conftest import MODELS
 
+SHALLOW = MODELS["transformer"].clone(encoder_layers=1, decoder_layers=1)
+
 
 def experiment(task, **changes):
     given = {
@@ -40,7 +43,7 @@ def run(tmp_path_factory, backwards):
     task = SequenceToSequence(
         source=backwards,
         output_tokenizer=Characters(),
-        model=MODELS["lstm"].clone(features=32),
+        model=MODELS["lstm"].clone(features=32, encoder_layers=1, decoder_layers=1),
         scoring="pronunciation",
         longest=12,
         buckets=2,
@@ -86,12 +89,13 @@ def test_hypotheses_score_what_the_whole_network_gives_them(task, model):
     batch = next(program.pipeline(task.dataset("test"), training=False).batches(0, 1))
     source, segments = batch["source"], batch["source_segments"]
     found = jax.jit(task.search)(params, source, segments)
+    apply = jax.jit(partial(task.network.apply, train=False))
     capacity = found.tokens.shape[-1]
     for rank in range(4):
         tokens, lengths = found.tokens[:, rank], found.lengths[:, rank]
         written = (np.arange(capacity) <= lengths[:, None]).astype(np.int32)
         pairs = Pairs(source, segments, tokens, written)
-        logits, _ = task.network.apply({"params": params}, pairs, train=False)
+        logits, _ = apply({"params": params}, pairs)
         log_probs = np.asarray(jax.nn.log_softmax(logits))
         each = np.take_along_axis(log_probs, np.asarray(tokens)[..., None], axis=-1)[..., 0]
         steps = np.minimum(lengths + 1, capacity)
@@ -126,11 +130,12 @@ def test_the_loss_counts_tokens_and_their_ends(task):
     task = task.resolve()
     dataset = task.dataset("test")
     program = Program(experiment(task))
-    results, _ = evaluate(program, program.initialize(), dataset)
+    state = program.initialize()
+    results, _ = evaluate(program, state, dataset)
     # An untrained network finds all classes about equally probable.
     assert results["loss"] == pytest.approx(np.log(1 + task.output_tokenizer.size), rel=0.2)
     batch = next(program.pipeline(dataset, training=False).batches(0, 1))
-    totals, _ = task.loss(program.initialize().params, {}, batch, jax.random.key(0), train=False)
+    totals, _, _ = program.evaluate_step(state.params, state.variables, batch)
     members = np.asarray(batch["index"])
     counted = dataset.lengths[members[members >= 0], 1].sum()
     assert float(totals["loss"].count) == counted
@@ -154,7 +159,7 @@ def test_labels_are_smoothed_in_training_alone(task):
 
 
 def test_heads_and_width_are_split_over_the_tensor_axis(task):
-    task = replace(task, model=MODELS["transformer"]).resolve()
+    task = replace(task, model=SHALLOW).resolve()
     rules = (*TENSOR_RULES, (".*", "fsdp"))
     whole = loss_of(task)
     mesh = MeshConfig(devices=8, tensor=4, fsdp=2, rules=rules)
@@ -165,7 +170,7 @@ def test_heads_and_width_are_split_over_the_tensor_axis(task):
 
 
 def test_packed_rows_give_the_loss_of_their_pairs(task):
-    task = replace(task, model=MODELS["transformer"]).resolve()
+    task = replace(task, model=SHALLOW).resolve()
     packed = replace(task, packed_length=64)
     program = Program(experiment(packed))
     state, sums, counts = program.initialize(), {}, {}

@@ -1,5 +1,4 @@
 import dataclasses
-from functools import partial
 from itertools import pairwise
 
 import jax
@@ -29,10 +28,14 @@ def speaking(task):
 def test_a_stream_gives_the_tokens_of_the_whole(speaking, samples, chunk):
     task, params = speaking
     audio = np.random.default_rng(samples).normal(size=samples).astype(np.float32) * 0.1
-    features, frames = task.features(audio[None], jnp.array([samples]))
-    network = jax.jit(partial(task.network.apply, train=False))
-    log_probs = network({"params": params}, features, frames)
-    whole = greedy(log_probs, task.network.frames(frames), log_probs.shape[1])
+
+    @jax.jit
+    def read(audio):
+        features, frames = task.features(audio[None], jnp.array([samples]))
+        log_probs = task.network.apply({"params": params}, features, frames, train=False)
+        return greedy(log_probs, task.network.frames(frames), log_probs.shape[1])
+
+    whole = read(audio)
     blocks = np.split(audio, [700, 701, 2500])
     found = list(stream(blocks, task.features, task.network, params, chunk))
     count = int(whole.count[0])
@@ -48,7 +51,8 @@ def test_a_file_streamed_and_read_whole(speaking, tmp_path):
     task = dataclasses.replace(task, bucket_seconds=(4.0,))
     part = task.read(str(tmp_path / "a.wav")).example(0, np.random.default_rng(0))
     batch = {name: jnp.asarray(array)[None] for name, array in part.items()}
-    predictions = jax.tree.map(lambda x: np.asarray(x[0]), task.predict(params, {}, batch))
+    found = jax.jit(task.predict)(params, {}, batch)
+    predictions = jax.tree.map(lambda x: np.asarray(x[0]), found)
     row = task.describe([predictions])
     streamed = list(task.stream(params, {}, tmp_path / "a.wav"))
     assert row["words"] == streamed and len(streamed) > 1

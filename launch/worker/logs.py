@@ -1,0 +1,137 @@
+"""The log of a training process: what it says about the end, and its copy in the workdir."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+KEPT = 5  # logs of earlier attempts
+_READ = 1 << 19  # bytes of a log's end that can tell why it ended
+_SHOWN = 60  # lines of a traceback at most
+
+# What JAX, gloo and gRPC say where another process has gone; words as of jax 0.10.
+_ECHO = re.compile(
+    r"closed by peer|reset by peer|broken pipe|socket closed|connection refused"
+    r"|gloo .*(failed|timed? ?out)|distributed service|coordination ?(service|agent|client)"
+    r"|another task|barrier|heartbeat|peer .*(died|unreachable|lost)|rendezvous"
+    r"|connect.* to peer|failed to connect",
+    re.IGNORECASE,
+)
+# Such words may be an exception's own, as those of a file system; those from JAX name a status.
+_FROM_JAX = re.compile(
+    r"^(\w+\.)*((Jax|Xla)RuntimeError|\w+: (UNKNOWN|UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|INTERNAL"
+    r"|CANCELLED|FAILED_PRECONDITION|INVALID_ARGUMENT|NOT_FOUND|DATA_LOSS)): "
+)
+_BEGIN = re.compile(r"^(\s*[|+ ]*)?(Exception Group )?Traceback \(most recent call last\):")
+_LINK = ("During handling of the above exception", "The above exception was the direct cause")
+_STACKS = re.compile(r"^(Fatal Python error: |(Current thread|Thread) 0x)")
+NOISE = re.compile(r"\[Gloo\] Rank \d+ is connected")  # several lines for every device
+_NO_MESSAGE = re.compile(
+    r"^([IWEF]\d{4} |Exception ignored|error: |Fatal Python error: |(Current thread|Thread) 0x)"
+)
+
+
+def rotate(log: Path) -> None:
+    """Makes room for a new log: `training.log` becomes `training.log.1`, and so on."""
+    for number in range(KEPT, 0, -1):
+        older = log.with_name(f"{log.name}.{number}")
+        newer = log.with_name(f"{log.name}.{number - 1}") if number > 1 else log
+        with contextlib.suppress(FileNotFoundError):
+            newer.replace(older)
+
+
+def read_from(log: Path, offset: int) -> str:
+    """The text of a log from an offset, at most the last half MiB."""
+    try:
+        with log.open("rb") as file:
+            offset = max(offset, log.stat().st_size - _READ)
+            file.seek(offset)
+            return file.read().decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def first_cause(text: str) -> tuple[str, bool]:
+    """What a process says of its end, and whether it only echoes that another has gone.
+
+    That is its first traceback that does not speak of other processes, and the stacks that Python
+    dumped; else the one line of a user's error; else the last lines.
+    """
+    chains = _chains(text)
+    own = [chain for chain in chains if not _is_echo(chain)]
+    lines = [line for line in text.rstrip().splitlines() if not NOISE.match(line)]
+    refusals = [line for line in lines if line.startswith("error: ")]
+    told = [part for part in (*own[:1], stacks(text)) if part]
+    told = told or chains[:1] or refusals[-1:] or ["\n".join(lines[-10:])]
+    echo = not own and bool(chains or _ECHO.search(text))
+    return "\n\n".join(_shortened(part) for part in told), echo
+
+
+def stacks(text: str) -> str:
+    """The last stacks of all threads that Python's faulthandler dumped."""
+    lines = text.splitlines()
+    begins = [i for i, line in enumerate(lines) if _STACKS.match(line)]
+    if not begins:
+        return ""
+    # A dump begins where the line before belongs to no other stack.
+    first = begins[-1]
+    for begin in reversed(begins):
+        between = lines[begin + 1 : first]
+        if all(not line or line.startswith("  ") or _STACKS.match(line) for line in between):
+            first = begin
+    return "\n".join(lines[first:])
+
+
+def copy(file: Path, target: str, timeout: float) -> None:
+    """Copies a file to a path, or with gcloud to a `gs://` one; that it fails ends nothing."""
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        if target.startswith("gs://"):
+            subprocess.run(
+                ["gcloud", "storage", "cp", "--quiet", str(file), target],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                timeout=timeout,
+            )
+        else:
+            Path(target).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(str(file), target)
+
+
+def _chains(text: str) -> list[str]:
+    """The tracebacks, each with those it was raised from or while handling."""
+    chains: list[list[str]] = []
+    inside = linked = False
+    before = ""
+    for line in text.splitlines():
+        if _BEGIN.match(line) and not before.startswith("Exception ignored"):
+            if not (linked and chains):
+                chains.append([])
+            inside, linked = True, False
+        elif not line or _NO_MESSAGE.match(line):
+            inside = False
+        linked = line.startswith(_LINK) or (linked and not line)
+        if chains and (inside or linked):
+            chains[-1] += [line] if before or inside else ["", line]
+        before = line
+    return ["\n".join(chain).rstrip() for chain in chains]
+
+
+def _is_echo(chain: str) -> bool:
+    """Whether the first exception of a chain, from which the others came, speaks of another."""
+    first = re.split("|".join(_LINK), chain)[0].splitlines()
+    begin = next((i for i, line in enumerate(first) if i and not line.startswith(" ")), 0)
+    message = "\n".join(first[begin:])
+    return bool(_FROM_JAX.match(message) and _ECHO.search(message))
+
+
+def _shortened(text: str) -> str:
+    """A long traceback's beginning and end."""
+    lines = text.rstrip().splitlines()
+    if len(lines) > _SHOWN:
+        half = _SHOWN // 2
+        lines = [*lines[:half], f"  ... {len(lines) - _SHOWN} lines ...", *lines[-half:]]
+    return "\n".join(lines)

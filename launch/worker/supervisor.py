@@ -1,0 +1,303 @@
+"""Runs the training process of one worker, as one of a gang, and tells the world how it is."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from launch.worker import logs
+from launch.worker.files import read_json, renew_lease, root, write_json
+from launch.worker.gang import BEGUN, TERMINATED, Failure, Gang, Message, stopped, verdict
+from launch.worker.metadata import JobError, Place
+from launch.worker.process import Child, exit_code, in_words, kill_marked
+from launch.worker.wire import BEAT_SECONDS, Hub, Link
+
+GANG_PORT = int(os.environ.get("POLYMATH_GANG_PORT", "8479"))
+COORDINATOR_PORT = int(os.environ.get("POLYMATH_COORDINATOR_PORT", "8476"))
+JOIN_SECONDS = 1800.0  # from the first worker's start to the last's, which may install for long
+COPY_SECONDS = 30.0  # between copies of the log into the workdir
+STACKS_SECONDS = 1.0  # for Python to dump its stacks into the log
+TICK_SECONDS = 0.1
+MARK = "POLYMATH_HEARTBEAT"  # in the environment of every training process
+
+
+class Supervisor:
+    """One worker's part of a job.
+
+    In its folder lie `job.json`, `supervisor.json` (how it is), `result.json` (how it ended),
+    `heartbeat` and `logs/training.log`.
+    """
+
+    def __init__(self, job: dict[str, Any], place: Place):
+        self._job, self._place, self._root = job, place, root()
+        self._log = self._root / "logs" / "training.log"
+        self._child: Child | None = None
+        self._facts: dict[str, Any] = {"pid": os.getpid(), "rank": place.rank, "state": "starting"}
+        self._facts.update(attempt=job.get("attempt", 1), child=None, first_step_at=None)
+        self._messages: list[Message] = []
+        self._reported = False  # how the training process ended
+        self._asked = self._terminated = False  # to end
+        self._copying = threading.Lock()
+        self._dumping, self._dump_at = False, 0.0
+        self._beat_at = 0.0
+        # Where the log ended when the training last went on, and at the look before that: what
+        # tells of its end comes after.
+        self._beats, self._log_before, self._log_now = 0, 0, 0
+
+    def run(self) -> dict[str, Any]:
+        """Trains, and returns the gang's verdict once this worker's processes are gone."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._ask)
+        self._save_facts()
+        link = self._join()
+        threading.Thread(target=self._copy_log_regularly, daemon=True).start()
+        ended = None
+        while ended is None:
+            ended = self._tick(link)
+        self._terminate()
+        link.close()
+        self._end_child(ended["grace"])
+        result = dict(ended["verdict"], time=time.time())
+        write_json(self._root / "result.json", result)
+        if not self._is_refused(result):
+            self._copy(self._log, f"worker-{self._place.rank}.log")
+            # Worker 0 tells for all, unless it is the one that has gone.
+            if self._place.rank == 0 or (result["rank"] == 0 and result["again"]):
+                self._copy(self._root / "result.json", "result.json")
+        return result
+
+    def _join(self) -> Hub | Link:
+        rank, workers, first = self._place
+        job = f"{self._job.get('name')} {self._job.get('attempt', 1)}"
+        if rank:
+            return Link(rank, job, (first, GANG_PORT), JOIN_SECONDS)
+        stall = float(self._job.get("stall_seconds", 600))
+        gang = Gang(workers, time.monotonic(), JOIN_SECONDS, stall, self._grace)
+        try:
+            return Hub(gang, job, GANG_PORT if workers > 1 else None)
+        except OSError as error:
+            raise JobError(f"port {GANG_PORT} of worker 0: {error.strerror}; free it") from None
+
+    def _tick(self, link: Hub | Link) -> Message | None:
+        """Looks once at everything; the order to end, once it is given."""
+        if self._asked:
+            # Do not wait to be told: the hub may be gone with its machine.
+            if self._child is None:
+                return self._stopped()
+            self._terminate()
+            self._asked = False
+            self._messages.append(self._request())
+        if time.monotonic() > self._beat_at + BEAT_SECONDS:
+            self._beat_at = time.monotonic()
+            renew_lease(self._root)
+            training = None if self._reported else self._child
+            self._messages.append(self._beat(training) if training else {"kind": "alive"})
+        if self._child is not None:
+            self._watch(self._child)
+        messages, self._messages = self._messages, []
+        for order in link.exchange(messages, TICK_SECONDS):
+            if order["kind"] == "go":
+                self._start()
+            elif order["kind"] == "dump" and self._child is not None:
+                self._child.dump()
+                self._dumping, self._dump_at = True, time.monotonic()
+            elif order["kind"] == "end":
+                return order
+        return None
+
+    def _start(self) -> None:
+        arguments = [self._job.get("python", str(self._root / "venv/bin/python"))]
+        arguments += self._job["arguments"]
+        directory = Path(self._job.get("directory", str(self._root / "code")))
+        with contextlib.suppress(FileNotFoundError):
+            self._heartbeat.unlink()
+        try:
+            with self._log.open("ab") as output:
+                self._child = Child(arguments, directory, self._environment(), output)
+        except OSError as error:
+            failure = Failure(self._place.rank, f"cannot start {arguments[0]}: {error.strerror}")
+            self._messages.append(dict(dataclasses.asdict(failure), kind="failure"))
+            return
+        self._facts.update(state="running", child=self._child.pid)
+        self._save_facts()
+
+    def _environment(self) -> dict[str, str]:
+        rank, workers, first = self._place
+        environment = dict(os.environ, PYTHONUNBUFFERED="1", PYTHONFAULTHANDLER="1")
+        environment[MARK] = str(self._heartbeat)
+        if workers > 1:
+            environment["JAX_COORDINATOR_ADDRESS"] = f"{first}:{COORDINATOR_PORT}"
+            environment.update(JAX_NUM_PROCESSES=str(workers), JAX_PROCESS_ID=str(rank))
+        environment.update(self._job.get("environment") or {})
+        return environment
+
+    def _watch(self, child: Child) -> None:
+        """Sees whether the training process goes on, and reports it."""
+        code = child.poll()
+        if code is None:
+            if self._dump_at and time.monotonic() > self._dump_at + STACKS_SECONDS:
+                self._dump_at = 0.0
+                text = logs.read_from(self._log, self._log_before)
+                self._messages.append({"kind": "stacks", "traceback": logs.first_cause(text)[0]})
+        elif not self._reported:
+            self._reported = True
+            self._beat(child)  # what came of it since the last look
+            child.kill_session()  # what it started must not keep the accelerator
+            self._messages.append(self._report(code))
+
+    def _beat(self, child: Child) -> Message:
+        step, count = read_heartbeat(self._heartbeat)
+        if count > self._beats and not self._dumping:  # by which a held process goes on
+            self._log_before, self._log_now = self._log_now, self._log.stat().st_size
+            self._beats = count
+        if count >= BEGUN and self._facts["first_step_at"] is None:
+            self._facts["first_step_at"] = self._heartbeat.stat().st_mtime
+            self._save_facts()
+        return {"kind": "beat", "step": step, "count": count, "stopped": child.is_stopped()}
+
+    def _report(self, code: int) -> Message:
+        if code == 0:
+            return {"kind": "finished"}
+        if code in (TERMINATED, -signal.SIGTERM):
+            return self._request()
+        text = logs.read_from(self._log, self._log_before)
+        traceback, echo = logs.first_cause(text)
+        failure = Failure(self._place.rank, in_words(code), traceback, echo, exit_code(code))
+        return dict(dataclasses.asdict(failure), kind="failure")
+
+    def _request(self) -> Message:
+        """Asks the gang to stop, for the stop command, the timer, or a machine that goes down."""
+        reason = read_json(self._root / "deadman.json").get("reason")
+        command = read_json(self._root / "stop.json")
+        cause = f"the dead man's timer: {reason}" if reason else "asked to stop by SIGTERM"
+        again = bool(command.get("again", not reason))
+        return {"kind": "stop", "cause": cause, "grace": command.get("grace"), "again": again}
+
+    def _stopped(self) -> Message:
+        ended = verdict("stopped", stopped(self._place.rank, self._request()))
+        return {"kind": "end", "verdict": ended, "grace": self._grace}
+
+    def _end_child(self, grace: float) -> None:
+        """Waits for the grace, then kills; no process is left."""
+        if self._child is None:
+            return
+        until = time.monotonic() + grace
+        while self._child.poll() is None and time.monotonic() < until:
+            renew_lease(self._root)
+            time.sleep(TICK_SECONDS)
+        self._child.kill_session()
+
+    def _terminate(self) -> None:
+        """Once: who is saving must not be asked again."""
+        if self._child is not None and not self._terminated:
+            self._terminated = True
+            self._child.signal(signal.SIGTERM)
+
+    def _copy_log_regularly(self) -> None:
+        size = 0
+        while True:
+            time.sleep(COPY_SECONDS)
+            now = self._log.stat().st_size if self._log.exists() else 0
+            if now != size:
+                size = now
+                self._copy(self._log, f"worker-{self._place.rank}.log")
+
+    def _is_refused(self, result: dict[str, Any]) -> bool:
+        """Whether a user's error ended it before its first step: no folder is made for that.
+
+        In a bucket it is told all the same, since the machine that could tell it is deleted.
+        """
+        in_bucket = str(self._job.get("workdir")).startswith("gs://")
+        return result["code"] == 2 and self._facts["first_step_at"] is None and not in_bucket
+
+    def _copy(self, file: Path, name: str) -> None:
+        workdir = self._job.get("workdir")
+        if workdir and file.exists():
+            folder = f"{workdir.rstrip('/')}/logs/attempt-{self._facts['attempt']}"
+            with self._copying:  # an older copy must not arrive after a newer one
+                logs.copy(file, f"{folder}/{name}", COPY_SECONDS)
+
+    @property
+    def _heartbeat(self) -> Path:
+        return self._root / "heartbeat"
+
+    @property
+    def _grace(self) -> float:
+        return float(self._job.get("grace_seconds", 60))
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self._asked = True
+
+    def _save_facts(self) -> None:
+        write_json(self._root / "supervisor.json", self._facts)
+
+
+def read_heartbeat(path: Path) -> tuple[int | None, int]:
+    """The step that a training process has begun, and the number of its beats."""
+    try:
+        step, count = path.read_text().split()
+        return int(step) or None, int(count)
+    except (OSError, ValueError):
+        return None, 0
+
+
+def lock(folder: Path, exclusive: bool) -> int | None:
+    """The lock that a living supervisor holds alone; None where it cannot be had.
+
+    On the folder itself, so that no file is needed that another user might own.
+    """
+    descriptor = os.open(str(folder), os.O_RDONLY)
+    kind = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def is_alive(folder: Path) -> bool:
+    """Whether a supervisor lives there."""
+    if not folder.exists():
+        return False
+    held = lock(folder, exclusive=False)
+    if held is not None:
+        os.close(held)
+    return held is None
+
+
+def supervise(job: dict[str, Any], place: Place) -> dict[str, Any]:
+    """Runs a job's part here, in the foreground; the gang's verdict.
+
+    Raises:
+      JobError: a supervisor lives here already.
+    """
+    folder = root()
+    (folder / "logs").mkdir(parents=True, exist_ok=True)
+    until = time.monotonic() + 2  # somebody may just be looking whether we live
+    held = lock(folder, exclusive=True)
+    while held is None and time.monotonic() < until:
+        time.sleep(0.05)
+        held = lock(folder, exclusive=True)
+    if held is None:
+        raise JobError("a training lives here already; `agent.py stop` ends it")
+    kill_leftovers(folder)
+    for name in ("result.json", "stop.json", "heartbeat"):
+        with contextlib.suppress(FileNotFoundError):
+            (folder / name).unlink()
+    logs.rotate(folder / "logs" / "training.log")
+    write_json(folder / "job.json", job)
+    return Supervisor(job, place).run()
+
+
+def kill_leftovers(folder: Path) -> None:
+    """Kills the training processes there that have no supervisor any more."""
+    kill_marked(f"{MARK}={folder / 'heartbeat'}")

@@ -1,0 +1,130 @@
+"""What is read from a log, in the words of real processes."""
+
+import pytest
+
+from launch.worker import logs
+
+OWN = """\
+Traceback (most recent call last):
+  File "a.py", line 3, in load
+    return table[name]
+           ~~~~~^^^^^^
+KeyError: 'speaker'
+"""
+ECHO = """\
+Traceback (most recent call last):
+  File "a.py", line 9, in main
+    state = jax.block_until_ready(add(state))
+ValueError: UNKNOWN: Gloo all-reduce failed: [external/gloo/gloo/transport/tcp/pair.cc:547] \
+Connection closed by peer [127.0.0.1]:38805
+"""
+ECHO_OF_THE_SERVICE = """\
+Traceback (most recent call last):
+  File "xla_client.py", line 79, in make_cpu_client
+    return _xla.get_tfrt_cpu_client(
+jax.errors.JaxRuntimeError: UNAVAILABLE: recvmsg:Connection reset by peer
+Additional GRPC error information from remote target coordination_service while calling /xla:
+:UNKNOWN:Error received from peer  {grpc_status:14}
+
+During handling of the above exception, another exception occurred:
+
+Traceback (most recent call last):
+  File "mesh.py", line 57, in build
+    there = jax.devices()
+RuntimeError: Unable to initialize backend 'cpu': UNAVAILABLE: recvmsg:Connection reset by peer
+"""
+OF_THE_RUNTIME = """\
+E1123 02:39:55.823667   25699 coordination_service_agent.cc:289] Polled an error from coordination \
+service (this can be an error from this or another task).
+F1123 02:39:55.823737   25699 client.h:80] Terminating process because the JAX distributed service \
+detected fatal errors. This most likely indicates that another task died.
+"""
+ABORTED = """\
+Fatal Python error: Aborted
+
+Current thread 0x00007fef9cc09b80 (most recent call first):
+  File "a.py", line 9 in main
+"""
+DUMP = """\
+Thread 0x00007f0000000001 (most recent call first):
+  File "threading.py", line 320 in wait
+
+Current thread 0x00007f0000000002 (most recent call first):
+  File "a.py", line 12 in read
+  File "a.py", line 20 in <module>
+"""
+
+
+@pytest.mark.parametrize(
+    "text", [ECHO, ECHO_OF_THE_SERVICE, OF_THE_RUNTIME + ABORTED, "error: no checkpoint\n" + ECHO]
+)
+def test_what_speaks_of_another_is_an_echo(text):
+    assert logs.first_cause("step 3\n" + text)[1]
+
+
+@pytest.mark.parametrize(
+    "text", [OWN, OWN + ECHO, ECHO + OWN, OWN + OF_THE_RUNTIME + ABORTED, "step 3\n" + OWN + DUMP]
+)
+def test_the_first_own_traceback_is_the_cause(text):
+    cause, echo = logs.first_cause(text)
+    assert not echo
+    assert cause.startswith(OWN.strip())
+
+
+def test_an_error_of_a_file_system_is_its_own():
+    own = OWN.replace("KeyError: 'speaker'", "OSError: gs://bucket: Connection reset by peer")
+    assert logs.first_cause(own) == (own.strip(), False)
+
+
+def test_what_was_raised_on_the_way_out_is_shown_after_what_it_came_from():
+    then = "\nDuring handling of the above exception, another exception occurred:\n\n" + ECHO
+    cause, echo = logs.first_cause("step 3\n" + OWN + then)
+    assert (cause, echo) == ((OWN + then).strip(), False)
+
+
+def test_an_ignored_exception_is_no_cause():
+    ignored = "Exception ignored in: <function f>\n" + OWN.replace("KeyError", "TypeError")
+    assert logs.first_cause(ignored + OWN)[0] == OWN.strip()
+
+
+def test_an_error_of_the_user_is_its_line():
+    assert logs.first_cause("loading\nerror: config.seed: is -1; mend it\n") == (
+        "error: config.seed: is -1; mend it",
+        False,
+    )
+
+
+def test_without_a_traceback_the_last_words_are_shown():
+    text = "".join(f"step {i}\n" for i in range(30))
+    cause, echo = logs.first_cause(text)
+    assert cause.splitlines() == [f"step {i}" for i in range(20, 30)]
+    assert not echo
+    assert logs.first_cause("") == ("", False)
+
+
+def test_of_a_crash_the_stack_is_shown():
+    crash = ABORTED.replace("Aborted", "Segmentation fault")
+    assert logs.first_cause("step 3\n" + crash) == (crash.strip(), False)
+
+
+def test_of_two_dumps_the_last_is_taken_whole():
+    assert logs.stacks(DUMP + "step 4\n" + DUMP.replace("line 12", "line 13")) == DUMP.replace(
+        "line 12", "line 13"
+    ).rstrip("\n")
+
+
+def test_a_long_traceback_keeps_its_beginning_and_its_end():
+    long = OWN.replace("    return", "  File\n" * 500 + "    return")
+    cause, _ = logs.first_cause(long)
+    assert len(cause.splitlines()) < 70
+    assert cause.startswith("Traceback")
+    assert cause.endswith("KeyError: 'speaker'")
+
+
+def test_logs_of_earlier_attempts_are_kept(tmp_path):
+    log = tmp_path / "training.log"
+    for attempt in range(8):
+        logs.rotate(log)
+        log.write_text(str(attempt))
+    kept = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert kept == {"training.log": "7"} | {f"training.log.{i}": str(7 - i) for i in range(1, 6)}

@@ -1,0 +1,223 @@
+"""Runs whose workdir lies in a bucket, served by a stand-in for Cloud Storage."""
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import fsspec.config
+import pytest
+from PIL import Image
+
+from research.errors import UserError
+from research.places import as_place
+from research.reporting.metrics import MetricWriter, read_metrics
+from research.tasks.image_classification.data import Digits
+from research.training.evaluation import evaluate
+from research.training.loop import Trainer
+from research.training.run import open_run
+from tests.data.test_tfds import TinyImages
+from tests.launch.twin.bucket import Bucket
+from tests.training.test_loop import assert_equal, metrics, train_and_die, undisturbed
+from tests.training.test_processes import two_processes
+
+DIGITS = "--config=experiments/image_classification/digits_mlp.py"
+SHORT = ("--config.duration=40 steps", "--config.checkpoint_every=8 steps")
+
+
+@pytest.fixture(scope="module")
+def bucket(tmp_path_factory):
+    """gs://runs, for this process and for those that it starts."""
+    with (
+        Bucket(tmp_path_factory.mktemp("cloud"), "runs", page=20) as bucket,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        for name, value in bucket.environment.items():
+            patch.setenv(name, value)
+        patch.setattr(fsspec.config, "conf", {})
+        fsspec.config.set_conf_env(fsspec.config.conf)
+        yield bucket
+
+
+def folder(bucket, name):
+    """Where the run lies on this disk."""
+    return bucket.objects.folder / "runs" / name
+
+
+@pytest.fixture(scope="module")
+def whole(experiment, tmp_path_factory):
+    return undisturbed(experiment, tmp_path_factory.mktemp("whole"))
+
+
+@pytest.fixture(scope="module")
+def killed(experiment, bucket):
+    """A run in the bucket that was killed after step 13, with nothing tidied up, and resumed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MetricWriter, "close", lambda self: None)
+        train_and_die(experiment, as_place("gs://runs/killed"), patch, after=13)
+    assert (folder(bucket, "killed") / "checkpoints" / "8" / "commit_success.txt").exists()
+    run, _ = Trainer(experiment, as_place("gs://runs/killed")).train()
+    return run
+
+
+def test_a_run_killed_in_a_bucket_ends_with_the_bits_of_one_on_the_disk(bucket, whole, killed):
+    assert_equal(whole[0], killed.state)
+    assert whole[1] == metrics(as_place("gs://runs/killed"))
+    assert_equal(whole[0], open_run(as_place("gs://runs/killed")).state)
+
+
+def test_a_checkpoint_that_was_not_finished_is_none(bucket, killed, whole):
+    done = folder(bucket, "killed") / "checkpoints" / "24" / "commit_success.txt"
+    content = done.read_bytes()
+    done.unlink()
+    try:
+        assert int(open_run(as_place("gs://runs/killed")).state.step) == 16
+    finally:
+        done.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("place", "denied", "message"),
+    [
+        ("gs://absent/a", None, "there is no bucket gs://absent; `gcloud storage buckets create"),
+        ("gs://runs/a", "storage.objects.create", "storage.objects.create is not granted"),
+        ("gs://runs/a", "storage.buckets.get", "storage.buckets.get is not granted; give this"),
+        ("s3://runs/a", None, "write a path, or gs://BUCKET/FOLDER"),
+        ("gs:/runs/a", None, "write a path, or gs://BUCKET/FOLDER"),
+    ],
+)
+def test_a_bucket_that_cannot_be_used_is_refused(bucket, place, denied, message):
+    if denied:
+        bucket.objects.deny("runs", denied)
+    try:
+        with pytest.raises(UserError) as error:
+            as_place(place, write=True)
+    finally:
+        bucket.objects.allow("runs")
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_who_may_only_read_may_read(bucket):
+    bucket.objects.deny("runs", "storage.objects.create", "storage.objects.delete")
+    try:
+        as_place("gs://runs/a")
+    finally:
+        bucket.objects.allow("runs")
+
+
+def test_what_others_write_is_seen(bucket):
+    place = as_place("gs://runs/seen")
+    assert not (place / "a").exists() and not place.exists()
+    folder(bucket, "seen").mkdir()
+    (folder(bucket, "seen") / "a").write_text("1")
+    assert [one.name for one in place.iterdir()] == ["a"]
+    (folder(bucket, "seen") / "b").write_text("2")
+    assert (place / "b").read_text() == "2"
+    assert sorted(one.name for one in place.iterdir()) == ["a", "b"]
+
+
+def test_without_gcsfs_it_says_what_to_install(bucket, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r'pip install -e "\.\[tpu\]"'):
+        as_place("gs://runs/a")
+
+
+def call(verb, *arguments, **environment):
+    command = [sys.executable, "-m", f"research.{verb}", *map(str, arguments)]
+    given = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | environment
+    return subprocess.run(command, env=given, capture_output=True, text=True)
+
+
+@pytest.mark.slow
+def test_without_a_login_no_verb_begins(tmp_path):
+    nobody = {"CLOUDSDK_CONFIG": str(tmp_path), "NO_GCE_CHECK": "true"}
+    done = call("train", DIGITS, "--workdir=gs://runs/a", **nobody)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: gs://runs needs a login")
+    assert line.endswith("`gcloud auth application-default login`")
+
+
+@pytest.mark.slow
+def test_the_verbs_read_and_write_a_bucket_that_is_busy(bucket, tmp_path):
+    """A training is killed, in a bucket that says each fortieth time that it is busy."""
+    bucket.fail_every(40)
+    try:
+        train = [sys.executable, "-m", "research.train", DIGITS, *SHORT, "--workdir=gs://runs/busy"]
+        environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+        begun = subprocess.Popen(train, env=environment, stderr=subprocess.PIPE)
+        saved = folder(bucket, "busy") / "checkpoints" / "16" / "commit_success.txt"
+        while begun.poll() is None and not saved.exists():
+            time.sleep(0.01)
+        begun.send_signal(signal.SIGKILL)
+        begun.communicate()
+        assert saved.exists()
+        done = call(*("train", DIGITS, *SHORT), "--workdir=gs://runs/busy")
+        assert done.returncode == 0, done.stderr
+        assert "report  gs://runs/busy/report.html" in done.stderr
+    finally:
+        bucket.fail_every(0)
+    assert call("train", DIGITS, *SHORT, f"--workdir={tmp_path / 'disk'}").returncode == 0
+    assert_equal(open_run(tmp_path / "disk").state, open_run(as_place("gs://runs/busy")).state)
+    assert metrics(tmp_path / "disk") == metrics(as_place("gs://runs/busy"))
+
+    kept = folder(bucket, "busy") / "evaluation_test.json"
+    kept.unlink()
+    results = json.loads(call("evaluate", "--workdir=gs://runs/busy", "--json").stdout)
+    assert results == json.loads(kept.read_text())["metrics"]
+    assert results == json.loads((tmp_path / "disk" / kept.name).read_text())["metrics"]
+    image = tmp_path / "a.png"
+    Image.fromarray(Digits().open("test").arrays["image"][0, ..., 0]).save(image)
+    rows = [
+        call("predict", f"--workdir={one}", image).stdout
+        for one in ("gs://runs/busy", tmp_path / "disk")
+    ]
+    assert rows[0] == rows[1] and "a.png" in rows[0]
+    done = call("report", f"--workdir=gs://runs/busy,{tmp_path / 'disk'}")
+    assert done.stdout == "gs://runs/busy/comparison.html\n"
+    assert "2 runs" in folder(bucket, "busy").joinpath("comparison.html").read_text()
+    events = list(folder(bucket, "busy").joinpath("tensorboard").iterdir())
+    assert len(events) == 2 and all(file.stat().st_size > 0 for file in events)
+
+
+@pytest.mark.slow
+def test_data_prepared_for_tfds_are_read_from_a_bucket(bucket):
+    TinyImages(data_dir=folder(bucket, "tfds"), file_format="array_record").download_and_prepare()
+    code = """
+from research.data.tfds import open_split
+records = open_split("tiny_images", "train", "", ())
+print(sorted(record["label"] for record in records.__getitems__(range(len(records)))))
+"""
+    environment = os.environ | {"TFDS_DATA_DIR": "gs://runs/tfds"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
+    assert json.loads(done.stdout) == sorted(number % 3 for number in range(20)), done.stderr
+
+
+@pytest.mark.slow
+def test_a_damaged_checkpoint_in_a_bucket_is_set_aside(bucket, experiment, killed, whole):
+    """The one before is taken; the run then ends with the same bits."""
+    step = folder(bucket, "killed") / "checkpoints" / "24"
+    largest = max(step.glob("state/**/d/*"), key=lambda file: file.stat().st_size)
+    data = bytearray(largest.read_bytes())
+    data[len(data) // 2] ^= 1
+    largest.write_bytes(data)
+    assert int(open_run(as_place("gs://runs/killed")).state.step) == 16
+    run, trained = Trainer(experiment, as_place("gs://runs/killed")).train()
+    assert trained
+    assert_equal(whole[0], run.state)
+    assert_equal(whole[0], open_run(as_place("gs://runs/killed")).state)
+    assert folder(bucket, "killed").joinpath("unreadable_checkpoint_24").is_dir()
+
+
+@pytest.mark.slow
+def test_two_processes_train_in_a_bucket_and_one_opens_the_run(bucket):
+    first, second = two_processes("gs://runs/two", {"fsdp": 4})
+    assert first == second
+    run = open_run(as_place("gs://runs/two"))
+    results, _ = evaluate(run.program, run.state, run.program.task.dataset("test"))
+    assert results["loss"] == pytest.approx(first["loss"], rel=1e-4)
+    assert [line["step"] for line in read_metrics(run.workdir)] == [2, 4, 6, 6]

@@ -1,0 +1,140 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from research.reporting.metrics import read_metrics
+from research.reporting.reporter import Reporter
+from research.training.interruption import Interrupted
+from research.training.loop import Trainer
+from research.training.run import open_run
+
+ROOT = Path(__file__).parents[2]
+DIGITS = "--config=experiments/image_classification/digits_mlp.py"
+
+
+def stop_at(step, monkeypatch):
+    """SIGTERM arrives in the middle of a step."""
+    steps = iter(range(1, 10_000))
+    advance = Reporter.advance
+
+    def interrupt(self, loss):
+        if next(steps) == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        advance(self, loss)
+
+    monkeypatch.setattr(Reporter, "advance", interrupt)
+
+
+def values(workdir):
+    times = ("seconds", "examples_per_second", "compilations")
+    return [{k: v for k, v in line.items() if k not in times} for line in read_metrics(workdir)]
+
+
+def assert_same_run(one, other):
+    states = (jax.device_get(open_run(workdir).state) for workdir in (one, other))
+    jax.tree.map(np.testing.assert_array_equal, *states)
+    assert values(one) == values(other)
+
+
+@pytest.fixture(scope="module")
+def whole(experiment, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("whole")
+    Trainer(experiment, workdir).train()
+    return workdir
+
+
+@pytest.mark.parametrize("step", [3, 12])
+def test_a_run_stopped_by_sigterm_resumes_to_the_same_bits(
+    experiment, whole, tmp_path, monkeypatch, step
+):
+    with monkeypatch.context() as patch, pytest.raises(Interrupted, match=f"at step {step} and"):
+        stop_at(step, patch)
+        Trainer(experiment, tmp_path).train()
+    assert open_run(tmp_path).progress["step"] == step
+    run, trained = Trainer(experiment, tmp_path).train()
+    assert trained
+    assert int(run.state.step) == 24
+    assert_same_run(whole, tmp_path)
+
+
+def test_a_run_stopped_in_its_last_step_is_finished(experiment, tmp_path, monkeypatch):
+    stop_at(24, monkeypatch)
+    run, trained = Trainer(experiment, tmp_path).train()
+    assert trained
+    assert int(run.state.step) == 24
+
+
+def test_sigterm_is_left_as_it_was(experiment, tmp_path, monkeypatch):
+    before = signal.getsignal(signal.SIGTERM)
+    stop_at(3, monkeypatch)
+    with pytest.raises(Interrupted):
+        Trainer(experiment, tmp_path).train()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def lines_of(process):
+    return iter(process.stderr.readline, "")
+
+
+@pytest.mark.slow
+def test_the_command_says_where_it_stopped_and_resumes(tmp_path):
+    command = [sys.executable, "-m", "research.train", DIGITS]
+    command += ["--config.duration=20 epochs", "--config.log_every=10 steps"]
+    environment = os.environ | {"XLA_FLAGS": ""}
+    subprocess.run([*command, f"--workdir={tmp_path / 'whole'}"], check=True, env=environment)
+    command.append(f"--workdir={tmp_path / 'stopped'}")
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, env=environment, text=True)
+    next(line for line in lines_of(process) if line.startswith("step 20"))
+    begun = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    *_, last = lines_of(process)
+    assert process.wait() == 143
+    assert time.monotonic() - begun < 5
+    step = open_run(tmp_path / "stopped").progress["step"]
+    assert last == f"stopped at step {step} and saved; the same command resumes\n"
+    subprocess.run(command, check=True, env=environment)
+    assert_same_run(tmp_path / "whole", tmp_path / "stopped")
+
+
+@pytest.mark.slow
+def test_two_processes_stop_at_the_same_step_and_resume_to_the_same_bits(tmp_path):
+    """Only one of them gets the signal."""
+    slices = [sys.executable, "launch/local_slice.py", "--processes=2", "--", DIGITS]
+    slices += ["--config.duration=20 epochs", "--config.log_every=10 steps"]
+
+    def start(name):
+        command = [*slices, f"--workdir={tmp_path / name}"]
+        return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+    assert start("whole").wait() == 0
+    process = start("stopped")
+    next(line for line in process.stdout if line.startswith("[0] step 20"))
+    os.kill(training_of(process.pid)[1], signal.SIGTERM)
+    text = process.stdout.read()
+    assert process.wait() == 143
+    step = open_run(tmp_path / "stopped").progress["step"]
+    assert f"[0] stopped at step {step} and saved; the same command resumes\n" in text
+    assert start("stopped").wait() == 0
+    assert_same_run(tmp_path / "whole", tmp_path / "stopped")
+
+
+def training_of(slice_pid):
+    """The training processes below a local slice: grandchildren, by the place that they have."""
+    found = {}
+    for agent in children(slice_pid):
+        for training in children(agent):
+            environment = Path(f"/proc/{training}/environ").read_bytes().split(b"\0")
+            place = next(e for e in environment if e.startswith(b"JAX_PROCESS_ID="))
+            found[int(place.split(b"=")[1])] = training
+    return found
+
+
+def children(pid):
+    return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
