@@ -11,7 +11,7 @@ from pathlib import Path
 from launch import checks, cloud_tpu, compute_engine
 from launch.cloud import Cloud, Resources, State
 from launch.gcloud import Argv, GcloudError, Kind, Laptop
-from launch.inventory import everything
+from launch.inventory import Item, everything
 from launch.lifecycle import Launch
 from launch.plan import Plan
 from launch.screen import Screen, cost_in_words
@@ -28,6 +28,13 @@ def cloud_of(plan: Plan) -> Cloud:
     if plan.slice.api == "compute":
         return compute_engine.ComputeEngine(plan)
     return cloud_tpu.CloudTPU(plan)
+
+
+def _remedy(item: Item) -> str:
+    """The command that deletes something; what a launch made goes together."""
+    if item.plan is None:
+        return shlex.join(item.delete)
+    return f"launch/tpu.py delete {item.plan.name} --zone={item.plan.zone}"
 
 
 class Commands:
@@ -172,8 +179,8 @@ class Commands:
         items = everything(self._laptop, self._project())
         self._screen.items(items)
         if not self._given.json:
-            for item in items:
-                print(f"# delete {item.kind} {item.name}: {shlex.join(item.remedy)}")
+            for remedy in dict.fromkeys(_remedy(item) for item in items):
+                print(f"# {remedy}")
             print(f"{len(items)} things cost money or quota" if items else "nothing costs money")
         return 1 if items else 0
 

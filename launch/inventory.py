@@ -30,8 +30,8 @@ class Item:
     dollars_per_hour: float | None = 0.0
     """By the list of prices; None: unknown."""
 
-    remedy: tuple[str, ...] = ()
-    """The command that deletes it."""
+    delete: tuple[str, ...] = ()
+    """The command that does it."""
 
 
 def everything(laptop: Laptop, project: str) -> list[Item]:

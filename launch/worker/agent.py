@@ -90,10 +90,9 @@ def stop(grace: float | None, again: bool) -> None:
     if is_alive(folder):
         write_json(folder / "stop.json", {"grace": grace, "again": again})
         _signal_supervisor(folder, signal.SIGTERM)
-        patience = (
-            read_json(folder / "job.json").get("grace_seconds", 60) if grace is None else grace
-        )
-        until = time.monotonic() + patience + LAST_SECONDS
+        if grace is None:
+            grace = float(read_json(folder / "job.json").get("grace_seconds", 60))
+        until = time.monotonic() + grace + LAST_SECONDS
         while is_alive(folder) and time.monotonic() < until:
             time.sleep(0.1)
         if is_alive(folder):

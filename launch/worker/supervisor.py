@@ -150,7 +150,6 @@ class Supervisor:
         elif not self._reported:
             self._reported = True
             self._beat(child)  # what came of it since the last look
-            child.kill_session()  # what it started must not keep the accelerator
             self._messages.append(self._report(code))
 
     def _beat(self, child: Child) -> Message:
@@ -186,7 +185,7 @@ class Supervisor:
         return {"kind": "end", "verdict": ended, "grace": self._grace}
 
     def _end_child(self, grace: float) -> None:
-        """Waits for the grace, then kills; no process is left."""
+        """Waits for the grace, then kills it and all that it started."""
         if self._child is None:
             return
         until = time.monotonic() + grace
@@ -289,7 +288,6 @@ def supervise(job: dict[str, Any], place: Place) -> dict[str, Any]:
         held = lock(folder, exclusive=True)
     if held is None:
         raise JobError("a training lives here already; `agent.py stop` ends it")
-    kill_leftovers(folder)
     for name in ("result.json", "stop.json", "heartbeat"):
         with contextlib.suppress(FileNotFoundError):
             (folder / name).unlink()

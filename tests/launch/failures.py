@@ -43,9 +43,10 @@ def trial(way, guilty, folder, processes=4, step=5, plain=False):
         directory=str(ROOT),
     )
     verdict = follow(training, io.StringIO())
-    while alive(folder):
+    failed_at = float(told.read_text())
+    while alive(folder) and time.time() < failed_at + 60:
         time.sleep(0.05)
-    seconds = time.time() - float(told.read_text())
+    seconds = time.time() - failed_at
     words = in_words(verdict)
     is_said = re.search(SIGNS[way], f"{verdict['cause']}\n{verdict['traceback']}")
     named = verdict["rank"] == guilty and is_said is not None

@@ -16,6 +16,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from launch.worker.files import read_json
 from research.training.run import open_run
 from tests.launch.twin.daemon import Twin, quick
 
@@ -123,24 +124,26 @@ def schedule(folder, code, seed):
     drawn = random.Random(seed)
     kinds = ["preemption"] * drawn.randint(1, 3)
     kinds += drawn.sample(["ssh once", "lost reply", "unavailable", "maintenance", "stock-out"], 2)
-    moments = {"preemption": (1.0, 25.0), "maintenance": (1.0, 25.0), "stock-out": 1.0}
+    moments = {"preemption": (5.0, 30.0), "maintenance": (5.0, 30.0), "stock-out": 1.0}
     began = time.monotonic()
     with twin(folder, quick(*kinds, seed=seed, **moments)) as cloud:
         launcher = Launcher(cloud, code, "run", *MACHINES, "--tries=20", training=TRAINING)
+        told = []
         if drawn.random() < 0.4:
             launcher.wait_for("creating")
             time.sleep(drawn.uniform(1, 20))
             launcher.kill()
+            told = launcher.events
             time.sleep(drawn.uniform(0, 5))
             launcher = Launcher(cloud, code, "attach", "--zone=us-central2-b")
-        outcome = launcher.end()
+        outcome, told = launcher.end(), told + launcher.events
         left, living = cloud.leaked(), cloud.processes()
         found, step = parameters(cloud)
     wrong = [] if outcome.get("outcome") == "finished" else [f"ended as {outcome}"]
     wrong += [f"left: {left}"] if left else []
     wrong += [f"processes: {living}"] if living else []
     wrong += [] if step == 300 else [f"at step {step}"]
-    attempts = len(list((folder / "buckets/bucket/run/logs").iterdir()))
+    attempts = sum(event.get("event") == "creating" for event in told)
     return found, attempts, time.monotonic() - began, cloud.faults.struck, wrong
 
 
@@ -152,6 +155,14 @@ def undisturbed(folder, code):
         assert outcome.get("outcome") == "finished", (outcome, launcher.errors.read_text())
         assert cloud.leaked() == [] and cloud.processes() == {}
         return parameters(cloud)[0], launcher.events
+
+
+def _trains(cloud):
+    """Whether a worker has made its first step."""
+    facts = (
+        read_json(worker.root / "supervisor.json") for worker in cloud.machines.workers.values()
+    )
+    return any(one.get("first_step_at") for one in facts)
 
 
 def orphaned(folder, code, seconds):
@@ -166,7 +177,7 @@ def orphaned(folder, code, seconds):
     with twin(folder) as cloud:
         cap = f"--max-hours={seconds / 3600}"
         launcher = Launcher(cloud, code, "run", *MACHINES, cap, training=endless)
-        launcher.wait_for("first step")
+        cloud.wait(lambda: _trains(cloud), timeout=seconds)
         launcher.kill()
         cloud.cloud.account = None  # nothing of the laptop's comes through any more
         born = min(float((w.root / "born").read_text()) for w in cloud.machines.workers.values())
