@@ -17,7 +17,7 @@ from typing import Any
 from launch.cloud import Cloud, Resources, State
 from launch.gcloud import GcloudError, Kind, Laptop, call, kind_of
 from launch.plan import Plan
-from launch.workers import Reply, Workers, begin_script, result_place
+from launch.workers import Reply, Workers, begin_script, left_place
 
 EVERY = 10.0  # seconds between looks
 UNBORN_SECONDS = 600.0  # from READY until the startup script must have begun
@@ -46,7 +46,7 @@ class Outcome:
 
     kind: str
     """finished, failed, stopped; capped: time or money was spent; lost: machines could not be had
-    or kept; idle: there is nothing to run; deleted: by somebody else or the timer."""
+    or kept; idle: there is nothing to run; deleted: by somebody else."""
 
     text: str
     verdict: dict[str, Any] | None = None
@@ -312,19 +312,20 @@ class Launch:
         seen = self._asked_at is None or self._laptop.now() - self._asked_at > UNSEEN_SECONDS
         if not (seen or self._born):
             return None
-        verdict = self._left_verdict()
-        if verdict:
+        if verdict := self._left("result.json"):
             again = verdict["again"]
             return self._give_up(verdict["cause"]) if again else self._judged(verdict)
         if self._born and self._lived() >= self.plan.hours:
             return self._outcome("capped", "the cap is reached")
-        return self._outcome("deleted", "by the timer or by somebody; the same command resumes")
+        if timer := self._left("timer.json"):  # not the cap, so that nobody renewed the lease
+            return self._give_up(f"{TIMER}: {timer['reason']}")
+        return self._outcome("deleted", "by somebody; the same command resumes")
 
-    def _left_verdict(self) -> Any:
-        """What the workers wrote into the run's folder when they ended."""
+    def _left(self, name: str) -> Any:
+        """What the workers or the timer left in the run's folder; None: nothing."""
+        argv = ["gcloud", "storage", "cat", left_place(self.plan, name), "--quiet"]
         try:
-            argv = ["gcloud", "storage", "cat", result_place(self.plan), "--quiet"]
-            return json.loads(call(self._laptop, argv))
+            return json.loads(call(self._laptop, argv, tries=3))
         except (GcloudError, ValueError):
             return None
 

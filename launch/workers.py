@@ -131,9 +131,10 @@ def code_place(workdir: str) -> str:
     return f"{workdir}/launch/code.tar.gz"
 
 
-def result_place(plan: Plan) -> str:
-    """Where the workers leave the verdict, which outlives them."""
-    return f"{plan.workdir}/logs/attempt-{plan.attempt}/result.json"
+def left_place(plan: Plan, name: str) -> str:
+    """Where the machines of this attempt leave what outlives them: `result.json`, the verdict, and
+    `timer.json`, why the timer deleted them."""
+    return f"{plan.workdir}/logs/attempt-{plan.attempt}/{name}"
 
 
 def _parse(text: str) -> Reply | None:

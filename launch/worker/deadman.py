@@ -161,6 +161,9 @@ def main() -> None:
     _write(ROOT / "deadman.json", json.dumps(facts) + "\n")
     print(f"deleting {plan.get('name')}: {facts['reason']}", flush=True)
     end_training()
+    if plan.get("workdir"):  # a laptop that was away wants to know
+        place = f"{plan['workdir']}/logs/attempt-{plan['attempt']}/timer.json"
+        _run(["gcloud", "storage", "cp", "--quiet", str(ROOT / "deadman.json"), place])
     delete(plan["delete"])
 
 

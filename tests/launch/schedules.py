@@ -39,6 +39,10 @@ KINDS = {  # of launches; what they are asked for is what the failures are about
     "Compute Engine": {"accelerator": "tpu7x-16", "zone": "us-central1-c", "capacity": "spot"},
 }
 LONG = 5 * 24 * 3600.0  # seconds in which every launch must have ended
+MOST_CALLS = 20_000
+# No training of these takes longer, waiting for each other and the lease included, unless the
+# machines are forgotten.
+LONGEST_LIFE = 9000.0
 # What the cap may be overrun by: from the machine's start to its timer's, the training's end,
 # a deletion at its slowest, and the looks in between.
 OVERRUN = DELAYS["boot"][1] + DELAYS["stop"][1] + DELAYS["slow deletion"][1] + 120.0
@@ -46,6 +50,10 @@ OVERRUN = DELAYS["boot"][1] + DELAYS["stop"][1] + DELAYS["slow deletion"][1] + 1
 
 class LaptopDied(BaseException):
     """The launcher is no more; not even a `finally` of it reaches the cloud."""
+
+
+class NeverEnds(BaseException):
+    """The launcher goes on and on."""
 
 
 class SimulatedLaptop(Laptop):
@@ -73,6 +81,8 @@ class SimulatedLaptop(Laptop):
         self._calls += calls
         if self._dies_at is not None and self._calls >= self._dies_at:
             raise LaptopDied
+        if self._calls > MOST_CALLS:
+            raise NeverEnds
         if self._cut[0] <= self.now() < self._cut[1]:
             return Completed(1, "", "ERROR: gcloud crashed (ConnectionError): Network unreachable")
         return None
@@ -117,6 +127,7 @@ def trial(seed):
         workdir=WORKDIR,
         arguments=("--config=a",),
         max_hours=max_hours,
+        tries=10,
         **KINDS[kind],
     )
     dies_at = drawn.choice([None, drawn.randint(1, 60)])
@@ -137,8 +148,8 @@ def _launch(world, plan, laptop, exists):
     tell = lambda event, text: None  # noqa: E731
     try:
         return Launch(cloud_of(plan), laptop, tell, cloud_of, exists).run().kind
-    except LaptopDied:
-        return "died"
+    except (LaptopDied, NeverEnds) as end:
+        return "died" if isinstance(end, LaptopDied) else "never ends"
     except Refused as refused:
         return f"refused: {refused.kind.name}"
 
@@ -155,30 +166,34 @@ def _come_back(world, plan):
 
 
 def _wrong(world, plan, ends):
+    """What must not be after all that happened, and after the same command once more."""
     wrong, run = [], world.runs.get(WORKDIR)
     # A slice of one machine that never ran its startup script has no timer but the laptop.
     timed = not (plan.workers == 1 and "half node" in world.faults.struck)
+    capped = plan.max_hours < 1
     if ends[-1] == "died":
         # Nobody came back. Nothing may cost; what is left of requests is deleted by hand.
         if world.cloud.meter.running and timed:
             wrong.append("machines live on")
         world.faults._left.clear()
         Launch(cloud_of(plan), SimulatedLaptop(world), lambda e, t: None, cloud_of, True).delete()
-    if left := world.cloud.leaked():
-        wrong.append(f"left: {left}")
+    elif not {"crash", "quota"} & set(world.faults.struck) and not capped:
+        # Who attaches while all is being deleted is told to run the command again.
+        well = ends[-1] == "finished" or ends == ["died", "deleted"]
+        wrong += [] if well else [f"it was not to end as {ends}"]
+    wrong += [f"left: {left}"] if (left := world.cloud.leaked()) else []
     if "finished" in ends and not run.finished:
         wrong.append("it said that it had finished")
     lived = max((until - since for *_, since, until in world.cloud.meter.lived), default=0.0)
-    if lived > plan.max_hours * 3600 + OVERRUN and timed:
+    if lived > min(plan.max_hours * 3600 + OVERRUN, LONGEST_LIFE) and timed:
         wrong.append(f"machines lived {lived:.0f} s")
     if not (run and run.finished):
         world.faults._left.clear()
-        again = _launch(
-            world, dataclasses.replace(plan, max_hours=24.0), SimulatedLaptop(world), False
-        )
+        again = dataclasses.replace(plan, max_hours=24.0)
+        end = _launch(world, again, SimulatedLaptop(world), exists=False)
         run = world.runs.get(WORKDIR)
-        if again != "finished" or not run.finished or world.cloud.leaked():
-            wrong.append(f"the same command again: {again}")
+        if end != "finished" or not (run and run.finished) or world.cloud.leaked():
+            return [*wrong, f"the same command again: {end}"]
     if run.resumed != sorted(run.resumed) or run.saved != STEPS:
         wrong.append(f"it lost what was saved: {run.resumed}")
     return wrong

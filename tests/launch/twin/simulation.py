@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from launch.worker.deadman import LONGEST_PAUSE, PERIOD, reason_to_delete
+from launch.worker.supervisor import JOIN_SECONDS
 from tests.launch.twin.clock import VirtualClock
 from tests.launch.twin.cloud import FakeCloud
 from tests.launch.twin.command import Completed, Vm
@@ -23,7 +24,6 @@ from tests.launch.twin.faults import Faults
 from tests.launch.twin.storage import MemoryObjects
 
 NOTICED_SECONDS = 3.0  # until a gang has noticed that a member is gone
-JOIN_SECONDS = 600.0
 LOST = "its agent has gone: killed, or its machine or network lost"
 HARMLESS = ("mkdir", "rm", "true", "echo", "test", "cat", "ls", "tail", "uptime")
 OFFSETS = re.compile(r"--offsets='?(\{.*?\})'?")
@@ -328,9 +328,8 @@ class SimulatedMachines:
             member.gang, member.state, member.verdict = None, outcome, verdict
             member.lease = self._clock.now()
         if gang.members:
-            bucket, _, folder = gang.workdir[5:].partition("/")
-            name = f"{folder}/logs/attempt-{gang.attempt}/result.json"
-            self._world.objects.write(bucket, name, json.dumps(verdict).encode())
+            job = {"workdir": gang.workdir, "attempt": gang.attempt}
+            self._leave(job, "result.json", verdict)
 
     def _save(self, gang: Gang, outcome: str) -> None:
         """What is in the bucket now: a failure leaves the last checkpoint, a stop saves."""
@@ -342,6 +341,13 @@ class SimulatedMachines:
         run.finished = run.finished or outcome == "finished"
         bucket, _, folder = gang.workdir[5:].partition("/")
         self._world.objects.write(bucket, f"{folder}/checkpoints/{run.saved}", b"")
+
+    def _leave(self, job: Mapping[str, Any], name: str, value: dict[str, Any]) -> None:
+        """Writes into the run's folder what outlives the machine; by hand there is none."""
+        bucket, _, folder = job["workdir"][5:].partition("/")
+        if bucket:
+            place = f"{folder}/logs/attempt-{job['attempt']}/{name}"
+            self._world.objects.write(bucket, place, json.dumps(value).encode())
 
     def _step(self, gang: Gang) -> int:
         if gang.frozen is not None:
@@ -382,6 +388,7 @@ class SimulatedMachines:
         reason = reason_to_delete(now, born, float(plan["hours"]), lease, lease_seconds)
         if reason:
             self._stop(machine, f"the dead man's timer: {reason}")
+            self._leave(plan, "timer.json", {"reason": reason})
             self._world.later("stop", lambda: self._delete(machine, boots, 1.0))
             return
         # It would look every two seconds, and find nothing until then.
