@@ -39,7 +39,7 @@ KINDS = {  # of launches; what they are asked for is what the failures are about
     "Compute Engine": {"accelerator": "tpu7x-16", "zone": "us-central1-c", "capacity": "spot"},
 }
 LONG = 5 * 24 * 3600.0  # seconds in which every launch must have ended
-MOST_CALLS = 20_000
+MOST_CALLS = 5_000
 # No training of these takes longer, waiting for each other and the lease included, unless the
 # machines are forgotten.
 LONGEST_LIFE = 9000.0

@@ -19,6 +19,14 @@ def quick_compilation():
     jax.config.update("jax_disable_most_optimizations", False)
 
 
+@pytest.fixture
+def full_compilation():
+    """Where it is quick, equal pixels round apart on different meshes, and max pooling chooses."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
 @pytest.fixture(scope="session")
 def toy():
     return Experiment(

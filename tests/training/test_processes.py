@@ -78,6 +78,7 @@ def distance(a, b):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("full_compilation")
 @pytest.mark.parametrize("mesh", [{}, {"fsdp": 4}, {"fsdp": 2, "tensor": 2}], ids=str)
 def test_two_processes_train_as_one(tmp_path, mesh):
     """Each reads its own rows; parameters, metrics and scores are those of a single process."""

@@ -53,14 +53,6 @@ def one_device_losses():
     return {}
 
 
-@pytest.fixture
-def full_compilation():
-    """Where it is quick, equal pixels round apart on different meshes, and max pooling chooses."""
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", True)
-
-
 @pytest.mark.usefixtures("full_compilation")
 @pytest.mark.parametrize("mesh", MESHES, ids=str)
 def test_the_loss_is_the_same_on_any_mesh(with_model, one_device_losses, mesh):

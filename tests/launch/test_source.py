@@ -1,0 +1,162 @@
+"""What is sent is what is committed."""
+
+import io
+import os
+import subprocess
+import tarfile
+
+import pytest
+
+from launch.source import STAMP, take
+from research.errors import UserError
+
+GIT = ("git", "-c", "user.name=a", "-c", "user.email=a@b")
+
+
+@pytest.fixture(autouse=True)
+def nobodys_git(tmp_path, monkeypatch):
+    """Neither the user's own configuration, nor a repository around the test's folder."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A repository with one commit."""
+    root = tmp_path / "tree"
+    (root / "folder").mkdir(parents=True)
+    (root / "kept.py").write_text("kept = 1\n")
+    (root / "folder/changed.py").write_text("changed = 0\n")
+    (root / "folder/run.sh").write_text("true\n")
+    (root / "folder/run.sh").chmod(0o755)
+    (root / ".gitignore").write_text("*.log\n")
+    git(root, "init", "-q")
+    commit(root)
+    return root
+
+
+def git(root, *arguments):
+    done = subprocess.run([*GIT, *arguments], cwd=root, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def commit(root):
+    git(root, "add", ".")
+    git(root, "commit", "-q", "-m", "a commit")
+
+
+def files(source):
+    """What a worker finds: contents by name."""
+    with tarfile.open(fileobj=io.BytesIO(source.archive()), mode="r:gz") as tar:
+        members = [member for member in tar.getmembers() if member.isfile()]
+        assert len({member.name for member in members}) == len(members)
+        return {member.name: tar.extractfile(member).read().decode() for member in members}
+
+
+def test_the_commit_is_sent_with_its_stamp(root):
+    head = git(root, "rev-parse", "HEAD")
+    source = take(root=root)
+    assert source.stamp == head
+    assert files(source) == {
+        ".gitignore": "*.log\n",
+        "kept.py": "kept = 1\n",
+        "folder/changed.py": "changed = 0\n",
+        "folder/run.sh": "true\n",
+        STAMP: f"{head}\n",
+    }
+
+
+def test_what_changes_later_is_not_sent(root):
+    """The commit was chosen; the folder, and even the branch, may go on."""
+    source = take(root=root)
+    before = source.archive()
+    (root / "folder/changed.py").write_text("changed = 1\n")
+    assert files(source)["folder/changed.py"] == "changed = 0\n"
+    commit(root)
+    assert source.archive() == before
+    assert files(take(root=root))["folder/changed.py"] == "changed = 1\n"
+
+
+def test_what_is_ignored_is_neither_refused_nor_sent(root):
+    (root / "a.log").write_text("noise")
+    assert "a.log" not in files(take(root=root))
+
+
+def test_programs_can_be_run_there(root):
+    with tarfile.open(fileobj=io.BytesIO(take(root=root).archive()), mode="r:gz") as tar:
+        assert tar.getmember("folder/run.sh").mode & 0o111
+        assert not tar.getmember("kept.py").mode & 0o111
+
+
+@pytest.mark.parametrize("staged", [True, False])
+def test_changes_are_refused(root, staged):
+    (root / "folder/changed.py").write_text("changed = 1\n")
+    if staged:
+        git(root, "add", ".")
+    with pytest.raises(UserError, match=r"^uncommitted: folder/changed.py; commit, .* --dirty$"):
+        take(root=root)
+
+
+def test_of_many_changes_some_are_named(root):
+    for number in range(5):
+        (root / f"new{number}.py").touch()
+    with pytest.raises(UserError, match=r"^uncommitted: new0.py, new1.py, new2.py \.\.\.;"):
+        take(root=root)
+
+
+def test_changes_that_are_taken_along_are_sent_and_stamped(root):
+    head = git(root, "rev-parse", "HEAD")
+    (root / "folder/changed.py").write_text("changed = 1\n")
+    (root / "kept.py").unlink()
+    (root / "new.py").write_text("new = 1\n")
+    git(root, "add", "new.py")
+    before = git(root, "status", "--porcelain")
+    source = take(dirty=True, root=root)
+    assert source.stamp == f"{head}-dirty"
+    sent = files(source)
+    assert sent[STAMP] == f"{head}-dirty\n"
+    assert sent["folder/changed.py"] == "changed = 1\n"
+    assert sent["new.py"] == "new = 1\n"
+    assert "kept.py" not in sent
+    # The user's folder is as it was, and nothing lies in the stash.
+    assert git(root, "status", "--porcelain") == before
+    assert git(root, "stash", "list") == ""
+    assert git(root, "rev-parse", "HEAD") == head
+
+
+def test_without_changes_there_is_nothing_to_take_along(root):
+    assert take(dirty=True, root=root) == take(root=root)
+
+
+def test_a_file_that_git_does_not_know_is_refused_even_then(root):
+    (root / "folder/changed.py").write_text("changed = 1\n")
+    (root / "new.py").touch()
+    with pytest.raises(UserError, match=r"^git does not know new.py; `git add` it, or ignore it$"):
+        take(dirty=True, root=root)
+
+
+def test_a_config_is_looked_for_in_what_is_sent(root):
+    source = take(root=root)
+    (root / "new.py").touch()
+    assert source.holds("folder/changed.py")
+    assert not source.holds("new.py") and not source.holds("folder/other.py")
+    git(root, "add", "new.py")
+    assert take(dirty=True, root=root).holds("new.py")
+
+
+def test_no_repository(tmp_path):
+    with pytest.raises(UserError, match="is no git repository with a commit"):
+        take(root=tmp_path)
+
+
+def test_a_repository_without_a_commit(tmp_path):
+    git(tmp_path, "init", "-q")
+    with pytest.raises(UserError, match="is no git repository with a commit"):
+        take(root=tmp_path)
+
+
+def test_without_git(root, monkeypatch):
+    monkeypatch.setenv("PATH", str(root))
+    with pytest.raises(UserError, match="git is not installed"):
+        take(root=root)

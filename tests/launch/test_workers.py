@@ -1,0 +1,173 @@
+"""What is run on the workers, and what is made of their answers."""
+
+import json
+import os
+import subprocess
+
+import pytest
+
+from launch.cloud import Resources, State
+from launch.commands import cloud_of
+from launch.gcloud import Completed, Laptop
+from launch.plan import Plan
+from launch.workers import Reply, Workers, job, left_place, poll_command, start_command
+
+PLAN = Plan(
+    "run",
+    "p",
+    "us-central2-b",
+    "v4-16",
+    workdir="gs://bucket/run",
+    arguments=("--config=a.py", "--config.note=it's $HOME"),
+)
+READY = Resources(State.READY)
+RUNNING = {"rank": 0, "state": "running", "attempt": 1, "step": 7, "born": 5.5, "offset": 12}
+REPLY = Reply("running", rank=0, step=7, born=5.5, offset=12)
+NOISE = "Welcome to Ubuntu 22.04\n{ not a reply }\n\n** WARNING: connection is not post-quantum\n"
+
+
+class Answers(Laptop):
+    """Workers that print what was written down; nothing: they cannot be reached."""
+
+    def __init__(self, *printed):
+        self._printed, self.ran = printed, []
+
+    def run_at_once(self, commands, timeout):
+        self.ran.append(commands)
+        reached, refused = (0, "Updating SSH keys...\n"), (255, "Permission denied (publickey).\n")
+        ends = [(text, *(reached if text else refused)) for text in self._printed]
+        return [Completed(code, text, stderr) for text, code, stderr in ends]
+
+
+def heard(*printed):
+    """The replies in what the workers print."""
+    return Workers(cloud_of(PLAN), Answers(*printed)).poll(READY, {})
+
+
+def line(**changes):
+    return json.dumps(RUNNING | changes) + "\n"
+
+
+@pytest.mark.parametrize("noise", ["", NOISE], ids=["alone", "after noise"])
+def test_a_reply(noise):
+    assert heard(noise + line()) == [REPLY]
+
+
+def test_lines_of_the_log_come_behind_it():
+    """Also those that look like a reply; nothing is lost and nothing is added."""
+    log = 'step 1\n\n  step 2\r\n{"rank": 1, "state": "failed"}\nunfinished'
+    (reply,) = heard(NOISE + line() + log)
+    assert reply.log == log
+    assert (reply.rank, reply.state) == (0, "running")
+
+
+def test_what_is_not_known_yet_is_left_open():
+    open_ = line(rank=None, state="idle", attempt=None, step=0, born=None, offset=0, verdict=None)
+    assert heard(open_) == [Reply("idle")]
+    assert heard('{"state": "unborn"}\n') == [Reply("unborn")]
+
+
+def test_a_verdict_and_words_of_a_newer_agent():
+    verdict = {"outcome": "failed", "rank": 1, "cause": "exit code 1", "again": False}
+    (reply,) = heard(line(state="failed", verdict=verdict, colour="red"))
+    assert reply.state == "failed" and reply.verdict == verdict
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", NOISE, line()[:-20], NOISE + line()[:10], line()[:-2] + "\nstep 1\n"],
+    ids=["empty", "noise", "cut", "noise and cut", "cut before the log"],
+)
+def test_a_reply_that_is_cut_off_is_none(text):
+    assert heard(text) == []
+    assert heard(text, line(rank=1)) == [Reply("running", 1, 7, 5.5, None, 12)]
+
+
+def test_replies_are_in_the_order_of_ranks():
+    """The order in which machines are listed is not that of their ranks."""
+    bare = '{"state": "bare"}\n'
+    replies = heard(line(rank=2), line(rank=0), bare, line(rank=1))
+    assert [reply.rank for reply in replies] == [-1, 0, 1, 2]
+
+
+def test_what_was_said_where_it_failed_is_kept():
+    laptop = Answers(line(), "")
+    workers = Workers(cloud_of(PLAN), laptop)
+    assert workers.poll(READY, {}) == [REPLY]
+    assert workers.errors == "Permission denied (publickey)."
+    assert len(laptop.ran[0]) == 2  # a command for each of the two workers
+
+
+@pytest.fixture
+def worker(tmp_path, monkeypatch):
+    """A folder in place of a worker, where `sudo` changes nothing."""
+    root, programs = tmp_path / "root", tmp_path / "bin"
+    for folder in (root, programs):
+        folder.mkdir()
+    (programs / "sudo").write_text('#!/bin/sh\n[ "$1" = -n ] && shift\nexec "$@"\n')
+    (programs / "sudo").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    monkeypatch.setenv("POLYMATH_ROOT", str(root))
+    return root
+
+
+def bash(command):
+    """What a worker prints."""
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr == ""
+    return done.stdout
+
+
+def polled(offsets=()):
+    """The reply of a worker on which the command is really run."""
+    (reply,) = heard(bash(poll_command(dict(offsets))))
+    return reply
+
+
+def agent(root):
+    """An agent that prints what it is called with."""
+    path = root / "code/launch/worker/agent.py"
+    path.parent.mkdir(parents=True)
+    path.write_text("import json, sys\nprint(json.dumps(sys.argv[1:]))\n")
+    (root / "ready").touch()
+
+
+def test_a_machine_whose_timer_has_not_begun(worker):
+    assert polled() == Reply("unborn")
+
+
+def test_a_machine_that_is_being_set_up(worker):
+    (worker / "deadman.json").write_text("{}")
+    assert polled() == Reply("bare")
+
+
+def test_a_machine_that_could_not_be_set_up_says_why(worker):
+    (worker / "deadman.json").write_text("{}")
+    (worker / "broken").touch()
+    lines = [f"line {number}\n" for number in range(99)] + ["uv: no space left on device\n"]
+    (worker / "begin.log").write_text("".join(lines))
+    assert polled() == Reply("broken", log="".join(lines[-30:]))
+
+
+def test_a_machine_that_is_ready_asks_its_agent(worker):
+    (worker / "deadman.json").write_text("{}")
+    agent(worker)
+    verb, offsets = json.loads(bash(poll_command({0: 12, 3: 0})))
+    assert verb == "poll"
+    assert json.loads(offsets.removeprefix("--offsets=")) == {"0": 12, "3": 0}
+
+
+def test_the_job_comes_through_the_shell_as_it_is(worker):
+    agent(worker)
+    verb, given = json.loads(bash(start_command(PLAN)))
+    assert verb == "start"
+    found = json.loads(given.removeprefix("--job="))
+    assert found == job(PLAN)
+    train = ["-m", "research.train", *PLAN.arguments, "--workdir=gs://bucket/run"]
+    assert found["arguments"] == train
+
+
+def test_each_attempt_has_a_place_of_its_own():
+    first, second = (left_place(plan, "result.json") for plan in (PLAN, PLAN.again(1.0)))
+    assert first == "gs://bucket/run/logs/attempt-1/result.json"
+    assert second == "gs://bucket/run/logs/attempt-2/result.json"
