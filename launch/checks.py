@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import tempfile
 from pathlib import Path
 
@@ -36,8 +35,6 @@ def in_words(kind: Kind, says: str) -> str:
 
 def check_gcloud(laptop: Laptop) -> None:
     """Refuses a machine without gcloud, or where nobody is logged in."""
-    if shutil.which("gcloud") is None:
-        raise UserError("gcloud is not installed; see https://cloud.google.com/sdk/docs/install")
     listed = ["gcloud", "auth", "list", "--filter=status:ACTIVE", "--format=value(account)"]
     if not laptop.run(listed).stdout.strip():
         raise UserError("gcloud is not logged in; run `gcloud auth login`")
@@ -76,7 +73,7 @@ def check_free(cloud: Cloud, laptop: Laptop) -> None:
         found = cloud.describe(laptop)
     except GcloudError as error:
         raise UserError(in_words(error.kind, error.says)) from None
-    if found.state is not State.ABSENT:
+    if found.state not in (State.ABSENT, State.REMAINS):
         raise UserError(
             f"there is a {name} in {cloud.plan.zone} ({found.detail}); go on with it by "
             f"`attach {name}`, end it by `delete {name}`, or choose another name"
@@ -99,6 +96,15 @@ def send_code(plan: Plan, source: Source, laptop: Laptop) -> None:
             bucket = plan.workdir.split("/")[2]
             raise UserError(
                 f"cannot write to gs://{bucket} ({error.says}); make it by `gcloud storage buckets "
-                f"create gs://{bucket} --location={plan.zone.rpartition('-')[0]}`, or ask for the "
-                "role Storage Object Admin"
+                f"create gs://{bucket} --location={plan.zone.rpartition('-')[0]}`, or ask for "
+                "roles/storage.objectUser and roles/storage.legacyBucketReader"
             ) from None
+
+
+def attempts(plan: Plan, laptop: Laptop) -> int:
+    """The number of the last attempt that left logs in the run's folder; 0: there was none.
+
+    What earlier launches left there, logs and verdicts, stays theirs.
+    """
+    listed = laptop.run(["gcloud", "storage", "ls", f"{plan.workdir}/logs/"])
+    return max(map(int, re.findall(r"/attempt-(\d+)/", listed.stdout)), default=0)

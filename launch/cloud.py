@@ -24,6 +24,7 @@ class State(enum.Enum):
     LOST = "taken away"  # preempted, suspended, stopped
     FAILED = "failed"
     DELETING = "being deleted"
+    REMAINS = "gone but for what is free of charge"
 
 
 @dataclass(frozen=True)

@@ -27,14 +27,14 @@ _REQUEST = {
 # https://cloud.google.com/tpu/docs/reference/rest/v2/projects.locations.nodes
 _NODE = {
     "READY": State.READY,
-    "CREATING": State.CREATING,
-    "RESTARTING": State.CREATING,
-    "REIMAGING": State.CREATING,
-    "REPAIRING": State.CREATING,
-    "STARTING": State.CREATING,
-    "UNHIDING": State.CREATING,
+    "PREEMPTED": State.LOST,
+    "TERMINATED": State.LOST,
+    "STOPPING": State.LOST,
+    "STOPPED": State.LOST,
+    "HIDING": State.LOST,
+    "HIDDEN": State.LOST,
     "DELETING": State.DELETING,
-}  # all others have been taken away: PREEMPTED, TERMINATED, STOPPING, STOPPED, HIDING, HIDDEN
+}  # with all others it is on its way: CREATING, STARTING, RESTARTING, REIMAGING, REPAIRING, ...
 _WORST_FIRST = (State.LOST, State.DELETING, State.CREATING)
 
 
@@ -103,7 +103,7 @@ class CloudTPU:
         return Resources(self._together(nodes.values()), ", ".join(said))
 
     def _together(self, nodes: Iterable[Any]) -> State:
-        states = [_NODE.get(node.get("state", ""), State.LOST) for node in nodes]
+        states = [_NODE.get(node.get("state", ""), State.CREATING) for node in nodes]
         if len(states) < self.plan.slices:
             states.append(State.CREATING)  # one is being replaced
         return next((state for state in _WORST_FIRST if state in states), State.READY)

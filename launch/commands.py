@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import os
 import shlex
+import time
 from pathlib import Path
 
 from launch import checks, cloud_tpu, compute_engine
@@ -16,7 +18,14 @@ from launch.lifecycle import Launch
 from launch.plan import Plan
 from launch.screen import Screen, cost_in_words
 from launch.source import take
-from launch.workers import Workers, begin_command, code_place, poll_command, start_command
+from launch.workers import (
+    Workers,
+    begin_command,
+    begin_script,
+    code_place,
+    poll_command,
+    start_command,
+)
 from research.errors import UserError
 
 EXIT = {"finished": 0, "idle": 0}  # of all other outcomes 1
@@ -61,7 +70,8 @@ class Commands:
         checks.check_arguments(plan, source)
         checks.check_free(cloud_of(plan), self._laptop)
         checks.send_code(plan, source, self._laptop)
-        return self._carry_through(plan, exists=False)
+        attempt = 1 + checks.attempts(plan, self._laptop)
+        return self._carry_through(dataclasses.replace(plan, attempt=attempt), exists=False)
 
     def attach(self) -> int:
         """Follows a run that another laptop, or an earlier day, began."""
@@ -92,9 +102,11 @@ class Commands:
         plan = dataclasses.replace(self._found(), workdir=given.workdir, data=given.data or "")
         if given.dry_run:
             return self._print(self._over_ssh(plan, begin_command(plan)))
-        checks.send_code(plan, take(given.dirty), self._laptop)
         workers = Workers(cloud_of(plan), self._laptop)
         resources = self._ready(plan)
+        if any(reply.state in ("starting", "running") for reply in workers.poll(resources, {})):
+            raise UserError(f"a training runs on {plan.name}; `stop {plan.name}` ends it")
+        checks.send_code(plan, take(given.dirty), self._laptop)
         workers.begin(resources)
         return self._answered(plan, workers, resources, wanted="idle")
 
@@ -116,10 +128,12 @@ class Commands:
         resources = cloud.describe(self._laptop)
         ready = resources.state is State.READY
         replies = Workers(cloud, self._laptop).poll(resources, {}) if ready else []
-        said = {str(reply.rank): f"{reply.state}, step {reply.step}" for reply in replies}
+        said = {str(i): f"{reply.state}, step {reply.step}" for i, reply in enumerate(replies)}
         facts = {"name": plan.name, "state": resources.state.value, "detail": resources.detail}
         facts |= {"cost": cost_in_words(plan), "commit": plan.commit}
-        facts["attempt"] = f"{plan.attempt} of {plan.tries}"
+        facts["attempt"] = f"{plan.attempt}, and {plan.tries - 1} more"
+        if deadline := max((reply.deadline for reply in replies), default=0.0):
+            facts["deadline"] = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(deadline))
         if self._given.json:
             self._screen.value(facts | {"workers": said})
             return 0
@@ -144,7 +158,7 @@ class Commands:
     def ssh(self) -> int:
         """A terminal on one worker, or a command there."""
         plan, worker = self._found(), self._given.worker
-        commands = self._over_ssh(plan, shlex.join(self._given.rest))
+        commands = self._over_ssh(plan, " ".join(self._given.rest))  # as ssh does
         if not 0 <= worker < len(commands):
             raise UserError(f"--worker={worker}: {plan.name} has workers 0 to {len(commands) - 1}")
         if not self._given.dry_run:
@@ -190,7 +204,7 @@ class Commands:
             outcome = launch.run()
         except KeyboardInterrupt:
             name = f"{plan.name} --zone={plan.zone}"
-            if launch.trains:
+            if launch.trains or exists:
                 text = f"the training goes on; `attach {name}` follows, `delete {name}` ends it"
                 self._screen.tell("detached", text)
             else:
@@ -216,13 +230,13 @@ class Commands:
         )
         plan.slice.check_zone(plan.zone)
         cloud_of(plan)
-        if given.max_dollars:
+        if given.max_dollars is not None:
             plan = self._within(plan, given.max_dollars)
         return self._with_training(plan) if given.verb == "run" else plan
 
     def _within(self, plan: Plan, dollars: float) -> Plan:
         """The plan with the cap in hours that a cap in dollars means."""
-        if dollars <= 0:
+        if not 0 < dollars < math.inf:
             raise UserError(f"--max-dollars={dollars:g} must be more than 0")
         price = plan.dollars_per_hour
         if price is None:
@@ -276,6 +290,8 @@ class Commands:
         send = ["gcloud", "storage", "cp", "code.tar.gz", code_place(plan.workdir), "--quiet"]
         self._remark(cost_in_words(plan))
         self._print([send, *cloud.create(Path("plan.json"))])
+        begin = begin_script(plan)
+        self._remark(f"plan.json: {plan.metadata(cloud.delete(), begin)}")
         self._remark("each machine sets itself up and starts; then, every 10 seconds:")
         self._print(self._over_ssh(plan, poll_command({})))
         self._remark("at the end:")

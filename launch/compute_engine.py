@@ -46,7 +46,7 @@ class ComputeEngine:
         # Machines of one slice are had together or not at all, which is what "bulk" means.
         policy = f"--workload-policy={regional}/resourcePolicies/{plan.name}"
         group += ["--target-size-policy-mode=bulk", policy]
-        return [self._policy(), self._template(metadata), group]
+        return [self._template(metadata), self._policy(), group]
 
     def _policy(self) -> Argv:
         topology = f"--accelerator-topology={self.plan.slice.topology}"
@@ -80,8 +80,9 @@ class ComputeEngine:
         name = self.plan.name
         return [
             [*GROUPS, "delete", name, *self._zone, "--quiet"],
-            [*COMPUTE, "instance-templates", "delete", name, *self._region, "--quiet"],
             [*COMPUTE, "resource-policies", "delete", name, *self._region, "--quiet"],
+            # At last, since it holds the plan, by which the rest is found.
+            [*COMPUTE, "instance-templates", "delete", name, *self._region, "--quiet"],
         ]
 
     def describe(self, laptop: Laptop) -> Resources:
@@ -93,7 +94,7 @@ class ComputeEngine:
                 if described(laptop, [*COMPUTE, noun, "describe", self.plan.name, *self._region])
             ]
             detail = f"without a group: {', '.join(left)}"
-            return Resources(State.LOST, detail) if left else Resources(State.ABSENT)
+            return Resources(State.REMAINS, detail) if left else Resources(State.ABSENT)
         listed = call_json(laptop, [*GROUPS, "list-instances", self.plan.name, *self._zone])
         words = [instance.get("instanceStatus", "") for instance in listed]
         names = tuple(sorted(instance["name"] for instance in listed))

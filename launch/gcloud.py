@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import enum
 import json
+import os
 import re
+import signal
 import subprocess
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
+
+from research.errors import UserError
 
 Argv = list[str]
 PAUSE_SECONDS = 2.0  # between tries
@@ -31,20 +35,26 @@ class Kind(enum.Enum):
 
 
 # What gcloud and the API say, in the order in which it is looked for: a refusal for want of
-# capacity or quota comes under the same code, and names of resources stand in all of them.
+# capacity or quota comes under the same code.
 _SAYS = (
     (Kind.LOGIN, r"gcloud auth login|UNAUTHENTICATED|not currently have an active account|reauth"),
-    (Kind.DISABLED, r"SERVICE_DISABLED|has not been used in project|API \[.*\] not enabled"),
+    (Kind.DISABLED, r"SERVICE_DISABLED|has not been used in project|API .*not enabled"),
     (Kind.CAPACITY, r"no more capacity|RESOURCE_POOL_EXHAUSTED|nsufficient.*capacity|stockout"),
     (Kind.CAPACITY, r"not have enough resources|does not have enough capacity"),
-    (Kind.QUOTA, r"[Qq]uota|RESOURCE_EXHAUSTED"),
     (Kind.TAKEN, r"ALREADY_EXISTS|already exists"),
     (Kind.ABSENT, r"NOT_FOUND|was not found|[Nn]ot found|matched no objects|does not exist"),
+    (Kind.TRANSIENT, r"per minute"),  # a rate, which is not what a project may have
+    (Kind.QUOTA, r"[Qq]uota|RESOURCE_EXHAUSTED"),
+    (
+        Kind.USAGE,
+        r"INVALID_ARGUMENT|FAILED_PRECONDITION|unrecognized arguments|Invalid (value|choice)",
+    ),
+    (Kind.USAGE, r"argument --[\w-]+:"),
     (Kind.DENIED, r"PERMISSION_DENIED|does not have .*permission|HTTPError 403|Forbidden"),
-    (Kind.TRANSIENT, r"UNAVAILABLE|INTERNAL|DEADLINE|ABORTED|HTTPError 5\d\d|429|timed out"),
+    (Kind.TRANSIENT, r"UNAVAILABLE|INTERNAL|DEADLINE|ABORTED|HTTPError 5\d\d|\b429\b|timed out"),
     (Kind.TRANSIENT, r"[Cc]onnection|[Nn]etwork|Unable to reach|reset by peer|resolve host"),
-    (Kind.USAGE, r"INVALID_ARGUMENT|FAILED_PRECONDITION|unrecognized arguments|Invalid value"),
 )
+_NAMES = re.compile(r"'[^']*'|\"[\w.-]+\"|projects/\S+")  # somebody's, which may be any words
 
 
 class Completed(NamedTuple):
@@ -56,33 +66,53 @@ class Completed(NamedTuple):
 
 
 class GcloudError(Exception):
-    """A command failed. `kind` is why, and `says` is the line in which gcloud says so."""
+    """A command failed. `kind` is why, and `says` is how gcloud says it."""
 
     def __init__(self, argv: Argv, completed: Completed):
-        lines = [line.strip() for line in completed.stderr.splitlines() if line.strip()]
-        errors = [line for line in lines if line.startswith("ERROR")] or lines[-1:]
+        said = " ".join(completed.stderr.split())
         self.kind, self.argv = kind_of(completed.stderr), argv
-        self.says = errors[0] if errors else f"exit code {completed.returncode}"
+        self.says = said[max(0, said.find("ERROR")) :][:600] or f"exit code {completed.returncode}"
         super().__init__(f"{' '.join(argv[:5])}: {self.says}")
 
 
 def kind_of(stderr: str) -> Kind:
     """The kind of a failure, from what was said."""
-    return next((kind for kind, said in _SAYS if re.search(said, stderr)), Kind.OTHER)
+    said = _NAMES.sub("", stderr)
+    return next((kind for kind, pattern in _SAYS if re.search(pattern, said)), Kind.OTHER)
 
 
 class Laptop:
     """Where the launcher runs: its processes and its clock. A simulation has its own."""
 
     def run(self, argv: Argv, timeout: float = 300.0) -> Completed:
-        """Runs a command to its end; after `timeout` seconds it counts as failed."""
+        """Runs a command to its end; after `timeout` seconds it counts as failed.
+
+        It has no terminal: SSH would read from it, and Ctrl-C would end what is under way.
+
+        Raises:
+          UserError: gcloud is not installed.
+        """
         try:
-            done = subprocess.run(
-                argv, capture_output=True, text=True, errors="replace", timeout=timeout, check=False
+            process = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+                start_new_session=True,
             )
+        except FileNotFoundError:
+            raise UserError(
+                f"{argv[0]} is not installed; see https://cloud.google.com/sdk/docs/install"
+            ) from None
+        try:
+            stdout, stderr = process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # gcloud's ssh too
+            process.communicate()
             return Completed(124, "", f"timed out after {timeout:.0f} s")
-        return Completed(done.returncode, done.stdout, done.stderr)
+        return Completed(process.returncode, stdout, stderr)
 
     def run_at_once(self, commands: Sequence[Argv], timeout: float) -> list[Completed]:
         """Runs commands side by side; what each of them left, in their order."""

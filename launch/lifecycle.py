@@ -8,6 +8,7 @@ goes on: what counts is what the cloud and the workers say.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +79,9 @@ class Launch:
     ):
         self._laptop, self._tell, self._make = laptop, tell, make
         self._exists = exists
+        self.trains = False
+        """Whether a training was seen to run."""
+
         self._begin(cloud)
 
     def _begin(self, cloud: Cloud) -> None:
@@ -89,6 +93,7 @@ class Launch:
         self._began = self._looked_at = self._laptop.now()
         self._watched, self._since = 0.0, 0.0
         self._repairs = 0
+        self._answered: dict[int, float] = {}  # when each worker did last, as `_watched` counts
         self._born = 0.0
         self._offsets: dict[int, int] = {}
         self._step = 0
@@ -97,11 +102,6 @@ class Launch:
     def plan(self) -> Plan:
         """As of the present attempt."""
         return self._cloud.plan
-
-    @property
-    def trains(self) -> bool:
-        """Whether the training was seen to run."""
-        return self._phase == "running"
 
     def run(self, until_ready: bool = False) -> Outcome:
         """Goes on until the run has ended and everything is deleted.
@@ -128,7 +128,8 @@ class Launch:
                 if until_ready or self.plan.arguments:
                     self.delete()
                 return outcome
-            self._laptop.sleep(EVERY)
+            # A look is a process for each worker, and must not be all that the laptop does.
+            self._laptop.sleep(max(EVERY, 0.5 * self.plan.workers))
 
     def delete(self) -> None:
         """Deletes everything, and waits until nothing is there.
@@ -137,10 +138,11 @@ class Launch:
           Refused: the cloud did, or it did not happen in time; something may be left.
         """
         until = self._laptop.now() + DELETE_SECONDS
+        shown = (self._asked_at or 0.0) + UNSEEN_SECONDS  # by when what was asked for is seen
         while True:
             try:
                 state = self._cloud.describe(self._laptop).state
-                if state is State.ABSENT:
+                if state is State.ABSENT and (self._exists or self._laptop.now() > shown):
                     return
                 if state is not State.DELETING:
                     self._order_deletion()
@@ -158,13 +160,18 @@ class Launch:
             if resources.state is not State.DELETING:
                 self._order_deletion()
             return None
-        if self._overdue():
-            return self._outcome("capped", "the cap is reached, and the machines' timer was not")
         if resources.state is State.ABSENT:
             return self._absent()
+        if resources.state is State.REMAINS:
+            self._order_deletion()
+            return None
         self._exists = True
         if resources.state is State.READY:
-            return self._ready(resources)
+            outcome = self._ready(resources)
+            if outcome or not self._overdue():
+                return outcome
+        if self._overdue():
+            return self._outcome("capped", "the cap is reached, and the machines' timer was not")
         if resources.state is State.FAILED and kind_of(resources.detail) in UNFULFILLABLE:
             return self._outcome("lost", resources.detail)
         if resources.state is State.LOST or resources.state is State.FAILED:
@@ -175,9 +182,13 @@ class Launch:
         self._enter(resources.state.value, resources.detail)
         if self._born and self._lasts(REPAIR_SECONDS):
             return self._give_up(f"not repaired: {resources.detail}")
-        if not self._born and self._laptop.now() - self._began > self.plan.max_wait_hours * 3600:
-            return self._outcome("lost", f"no capacity within {self.plan.max_wait_hours:g} hours")
-        return None
+        return self._waited()
+
+    def _waited(self) -> Outcome | None:
+        """The outcome where it was waited for machines too long."""
+        if self._born or self._laptop.now() - self._began <= self.plan.max_wait_hours * 3600:
+            return None
+        return self._outcome("lost", f"no capacity within {self.plan.max_wait_hours:g} hours")
 
     def _absent(self) -> Outcome | None:
         if self._reason:
@@ -185,7 +196,7 @@ class Launch:
         if self._exists:
             return self._vanished()
         if self._asked_at is None or self._laptop.now() - self._asked_at > UNSEEN_SECONDS:
-            return self._create()
+            return self._waited() or self._create()
         return None
 
     def _create(self) -> Outcome | None:
@@ -220,15 +231,15 @@ class Launch:
         self._born = self._born or self._laptop.now()
         replies = self._workers.poll(resources, self._offsets)
         self._hear(replies)
+        for worker in set(range(self.plan.workers)) - self._workers.silent:
+            self._answered[worker] = self._watched
         states = {reply.state for reply in replies}
         verdict = next((reply.verdict for reply in replies if reply.verdict), None)
         if verdict and not verdict["again"]:
             self._drain(resources)
             return self._judged(verdict)
         if len(replies) < self.plan.workers:
-            self._enter("unreachable", self._workers.errors.rpartition("\n")[2])
-            lasts = self._lasts(UNREACHABLE_SECONDS)
-            return self._give_up("a worker does not answer") if lasts else None
+            return self._incomplete(replies)
         if "unborn" in states:
             self._enter("booting", "")
             return self._unborn() if self._lasts(UNBORN_SECONDS) else None
@@ -242,6 +253,18 @@ class Launch:
             self._enter("setup", f"{self.plan.workers} workers")
             return None
         return self._repair(resources, replies)
+
+    def _incomplete(self, replies: list[Reply]) -> Outcome | None:
+        """What it means that not all workers answered: it may be the network, or a machine."""
+        if any(reply.state == "running" for reply in replies):
+            return None  # its agent would have noticed that one is lost
+        self._enter("unreachable", self._workers.errors.rpartition("\n")[2])
+        asked_since = [self._answered.get(worker, self._since) for worker in self._workers.silent]
+        silent = self._watched - min(asked_since, default=self._watched) > UNREACHABLE_SECONDS
+        # Where nobody answers and yet their timers live, SSH is what fails, and they do without us.
+        if silent and (replies or not self._left("timer.json")):
+            return self._give_up("a worker does not answer")
+        return None
 
     def _judged(self, verdict: dict[str, Any]) -> Outcome:
         """The workers' verdict as the launch's outcome."""
@@ -283,6 +306,7 @@ class Launch:
                 self._tell(f"log {reply.rank}", line)
             if reply.rank >= 0:
                 self._offsets[reply.rank] = reply.offset
+        self.trains |= any(reply.state in ("starting", "running") for reply in replies)
         born = [reply.born for reply in replies if reply.born]
         self._born = min([*born, self._born or self._laptop.now()]) if replies else self._born
         if step := max((reply.step for reply in replies), default=0):
@@ -292,14 +316,16 @@ class Launch:
 
     def _give_up(self, reason: str) -> Outcome | None:
         """Gives this attempt up: once all of it is deleted the next one begins."""
-        if self.plan.attempt >= self.plan.tries:
-            return self._outcome("lost", f"{reason}, in try {self.plan.attempt}, the last")
+        if self.plan.tries <= 1:
+            return self._outcome("lost", f"{reason}; that was the last try")
         self._reason = reason
-        self._tell("lost", f"{reason}; try {self.plan.attempt + 1} of {self.plan.tries} comes next")
+        self._tell("lost", f"{reason}; {self.plan.tries - 1} more tries")
         self._order_deletion()
         return None
 
     def _next_attempt(self) -> Outcome | None:
+        if not self._born and (timer := self._left("timer.json")):
+            self._born = timer["born"]  # of machines that were there while nobody looked
         plan = self.plan.again(self._lived())
         if plan.hours <= 0:
             return self._outcome("capped", "the cap is reached")
@@ -315,9 +341,11 @@ class Launch:
         if verdict := self._left("result.json"):
             again = verdict["again"]
             return self._give_up(verdict["cause"]) if again else self._judged(verdict)
-        if self._born and self._lived() >= self.plan.hours:
-            return self._outcome("capped", "the cap is reached")
-        if timer := self._left("timer.json"):  # not the cap, so that nobody renewed the lease
+        timer = self._left("timer.json") or {}
+        self._born = self._born or timer.get("born", 0.0)
+        if self._laptop.now() >= timer.get("deadline", math.inf):
+            return self._outcome("capped", f"{TIMER}: {timer['reason']}", until=timer["deadline"])
+        if timer.get("reason"):  # so nobody renewed the lease
             return self._give_up(f"{TIMER}: {timer['reason']}")
         return self._outcome("deleted", "by somebody; the same command resumes")
 
@@ -326,7 +354,9 @@ class Launch:
         argv = ["gcloud", "storage", "cat", left_place(self.plan, name), "--quiet"]
         try:
             return json.loads(call(self._laptop, argv, tries=3))
-        except (GcloudError, ValueError):
+        except GcloudError as error:
+            if error.kind is not Kind.ABSENT:
+                raise
             return None
 
     def _order_deletion(self) -> None:
@@ -346,8 +376,17 @@ class Launch:
         """Hours of this attempt's machines so far."""
         return (self._laptop.now() - self._born) / 3600 if self._born else 0.0
 
-    def _outcome(self, kind: str, text: str, verdict: dict[str, Any] | None = None) -> Outcome:
-        return Outcome(kind, text, verdict, self.plan.spent_hours + self._lived())
+    def _outcome(
+        self,
+        kind: str,
+        text: str,
+        verdict: dict[str, Any] | None = None,
+        until: float | None = None,
+    ) -> Outcome:
+        """An outcome, with the hours until then; by default until its verdict, or until now."""
+        until = until or (verdict or {}).get("time") or self._laptop.now()
+        lived = max(0.0, until - self._born) / 3600 if self._born else 0.0
+        return Outcome(kind, text, verdict, self.plan.spent_hours + lived)
 
     def _enter(self, phase: str, text: str) -> None:
         """Notes the phase that the launch is in, and tells of a new one."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,14 @@ from typing import Any
 from launch.accelerators import Slice, parse
 from research.errors import UserError
 
+_LEAST = {
+    "slices": 1,
+    "tries": 1,
+    "max_hours": 0.001,
+    "max_wait_hours": 0.001,
+    "lease_minutes": 2,  # to boot
+    "stall_minutes": 0.05,
+}
 METADATA = "polymath"  # the key of an instance's metadata under which its plan lies
 
 
@@ -71,7 +80,7 @@ class Plan:
     """A training that has begun and makes no step for so long is ended."""
 
     tries: int = 5
-    """How often machines are created before the run is given up."""
+    """How often machines may be created, this time included, before the run is given up."""
 
     workdir: str = ""
     """The run's folder, gs://BUCKET/PATH."""
@@ -86,7 +95,7 @@ class Plan:
     """Of `python -m research.train`; none: the machines are for working on by hand."""
 
     attempt: int = 1
-    """Counts the creations."""
+    """Counts the creations for this workdir."""
 
     spent_hours: float = 0.0
     """What earlier attempts have used of `max_hours`."""
@@ -96,10 +105,10 @@ class Plan:
             raise UserError(
                 f"'{self.name}' cannot be a name; use at most 40 of a-z, 0-9 and -, a letter first"
             )
-        for key in ("slices", "tries", "max_hours", "max_wait_hours", "lease_minutes"):
-            if getattr(self, key) <= 0:
+        for key, least in _LEAST.items():
+            if not least <= getattr(self, key) < math.inf:  # which no NaN is
                 flag = f"--{key.replace('_', '-')}"
-                raise UserError(f"{flag}={getattr(self, key)} must be more than 0")
+                raise UserError(f"{flag}={getattr(self, key):g} must be at least {least:g}")
         if self.slices > 1 and not self.slice.multislice:
             raise UserError(f"TPU {self.slice.generation} cannot be joined; use --slices=1")
         if self.slices > 1 and not self.queued and self.slice.api == "tpu":
@@ -147,8 +156,12 @@ class Plan:
 
     def again(self, used_hours: float) -> Plan:
         """The next attempt, after one that lived for so long."""
-        spent = self.spent_hours + used_hours
-        return dataclasses.replace(self, attempt=self.attempt + 1, spent_hours=spent)
+        return dataclasses.replace(
+            self,
+            attempt=self.attempt + 1,
+            tries=self.tries - 1,
+            spent_hours=self.spent_hours + used_hours,
+        )
 
     def metadata(self, delete: list[list[str]], begin: str) -> str:
         """The JSON that the machines carry: the plan, and what they do by themselves.

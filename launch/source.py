@@ -68,8 +68,13 @@ def take(dirty: bool = False, root: Path = ROOT) -> Source:
         raise UserError(f"uncommitted: {which}; commit, or take changes along by --dirty")
     if unknown:
         raise UserError(f"git does not know {unknown[0]}; `git add` it, or ignore it")
-    stash = _git(root, "stash", "create").stdout.decode().strip()
-    return Source(stash or commit, f"{commit}-dirty", root)
+    stash = _git(root, "stash", "create")
+    tree = stash.stdout.decode().strip()
+    if stash.returncode or not tree:
+        raise UserError(
+            f"git cannot take the changes along ({stash.stderr.decode().strip()}); commit"
+        )
+    return Source(tree, f"{commit}-dirty", root)
 
 
 def _git(root: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:

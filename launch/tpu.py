@@ -52,6 +52,9 @@ def main(argv: list[str], laptop: Laptop) -> int:
         problem = in_words(error.kind, error.says)
     except Refused as error:
         problem = f"{in_words(error.kind, error.says)}; `leaks` lists what there is"
+    except KeyboardInterrupt:
+        print("interrupted; `leaks` lists what there is", file=sys.stderr)
+        return 130
     print(f"error: {' '.join(problem.split())}", file=sys.stderr)
     return 2
 

@@ -38,6 +38,9 @@ class Reply:
     born: float = 0.0
     """When its machine started, in seconds since 1970; 0: unknown."""
 
+    deadline: float = 0.0
+    """When its time is over, in seconds since 1970; 0: unknown."""
+
     verdict: dict[str, Any] | None = None
     """How the training ended, the same on all workers."""
 
@@ -56,10 +59,17 @@ class Workers:
         self.errors = ""
         """What was said on the workers where the last command failed."""
 
+        self.silent: set[int] = set()
+        """The workers that did not answer when they were last polled."""
+
+        self._reached = False
+
     def poll(self, resources: Resources, offsets: Mapping[int, int]) -> list[Reply]:
         """Asks all workers how they are, which renews their lease; those that answered, by rank."""
         said = self._run(poll_command(offsets), resources, SSH_SECONDS)
-        return sorted((reply for text in said if (reply := _parse(text))), key=lambda r: r.rank)
+        replies = [_parse(text) for text in said]
+        self.silent = {i for i, reply in enumerate(replies) if reply is None}
+        return sorted((reply for reply in replies if reply), key=lambda reply: reply.rank)
 
     def begin(self, resources: Resources) -> None:
         """Sets all workers up and starts them; the next poll tells whether it worked."""
@@ -80,9 +90,14 @@ class Workers:
         self._run(command, resources, SSH_SECONDS)
 
     def _run(self, command: str, resources: Resources, timeout: float) -> list[str]:
-        done = self._laptop.run_at_once(self._cloud.ssh(command, resources), timeout)
+        commands, done = self._cloud.ssh(command, resources), []
+        if not self._reached:  # a user's first SSH makes keys, which several at once would spoil
+            done = self._laptop.run_at_once(commands[:1], timeout)
+            self._reached = done[0].returncode == 0
+        done += self._laptop.run_at_once(commands[len(done) :], timeout)
         self.errors = "\n".join(one.stderr.strip() for one in done if one.returncode)
-        return [one.stdout for one in done]
+        # What broke off is asked for again.
+        return [one.stdout if one.returncode == 0 else "" for one in done]
 
 
 def poll_command(offsets: Mapping[int, int]) -> str:
@@ -147,5 +162,7 @@ def _parse(text: str) -> Reply | None:
         except ValueError:
             return None
         known = {key: header[key] for key in Reply.__annotations__ if header.get(key) is not None}
+        if "state" not in known:
+            continue
         return Reply(**known, log="".join(lines[number + 1 :]))
     return None

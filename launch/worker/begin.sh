@@ -11,7 +11,7 @@ exec > "$R/begin.log" 2>&1
 
 rm -rf "$R/ready" "$R/broken" "$R/code"
 # Packages and data may take longer than the lease; the timer sees that somebody is at work.
-while touch "$R/lease"; do sleep 30; done &
+for _ in $(seq 120); do kill -0 $$ && touch "$R/lease" && sleep 30 || break; done &
 trap 'status=$?; kill $!; [ $status = 0 ] || touch "$R/broken"' EXIT
 
 mkdir -p "$R/code"

@@ -23,7 +23,7 @@ from typing import Any
 DEFAULT_ROOT = "/var/lib/polymath"
 ROOT = Path(os.environ.get("POLYMATH_ROOT", DEFAULT_ROOT))
 PERIOD = 2.0  # seconds between looks at the clock
-GRACE = 20.0  # seconds that the training has to save itself
+GRACE = 75.0  # seconds that the training has to save itself, and its agent to copy the logs
 LONGEST_PAUSE = 30.0  # seconds between attempts to delete
 COMMAND_SECONDS = 60.0  # after which a delete command counts as refused
 REFUSALS = 20  # rounds of refused deletes before the machine is switched off
@@ -96,6 +96,13 @@ def watch(plan: dict[str, Any], born: float) -> str:
         time.sleep(PERIOD)
 
 
+def tell(plan: dict[str, Any]) -> None:
+    """Leaves what it knows in the run's folder, for a laptop that was away."""
+    if plan.get("workdir"):
+        place = f"{plan['workdir']}/logs/attempt-{plan['attempt']}/timer.json"
+        _run(["gcloud", "storage", "cp", "--quiet", str(ROOT / "deadman.json"), place])
+
+
 def end_training() -> None:
     """Asks the agent to end its training, and gives it a short time to."""
     try:
@@ -155,15 +162,14 @@ def main() -> None:
         "reason": None,
     }
     _write(ROOT / "deadman.json", json.dumps(facts) + "\n")
+    tell(plan)
     if is_first_boot and plan.get("begin"):
         begin(plan["begin"])
     facts["reason"] = watch(plan, born)
     _write(ROOT / "deadman.json", json.dumps(facts) + "\n")
     print(f"deleting {plan.get('name')}: {facts['reason']}", flush=True)
     end_training()
-    if plan.get("workdir"):  # a laptop that was away wants to know
-        place = f"{plan['workdir']}/logs/attempt-{plan['attempt']}/timer.json"
-        _run(["gcloud", "storage", "cp", "--quiet", str(ROOT / "deadman.json"), place])
+    tell(plan)
     delete(plan["delete"])
 
 

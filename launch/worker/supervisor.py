@@ -136,6 +136,8 @@ class Supervisor:
         if workers > 1:
             environment["JAX_COORDINATOR_ADDRESS"] = f"{first}:{COORDINATOR_PORT}"
             environment.update(JAX_NUM_PROCESSES=str(workers), JAX_PROCESS_ID=str(rank))
+        if (self._root / "data").is_dir():  # where `begin.sh` copies data sets to
+            environment["TFDS_DATA_DIR"] = str(self._root / "data")
         environment.update(self._job.get("environment") or {})
         return environment
 

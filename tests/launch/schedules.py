@@ -11,6 +11,7 @@ import random
 import time
 
 from launch import cloud_tpu, compute_engine
+from launch.checks import attempts
 from launch.commands import cloud_of
 from launch.gcloud import Completed, Laptop
 from launch.lifecycle import Launch, Refused
@@ -63,27 +64,31 @@ class SimulatedLaptop(Laptop):
       world: the twin.
       dies_at: the number of the call at which it is gone.
       cut: from when to when it has no network, in seconds of the clock.
+      only_ssh: what is cut is SSH, as some networks do; all else comes through.
     """
 
-    def __init__(self, world, dies_at=None, cut=(0.0, 0.0)):
+    def __init__(self, world, dies_at=None, cut=(0.0, 0.0), only_ssh=False):
         self._world, self._dies_at, self._cut, self._calls = world, dies_at, cut, 0
+        self._only_ssh = only_ssh
 
     def run(self, argv, timeout=300.0):
-        return self._reach(1) or Completed(*self._world.cloud.gcloud(argv, timeout=timeout))
+        return self._reach(1, ssh=False) or Completed(
+            *self._world.cloud.gcloud(argv, timeout=timeout)
+        )
 
     def run_at_once(self, commands, timeout):
-        if lost := self._reach(len(commands)):
+        if lost := self._reach(len(commands), ssh=True):
             return [lost] * len(commands)
         return [Completed(*one) for one in self._world.cloud.at_once(commands, timeout)]
 
-    def _reach(self, calls):
+    def _reach(self, calls, ssh):
         """What so many commands leave that do not come to the cloud."""
         self._calls += calls
         if self._dies_at is not None and self._calls >= self._dies_at:
             raise LaptopDied
         if self._calls > MOST_CALLS:
             raise NeverEnds
-        if self._cut[0] <= self.now() < self._cut[1]:
+        if self._cut[0] <= self.now() < self._cut[1] and (ssh or not self._only_ssh):
             return Completed(1, "", "ERROR: gcloud crashed (ConnectionError): Network unreachable")
         return None
 
@@ -133,7 +138,8 @@ def trial(seed):
     dies_at = drawn.choice([None, drawn.randint(1, 60)])
     begin = world.clock.now() + drawn.uniform(0, 1800)
     cut = (begin, begin + drawn.choice([0.0, drawn.uniform(10, 7200)]))
-    ends = [_launch(world, plan, SimulatedLaptop(world, dies_at, cut), exists=False)]
+    laptop = SimulatedLaptop(world, dies_at, cut, only_ssh=drawn.random() < 0.3)
+    ends = [_launch(world, plan, laptop, exists=False)]
     if ends[-1] == "died" and drawn.random() < 0.5:
         world.clock.sleep(drawn.uniform(30, 4 * 3600))
         ends.append(_come_back(world, plan))
@@ -147,6 +153,8 @@ def _launch(world, plan, laptop, exists):
     """Runs a launcher; how it ended."""
     tell = lambda event, text: None  # noqa: E731
     try:
+        if not exists:
+            plan = dataclasses.replace(plan, attempt=1 + attempts(plan, laptop))
         return Launch(cloud_of(plan), laptop, tell, cloud_of, exists).run().kind
     except (LaptopDied, NeverEnds) as end:
         return "died" if isinstance(end, LaptopDied) else "never ends"

@@ -239,12 +239,12 @@ def test_a_group_that_is_being_deleted():
     ("template", "policy", "found"),
     [
         (GONE, GONE, Resources(State.ABSENT)),
-        ({"name": "run"}, GONE, Resources(State.LOST, "without a group: instance-templates")),
-        (GONE, {"name": "run"}, Resources(State.LOST, "without a group: resource-policies")),
+        ({"name": "run"}, GONE, Resources(State.REMAINS, "without a group: instance-templates")),
+        (GONE, {"name": "run"}, Resources(State.REMAINS, "without a group: resource-policies")),
         (
             {"name": "run"},
             {"name": "run"},
-            Resources(State.LOST, "without a group: instance-templates, resource-policies"),
+            Resources(State.REMAINS, "without a group: instance-templates, resource-policies"),
         ),
     ],
     ids=["nothing", "template", "policy", "both"],

@@ -7,6 +7,7 @@ import subprocess
 import pytest
 
 from launch import commands, source
+from launch.gcloud import Laptop
 from launch.tpu import main
 from tests.launch.schedules import LaptopDied, SimulatedLaptop
 from tests.launch.twin.faults import Faults
@@ -133,7 +134,8 @@ def test_a_training_that_cannot_begin_is_refused(world, tree, capsys, training, 
 
 def test_without_gcloud(world, tree, capsys, gcloud):
     gcloud.unlink()
-    assert_refused(world, capsys, launch(world, *RUN), "cloud.google.com/sdk")
+    code = main([*RUN[:2], "--project=twin", *RUN[2:]], Laptop())
+    assert_refused(world, capsys, code, "cloud.google.com/sdk")
 
 
 def test_without_a_login(world, tree, capsys):
@@ -153,7 +155,7 @@ def test_without_the_api(world, tree, capsys):
 
 def test_a_bucket_that_must_not_be_written(world, tree, capsys):
     world.cloud.denied.add("storage cp")
-    assert_refused(world, capsys, launch(world, *RUN), "Storage Object Admin")
+    assert_refused(world, capsys, launch(world, *RUN), "roles/storage.objectUser")
 
 
 def test_without_quota_nothing_is_left(world, tree, capsys):

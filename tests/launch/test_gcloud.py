@@ -130,16 +130,16 @@ def test_gclouds_words_tell_why(kind, says):
     assert kind_of(says) is kind
 
 
-def test_a_failure_is_told_by_the_line_that_begins_with_error():
+def test_a_failure_is_told_from_the_word_error_on():
     stderr = f"WARNING: old\n##### on worker 2\n{TPU} NOT_FOUND: no node was not found\nhelp\n"
     error = GcloudError(NODE, Completed(1, "", stderr))
-    assert error.says == f"{TPU} NOT_FOUND: no node was not found"
+    assert error.says == f"{TPU} NOT_FOUND: no node was not found help"
     assert str(error) == f"gcloud compute tpus tpu-vm describe: {error.says}"
     assert error.kind is Kind.ABSENT and error.argv == NODE
 
 
 @pytest.mark.parametrize(
-    ("stderr", "says"), [("one\n\ntwo\n\n", "two"), ("", "exit code 3")], ids=["words", "none"]
+    ("stderr", "says"), [("one\n\ntwo\n\n", "one two"), ("", "exit code 3")], ids=["words", "none"]
 )
 def test_a_failure_without_error_is_told_all_the_same(stderr, says):
     assert GcloudError(NODE, Completed(3, "", stderr)).says == says

@@ -94,7 +94,8 @@ def test_each_attempt_has_what_the_others_left():
     third = second.again(4.0)
     assert [p.attempt for p in (PLAN, second, third)] == [1, 2, 3]
     assert [p.hours for p in (PLAN, second, third)] == [10.0, 7.5, 3.5]
-    assert dataclasses.replace(third, attempt=1, spent_hours=0.0) == PLAN
+    assert dataclasses.replace(third, attempt=1, tries=PLAN.tries, spent_hours=0.0) == PLAN
+    assert [p.tries for p in (PLAN, second, third)] == [PLAN.tries - n for n in range(3)]
 
 
 def test_an_attempt_that_overran_leaves_no_hours():
@@ -125,11 +126,14 @@ def test_the_image_is_the_accelerators_unless_another_is_named():
         ({"name": "job-"}, "'job-' cannot be a name"),
         ({"name": "a" * 41}, "at most 40"),
         ({"name": "job\n"}, "cannot be a name"),
-        ({"slices": 0}, "--slices=0 must be more than 0"),
-        ({"tries": -1}, "--tries=-1 must be more than 0"),
-        ({"max_hours": 0.0}, "--max-hours=0.0 must be more than 0"),
-        ({"max_wait_hours": -2.0}, "--max-wait-hours=-2.0 must"),
-        ({"lease_minutes": 0.0}, "--lease-minutes=0.0 must"),
+        ({"slices": 0}, "--slices=0 must be at least 1"),
+        ({"tries": -1}, "--tries=-1 must be at least 1"),
+        ({"max_hours": 0.0}, "--max-hours=0 must be at least 0.001"),
+        ({"max_wait_hours": -2.0}, "--max-wait-hours=-2 must"),
+        ({"lease_minutes": 0.0}, "--lease-minutes=0 must be at least 2"),
+        ({"max_hours": float("nan")}, "--max-hours=nan must"),
+        ({"max_hours": float("inf")}, "--max-hours=inf must"),
+        ({"stall_minutes": -5.0}, "--stall-minutes=-5 must"),
         ({"accelerator": "v3-8", "slices": 2}, "TPU v3 cannot be joined; use --slices=1"),
         ({"slices": 2, "queued": False}, "leave out --direct"),
         ({"internal_ips": True, "queued": False}, "leave out --direct"),

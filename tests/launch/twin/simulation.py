@@ -382,18 +382,25 @@ class SimulatedMachines:
             if machine.born is None and plan["begin"]:
                 self._begin_by_itself(machine, boots, plan["begin"])
             machine.born, machine.lease = machine.born or now, now
+            self._tell(machine, plan, None)
         born, lease_seconds = machine.born or now, float(plan["lease_seconds"])
         training = machine.gang is not None and not machine.gang.over
         lease = now if training else machine.lease
         reason = reason_to_delete(now, born, float(plan["hours"]), lease, lease_seconds)
         if reason:
             self._stop(machine, f"the dead man's timer: {reason}")
-            self._leave(plan, "timer.json", {"reason": reason})
+            self._tell(machine, plan, reason)
             self._world.later("stop", lambda: self._delete(machine, boots, 1.0))
             return
         # It would look every two seconds, and find nothing until then.
         until = min(born + float(plan["hours"]) * 3600, lease + lease_seconds)
         self._clock.at(max(now, until) + PERIOD, lambda: self._watch(machine, boots))
+
+    def _tell(self, machine: Machine, plan: dict[str, Any], reason: str | None) -> None:
+        born = machine.born or self._clock.now()
+        deadline = born + float(plan["hours"]) * 3600
+        facts = {"born": born, "deadline": deadline, "reason": reason}
+        self._leave(plan, "timer.json", facts)
 
     def _begin_by_itself(self, machine: Machine, boots: int, script: str) -> None:
         def end() -> None:
