@@ -104,6 +104,14 @@ def is_in(*states):
     return lambda status: status["state"] in states
 
 
+def test_data_sets_that_were_copied_are_where_the_training_looks(worker):
+    tell = "import os; print(os.environ['TFDS_DATA_DIR'])"
+    (worker.folder / "data").mkdir(parents=True)
+    assert worker.start("-c", tell).returncode == 0
+    worker.wait_for(is_in("finished"))
+    assert worker.poll()[1] == f"{worker.folder / 'data'}\n"
+
+
 def test_a_training_is_followed_to_its_end(worker):
     assert worker.poll() == ({**worker.poll()[0], "state": "idle", "rank": None, "offset": 0}, "")
     assert worker.train(10)["rank"] == 0
