@@ -195,8 +195,12 @@ class Launch:
             return self._next_attempt()
         if self._exists:
             return self._vanished()
-        if self._asked_at is None or self._laptop.now() - self._asked_at > UNSEEN_SECONDS:
+        if self._asked_at is None:
             return self._waited() or self._create()
+        if self._laptop.now() - self._asked_at > UNSEEN_SECONDS:
+            # It came and went while nobody looked; or what was asked for was lost on its way.
+            came = self._left("timer.json")
+            return self._vanished() if came else self._give_up("what was asked for is not there")
         return None
 
     def _create(self) -> Outcome | None:
