@@ -17,6 +17,7 @@ from typing import Any
 
 from launch.cloud import Cloud, Resources, State
 from launch.gcloud import GcloudError, Kind, Laptop, call, kind_of
+from launch.phases import Phases, Tell
 from launch.plan import Plan
 from launch.workers import Reply, Workers, begin_script, left_place
 
@@ -27,18 +28,13 @@ UNSEEN_SECONDS = 120.0  # from a request until the cloud must show it
 REPAIR_SECONDS = 1800.0  # of a machine that the cloud replaces by itself
 CREATE_SECONDS = 1800.0  # of what gcloud waits for
 DELETE_SECONDS = 1800.0
-LOOK_SECONDS = 150.0  # a look takes no longer; between looks further apart nobody was looking
 OVERDUE_SECONDS = 60.0  # after the cap, for the machines' own timer to be first
 SETUP_SECONDS = 3600.0  # packages and data
 REPAIRS = 3  # in a row, of workers that are there and do not run
 DRAINS = 100  # looks at the logs after the end, each of a MiB and worker at most
 FINAL = (Kind.LOGIN, Kind.DENIED, Kind.DISABLED)  # whatever is asked
-HAS_CODE = ("idle", "starting", "running", "finished", "failed", "stopped")
 TIMER = "the dead man's timer"  # with which a verdict begins that it brought about
 UNFULFILLABLE = (*FINAL, Kind.QUOTA, Kind.USAGE)  # of a request that has failed
-
-Tell = Callable[[str, str], None]
-"""Tells of an event: its kind, and what there is to say."""
 
 
 @dataclass(frozen=True)
@@ -89,11 +85,9 @@ class Launch:
         self._cloud, self._workers = cloud, Workers(cloud, self._laptop)
         self._asked_at: float | None = None  # when the machines were asked for
         self._reason = ""  # why this attempt is being given up
-        self._phase, self._said = "", ""
-        self._began = self._looked_at = self._laptop.now()
-        self._watched, self._since = 0.0, 0.0
+        self._phases, self._said = Phases(self._laptop, self._tell), ""
         self._repairs = 0
-        self._answered: dict[int, float] = {}  # when each worker did last, as `_watched` counts
+        self._answered: dict[int, float] = {}  # when each worker did last, as `_phases` counts
         self._born = 0.0
         self._offsets: dict[int, int] = {}
         self._step = 0
@@ -114,7 +108,7 @@ class Launch:
             what it refused; the machines' own timer does it then.
         """
         while True:
-            self._look()
+            self._phases.look()
             try:
                 resources = self._cloud.describe(self._laptop)
                 if until_ready and resources.state is State.READY:
@@ -150,13 +144,13 @@ class Launch:
                 late = error.kind is not Kind.TRANSIENT and self._laptop.now() > until
                 if error.kind in FINAL or late:
                     raise Refused(error) from None
-                self._enter("deleting", str(error))
+                self._phases.enter("deleting", str(error))
             self._laptop.sleep(EVERY)
 
     def _advance(self, resources: Resources) -> Outcome | None:
         """Does the next thing. Returns the outcome where there is nothing left to do."""
         if self._reason and resources.state is not State.ABSENT:
-            self._enter("deleting", resources.detail)
+            self._phases.enter("deleting", resources.detail)
             if resources.state is not State.DELETING:
                 self._order_deletion()
             return None
@@ -177,16 +171,16 @@ class Launch:
         if resources.state is State.LOST or resources.state is State.FAILED:
             return self._give_up(resources.detail)
         if resources.state is State.DELETING:
-            self._enter("deleting", resources.detail)
+            self._phases.enter("deleting", resources.detail)
             return None
-        self._enter(resources.state.value, resources.detail)
-        if self._born and self._lasts(REPAIR_SECONDS):
+        self._phases.enter(resources.state.value, resources.detail)
+        if self._born and self._phases.lasts(REPAIR_SECONDS):
             return self._give_up(f"not repaired: {resources.detail}")
         return self._waited()
 
     def _waited(self) -> Outcome | None:
         """The outcome where it was waited for machines too long."""
-        if self._born or self._laptop.now() - self._began <= self.plan.max_wait_hours * 3600:
+        if self._born or self._laptop.now() - self._phases.began <= self.plan.max_wait_hours * 3600:
             return None
         return self._outcome("lost", f"no capacity within {self.plan.max_wait_hours:g} hours")
 
@@ -205,7 +199,7 @@ class Launch:
 
     def _create(self) -> Outcome | None:
         plan = self.plan
-        self._enter("creating", f"{plan.slices} x {plan.accelerator} in {plan.zone}")
+        self._phases.enter("creating", f"{plan.slices} x {plan.accelerator} in {plan.zone}")
         self._asked_at = self._laptop.now()
         with TemporaryDirectory() as folder:
             metadata = Path(folder) / "plan.json"
@@ -236,7 +230,7 @@ class Launch:
         replies = self._workers.poll(resources, self._offsets)
         self._hear(replies)
         for worker in set(range(self.plan.workers)) - self._workers.silent:
-            self._answered[worker] = self._watched
+            self._answered[worker] = self._phases.now
         states = {reply.state for reply in replies}
         verdict = next((reply.verdict for reply in replies if reply.verdict), None)
         if verdict and not verdict["again"]:
@@ -245,16 +239,18 @@ class Launch:
         if len(replies) < self.plan.workers:
             return self._incomplete(replies)
         if "unborn" in states:
-            self._enter("booting", "")
-            return self._unborn() if self._lasts(UNBORN_SECONDS) else None
+            self._phases.enter("booting", "")
+            return self._unborn() if self._phases.lasts(UNBORN_SECONDS) else None
         if states <= {"running", "starting"}:
-            self._enter("running" if states == {"running"} else "starting", "")
-            self._repairs = 0 if self._phase == "running" else self._repairs
+            self._phases.enter("running" if states == {"running"} else "starting", "")
+            self._repairs = 0 if self._phases.phase == "running" else self._repairs
             return None
         if not self.plan.arguments:
             return self._outcome("idle", "the machines are ready, and there is nothing to run")
-        if "bare" in states and not (self._phase == "setup" and self._lasts(SETUP_SECONDS)):
-            self._enter("setup", f"{self.plan.workers} workers")
+        if "bare" in states and not (
+            self._phases.phase == "setup" and self._phases.lasts(SETUP_SECONDS)
+        ):
+            self._phases.enter("setup", f"{self.plan.workers} workers")
             return None
         return self._repair(resources, replies)
 
@@ -262,9 +258,11 @@ class Launch:
         """What it means that not all workers answered: it may be the network, or a machine."""
         if any(reply.state == "running" for reply in replies):
             return None  # its agent would have noticed that one is lost
-        self._enter("unreachable", self._workers.errors.rpartition("\n")[2])
-        asked_since = [self._answered.get(worker, self._since) for worker in self._workers.silent]
-        silent = self._watched - min(asked_since, default=self._watched) > UNREACHABLE_SECONDS
+        self._phases.enter("unreachable", self._workers.errors.rpartition("\n")[2])
+        asked_since = [
+            self._answered.get(worker, self._phases.since) for worker in self._workers.silent
+        ]
+        silent = self._phases.now - min(asked_since, default=self._phases.now) > UNREACHABLE_SECONDS
         # Where nobody answers and yet their timers live, SSH is what fails, and they do without us.
         if silent and (replies or not self._left("timer.json")):
             return self._give_up("a worker does not answer")
@@ -290,12 +288,12 @@ class Launch:
         trouble = (said or self._workers.errors).strip()[-2000:]
         if self._repairs > REPAIRS:
             return self._outcome("failed", f"the workers cannot be set up: {trouble}")
-        self._enter("repair", f"number {self._repairs}")
+        self._phases.enter("repair", f"number {self._repairs}")
         self._workers.stop(resources, again=True)
-        if all(reply.state in HAS_CODE for reply in replies):
-            self._workers.start(resources)
-        else:
+        if any(reply.state in ("bare", "broken") for reply in replies):
             self._workers.begin(resources)
+        else:
+            self._workers.start(resources)
         return None
 
     def _unborn(self) -> Outcome:
@@ -373,12 +371,12 @@ class Launch:
                     raise
 
     def _overdue(self) -> bool:
-        lived = self._laptop.now() - self._born if self._born else 0.0
-        return lived > self.plan.hours * 3600 + OVERDUE_SECONDS
+        return self._lived() > self.plan.hours + OVERDUE_SECONDS / 3600
 
-    def _lived(self) -> float:
-        """Hours of this attempt's machines so far."""
-        return (self._laptop.now() - self._born) / 3600 if self._born else 0.0
+    def _lived(self, until: float | None = None) -> float:
+        """Hours of this attempt's machines until then; by default until now."""
+        until = until or self._laptop.now()
+        return max(0.0, until - self._born) / 3600 if self._born else 0.0
 
     def _outcome(
         self,
@@ -388,22 +386,5 @@ class Launch:
         until: float | None = None,
     ) -> Outcome:
         """An outcome, with the hours until then; by default until its verdict, or until now."""
-        until = until or (verdict or {}).get("time") or self._laptop.now()
-        lived = max(0.0, until - self._born) / 3600 if self._born else 0.0
+        lived = self._lived(until or (verdict or {}).get("time"))
         return Outcome(kind, text, verdict, self.plan.spent_hours + lived)
-
-    def _enter(self, phase: str, text: str) -> None:
-        """Notes the phase that the launch is in, and tells of a new one."""
-        if phase != self._phase:
-            self._phase, self._since = phase, self._watched
-            self._tell(phase, text)
-
-    def _look(self) -> None:
-        """Counts the time in which somebody was looking: a closed laptop was not."""
-        now = self._laptop.now()
-        self._watched += min(now - self._looked_at, LOOK_SECONDS)
-        self._looked_at = now
-
-    def _lasts(self, seconds: float) -> bool:
-        """Whether the present phase was seen to last for so long."""
-        return self._watched - self._since > seconds
