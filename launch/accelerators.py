@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from research.errors import UserError
+from research.common.errors import UserError
 
 CHIPS = Path(__file__).parents[1] / "research" / "hardware" / "chips.json"
 

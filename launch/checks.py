@@ -11,7 +11,7 @@ from launch.gcloud import GcloudError, Kind, Laptop, call
 from launch.plan import Plan
 from launch.source import Source
 from launch.workers import code_place
-from research.errors import UserError
+from research.common.errors import UserError
 
 _REMEDY = {
     Kind.LOGIN: "run `gcloud auth login`",

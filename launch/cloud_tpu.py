@@ -9,7 +9,7 @@ from typing import Any
 from launch.cloud import SCOPE, Resources, State, metadata_flag
 from launch.gcloud import Argv, Laptop, call_json, described
 from launch.plan import METADATA, Plan
-from research.errors import UserError
+from research.common.errors import UserError
 
 TPUS = ["gcloud", "compute", "tpus"]
 

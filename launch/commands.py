@@ -26,7 +26,7 @@ from launch.workers import (
     poll_command,
     start_command,
 )
-from research.errors import UserError
+from research.common.errors import UserError
 
 EXIT = {"finished": 0, "idle": 0}  # of all other outcomes 1
 DETACHED = 130

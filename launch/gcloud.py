@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-from research.errors import UserError
+from research.common.errors import UserError
 
 Argv = list[str]
 PAUSE_SECONDS = 2.0  # between tries

@@ -10,7 +10,7 @@ from launch import cloud_tpu, compute_engine
 from launch.accelerators import parse
 from launch.gcloud import Argv, GcloudError, Kind, Laptop, call_json
 from launch.plan import Plan
-from research.errors import UserError
+from research.common.errors import UserError
 
 
 @dataclass(frozen=True)

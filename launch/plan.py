@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from launch.accelerators import Slice, parse
-from research.errors import UserError
+from research.common.errors import UserError
 
 _LEAST = {
     "slices": 1,

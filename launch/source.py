@@ -9,7 +9,7 @@ import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from research.errors import UserError
+from research.common.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 STAMP = "COMMIT"  # the file that says at the workers what was sent

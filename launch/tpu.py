@@ -20,7 +20,7 @@ from launch.commands import Commands
 from launch.gcloud import GcloudError, Laptop
 from launch.lifecycle import Refused
 from launch.plan import Plan
-from research.errors import UserError
+from research.common.errors import UserError
 
 VERBS = ("run", "attach", "status", "logs", "ssh", "stop", "delete", "list", "leaks")
 BY_HAND = ("create", "setup", "start")

@@ -9,9 +9,9 @@ import re
 import jax
 from absl import flags
 
-from research import cli
-from research.files import save_json
-from research.places import as_place
+from research.common import cli
+from research.common.files import save_json
+from research.common.storage import as_path
 from research.reporting.figures import save_figure
 from research.reporting.report import FIGURES, evaluation_file
 from research.training.evaluation import evaluate
@@ -52,7 +52,7 @@ def main(_: list[str]) -> None:
     """Prints the metrics."""
     # The workdir tells of the run as it is; what a changed one gives is only printed.
     keep = not FLAGS.change and FLAGS.average == 1
-    run = open_run(as_place(FLAGS.workdir, write=keep), FLAGS.change, FLAGS.average)
+    run = open_run(as_path(FLAGS.workdir, write=keep), FLAGS.change, FLAGS.average)
     results = evaluate_run(run, FLAGS.split, keep)
     if jax.process_index() == 0:
         print(json.dumps(results) if FLAGS.json else f"{FLAGS.split}: {in_words(results)}")

@@ -15,13 +15,14 @@ import jax
 import numpy as np
 from absl import flags
 
-from research import cli
+from research.common import cli
+from research.common.errors import UserError
+from research.common.files import read_lines
+from research.common.storage import AnyPath, absolute, as_path
 from research.data.dataset import Concatenation
-from research.errors import UserError
-from research.files import read_lines, save_image
-from research.places import Place, absolute, as_place
+from research.data.images import save_image
+from research.predictor import Predictor
 from research.reporting.table import in_a_line, table
-from research.task import Task
 from research.training.run import Run, open_run
 
 FLAGS = flags.FLAGS
@@ -49,7 +50,8 @@ def predict(run: Run, given: list[str]) -> Iterator[dict[str, Any]]:
       UserError: one of them cannot be read.
     """
     program, state = run.program, run.state
-    inputs = Concatenation([program.task.read(one) for one in given])
+    predictor = program.task.predictor()
+    inputs = Concatenation([predictor.preprocess(one) for one in given])
     pipeline = program.pipeline(inputs, training=False)
     found: dict[int, dict[str, np.ndarray]] = {}
     for batch in pipeline.batches(0, pipeline.plan.batches_per_epoch):
@@ -60,18 +62,20 @@ def predict(run: Run, given: list[str]) -> Iterator[dict[str, Any]]:
                 found[index] = {name: array[row] for name, array in predictions.items()}
     for one, (start, stop) in zip(given, pairwise(inputs.starts.tolist()), strict=True):
         parts = [found[index] for index in range(start, stop)]
-        yield {program.task.input_kind: one, **program.task.describe(parts)}
+        yield {predictor.input_kind: one, **predictor.postprocess(parts)}
 
 
 def stream(run: Run, paths: list[str]) -> Iterator[dict[str, Any]]:
     """Rows in the task's words, each as soon as it is known."""
     params, variables = run.state.inference_params, run.state.variables
     for path in paths:
-        for row in run.program.task.stream(params, variables, Path(path)):
+        for row in run.program.task.predictor().stream(params, variables, Path(path)):
             yield {"file": path, **row}
 
 
-def draw(task: Task, found: list[dict[str, Any]], folder: Place) -> list[Place | None]:
+def visualize(
+    predictor: Predictor, found: list[dict[str, Any]], folder: AnyPath
+) -> list[AnyPath | None]:
     """Writes a picture of each input, and returns their paths; None where the task draws none.
 
     A picture has the name of the file; where several files share a name, also a number.
@@ -79,12 +83,12 @@ def draw(task: Task, found: list[dict[str, Any]], folder: Place) -> list[Place |
     Raises:
       UserError: the folder cannot be written to.
     """
-    paths: list[Place | None] = []
+    paths: list[AnyPath | None] = []
     # The inputs themselves are never written over.
-    taken: set[Place] = {Path(one[task.input_kind]).absolute() for one in found}
+    taken: set[AnyPath] = {Path(one[predictor.input_kind]).absolute() for one in found}
     for one in found:
-        given = one[task.input_kind]
-        picture = task.draw(given, one)
+        given = one[predictor.input_kind]
+        picture = predictor.visualize(given, one)
         if picture is None:
             paths.append(None)
             continue
@@ -97,7 +101,7 @@ def draw(task: Task, found: list[dict[str, Any]], folder: Place) -> list[Place |
     return paths
 
 
-def listed(path: Place) -> list[str]:
+def listed(path: AnyPath) -> list[str]:
     """The lines of a file.
 
     Raises:
@@ -112,25 +116,25 @@ def listed(path: Place) -> list[str]:
 
 def main(arguments: list[str]) -> None:
     """Prints a table, or lines of JSON."""
-    given = arguments + (listed(as_place(FLAGS.input)) if FLAGS.input else [])
+    given = arguments + (listed(as_path(FLAGS.input)) if FLAGS.input else [])
     if not given:
         raise UserError("say what to predict from, after the flags or by --input")
     short = {f"task.decoding.{name}": FLAGS[name].value for name in ("beam", "n_best")}
     changes = [f"{key}={value}" for key, value in short.items() if value is not None]
-    run = open_run(as_place(FLAGS.workdir), FLAGS.change + changes, FLAGS.average)
+    run = open_run(as_path(FLAGS.workdir), FLAGS.change + changes, FLAGS.average)
     if FLAGS.stream:
         for row in stream(run, given):
             print(_as_json(row) if FLAGS.json else in_a_line(row), flush=True)
         return
     # All is read before a word is printed, so that what is bad leaves nothing half-said.
-    found, task = list(predict(run, given)), run.program.task
-    folder = as_place(FLAGS.pictures, write=True) if FLAGS.pictures else run.workdir / "predictions"
-    pictures = draw(task, found, folder)
+    found, predictor = list(predict(run, given)), run.program.task.predictor()
+    folder = as_path(FLAGS.pictures, write=True) if FLAGS.pictures else run.workdir / "predictions"
+    pictures = visualize(predictor, found, folder)
     if FLAGS.json:
         for one, path in zip(found, pictures, strict=True):
             print(_as_json(one | {"picture": str(path)} if path else one))
         return
-    print(table([row for one in found for row in task.rows(one)]))
+    print(table([row for one in found for row in predictor.to_rows(one)]))
     if any(pictures):
         print(f"pictures in {folder}")
 

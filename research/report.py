@@ -5,9 +5,9 @@ python -m research.report --workdir=runs/a,runs/b
 
 from absl import flags
 
-from research import cli
-from research.errors import UserError
-from research.places import absolute, as_place
+from research.common import cli
+from research.common.errors import UserError
+from research.common.storage import absolute, as_path
 from research.reporting.report import REPORT, write_report
 
 FLAGS = flags.FLAGS
@@ -22,11 +22,11 @@ def define_flags() -> None:
 def main(_: list[str]) -> None:
     """Prints where the report is."""
     writes = not FLAGS.output
-    workdirs = [as_place(name, write=writes and not i) for i, name in enumerate(FLAGS.workdir)]
+    workdirs = [as_path(name, write=writes and not i) for i, name in enumerate(FLAGS.workdir)]
     if not workdirs:
         raise UserError("--workdir is empty; name the folder of a run")
     name = REPORT if len(workdirs) == 1 else "comparison.html"
-    output = as_place(FLAGS.output, write=True) if FLAGS.output else workdirs[0] / name
+    output = as_path(FLAGS.output, write=True) if FLAGS.output else workdirs[0] / name
     print(absolute(write_report(workdirs, output)))
 
 

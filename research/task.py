@@ -1,169 +1,148 @@
-"""The seam between the training engine and the problems it solves.
+"""The training contract of a task: everything that the engine knows about one.
 
-A task is a frozen dataclass. The engine in `research/training/` knows what stands in this file and
-nothing else about any task.
+A task is a frozen dataclass whose fields are its config. The engine in `research/training/` calls
+the methods below and nothing else. What `predict` needs is in `research/predictor.py`.
 """
 
 import abc
 import importlib
 import pkgutil
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, ClassVar, Self
+from collections.abc import Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Any, Self
 
 import jax
-import numpy as np
 from flax.struct import PyTreeNode
-from matplotlib.figure import Figure
-from PIL.Image import Image
 
 from research.data.dataset import Bucket, Dataset, Example
-from research.errors import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from research.predictor import Predictor
 
 Batch = dict[str, jax.Array]
 Tree = Any  # a pytree of arrays
 
 
-class Total(PyTreeNode):
-    """A metric as a sum and the count it is a mean over, so that parts of any size add up."""
+class Average(PyTreeNode):
+    """A metric as a total and a count, so that batches and devices of any size add up."""
 
-    sum: jax.Array  # [] float32
+    total: jax.Array  # [] float32
     count: jax.Array  # [] float32
 
 
 class Scorer(abc.ABC):
-    """Computes a field's own metric on the host, from predictions seen batch by batch.
+    """Computes a field's standard metrics on the host, from predictions batch by batch.
 
-    Every process sees every example of the split exactly once; padding never arrives here.
+    Every process receives every example of the split exactly once, and no padding.
     """
 
-    targets: tuple[str, ...]  # entries of the batch that it needs on the host beside `index`
+    targets: tuple[str, ...]
+    """Names of the batch's arrays that `update` needs on the host, beside `index`."""
 
     @abc.abstractmethod
     def update(self, targets: Example, predictions: Example) -> None:
-        """Takes arrays [examples, ...]; `targets["index"]` are positions in the dataset."""
+        """Adds arrays [examples, ...]; `targets["index"]` are positions in the dataset."""
 
     @abc.abstractmethod
     def result(self, dataset: Dataset) -> dict[str, float]:
-        """The metrics over all that was seen; `dataset` is the one that was scored."""
+        """Returns the metrics of all examples added so far; `dataset` is the scored one."""
 
     @abc.abstractmethod
-    def figures(self, dataset: Dataset) -> dict[str, Figure]:
-        """Pictures by title, that a person can judge; `dataset` is the one that was scored."""
+    def figures(self, dataset: Dataset) -> "dict[str, Figure]":
+        """Returns figures by title; `dataset` is the scored one.
+
+        Implementations import matplotlib here, so that training does not need it.
+        """
+
+
+@cache
+def _task_modules() -> dict[str, str]:
+    """Class name to module of every task, as declared by `TASK` in each folder's `__init__.py`."""
+    from research import tasks
+
+    folders = [f"{tasks.__name__}.{module.name}" for module in pkgutil.iter_modules(tasks.__path__)]
+    return {importlib.import_module(folder).TASK: f"{folder}.task" for folder in folders}
 
 
 class _Tasks(Mapping[str, type]):
-    """The tasks by class name; `ImageClassification` is in `tasks/image_classification/task.py`."""
+    """The task classes by name. A task's module is imported when it is looked up."""
 
     def __getitem__(self, name: str) -> type:
-        module = f"research.tasks.{_folder(name)}.task"
-        return getattr(importlib.import_module(module), name)
+        return getattr(importlib.import_module(_task_modules()[name]), name)
 
     def __iter__(self):
-        from research import tasks
-
-        folders = (module.name for module in pkgutil.iter_modules(tasks.__path__))
-        return ("".join(word.capitalize() for word in name.split("_")) for name in folders)
+        return iter(_task_modules())
 
     def __len__(self) -> int:
-        return len(list(iter(self)))
+        return len(_task_modules())
 
     def __contains__(self, name: object) -> bool:
-        return name in list(iter(self))
-
-
-def _folder(name: str) -> str:
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+        return name in _task_modules()
 
 
 class Task(abc.ABC):
-    """One problem to learn. Subclasses are frozen dataclasses whose fields are its config."""
-
-    input_kind: ClassVar[str] = "file"
-    """What `predict` is given by the user, and the name of the column that shows it."""
+    """A problem to learn. Subclasses are frozen dataclasses whose fields are their config."""
 
     @staticmethod
     def variants() -> Mapping[str, type]:
-        """The tasks there are, by class name; `research.config` asks."""
+        """Returns the available tasks by class name, for the config language."""
         return _Tasks()
 
     def resolve(self) -> Self:
-        """The task with all that only its data know (class names, a vocabulary) written into it.
+        """Returns the task with everything that only its data define, such as class names.
 
-        A run saves the resolved config, so it can predict where its data are not.
+        A run saves the resolved config, so that it can predict without its data.
         """
         return self
 
     @abc.abstractmethod
     def batch_spec(self, batch_size: int, length: Bucket | None) -> dict[str, jax.ShapeDtypeStruct]:
-        """Shapes and dtypes of a batch, without `mask` and `index`, which every batch has.
+        """Returns the shapes and dtypes of a batch, without `mask` and `index`.
 
-        `length` is the bucket; None: the greatest, or that the task's datasets have none. Arrays
-        of examples that are smaller are padded with zeros at their end to these shapes.
+        Args:
+          batch_size: number of examples.
+          length: the bucket that examples are padded to with zeros at their end; None selects the
+            largest, or means that the task's datasets have no lengths.
         """
 
     @abc.abstractmethod
     def dataset(self, split: str) -> Dataset:
-        """The examples of "train", "validation" or "test".
+        """Opens the examples of "train", "validation" or "test" for scoring.
 
         Raises:
-          UserError: the data are not there, or have no such split; says how to get them.
+          UserError: the data or the split are missing; the message says how to get them.
         """
 
     def training(self) -> Dataset:
-        """What is learned from, where that differs in form from the examples of "train"."""
+        """Opens the training examples, where they differ in form from `dataset("train")`."""
         return self.dataset("train")
 
     @abc.abstractmethod
     def init(self, key: jax.Array) -> tuple[Tree, Tree]:
-        """Parameters, and the other variables (such as running averages)."""
+        """Returns initial parameters and other variables, such as batch statistics."""
 
     @abc.abstractmethod
     def loss(
         self, params: Tree, variables: Tree, batch: Batch, key: jax.Array, train: bool
-    ) -> tuple[dict[str, Total], Tree]:
-        """Metrics, one of which is "loss", and the new variables. Pure; masked examples count 0."""
+    ) -> tuple[dict[str, Average], Tree]:
+        """Returns metrics, one of them "loss", and new variables.
+
+        A pure function; examples with mask 0 count for nothing.
+        """
 
     @abc.abstractmethod
     def predict(self, params: Tree, variables: Tree, batch: Batch) -> Batch:
-        """Predictions as named arrays [batch, ...]. Pure; reads the inputs and no targets."""
+        """Returns predictions as named arrays [batch, ...].
+
+        A pure function of the inputs; it does not read targets.
+        """
 
     @abc.abstractmethod
     def scorer(self) -> Scorer:
-        """A fresh scorer."""
+        """Returns a new scorer."""
 
     @abc.abstractmethod
-    def read(self, given: str) -> Dataset:
-        """One of the user's own inputs, without targets: one example, or the parts of a long one.
-
-        Args:
-          given: the path of a file, or, where `input_kind` says so, the input itself.
-
-        Raises:
-          UserError: it cannot be read as this task's input.
-        """
-
-    @abc.abstractmethod
-    def describe(self, predictions: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Any]:
-        """What is predicted of a file, part by part, in the user's words.
-
-        It is a line of JSON, and a row of the table unless `rows` says otherwise. Lists are for
-        machines: the table leaves them out.
-        """
-
-    def rows(self, description: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """The rows of the table for what `describe` says: one, or one for each thing found."""
-        return [dict(description)]
-
-    def draw(self, given: str, description: Mapping[str, Any]) -> Image | None:
-        """A picture of the input with what `describe` says; None where there is none to draw."""
-        return None
-
-    def stream(self, params: Tree, variables: Tree, path: Path) -> Iterator[dict[str, Any]]:
-        """Rows of what is predicted of a file while it is being read, each as soon as it is known.
-
-        Raises:
-          UserError: the file cannot be read, or the task or its model cannot do this.
-        """
-        raise UserError(f"{type(self).__name__} cannot predict from a stream; leave --stream out")
+    def predictor(self) -> "Predictor":
+        """Returns what `python -m research.predict` needs, imported only when called."""

@@ -10,14 +10,14 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from research import cli
-from research.config import from_config_dict
-from research.errors import UserError
+from research.common import cli
+from research.common.config import from_config_dict
+from research.common.errors import UserError
+from research.common.files import read_json, save_json
+from research.common.storage import AnyPath, absolute, as_path
 from research.evaluate import evaluate_run, in_words
-from research.files import read_json, save_json
 from research.hardware.chips import cost
 from research.hardware.mesh import describe
-from research.places import Place, absolute, as_place
 from research.reporting.report import REPORT, SUMMARY, evaluation_file, write_report
 from research.training.experiment import Experiment
 from research.training.loop import Trainer
@@ -37,7 +37,7 @@ def define_flags() -> None:
 
 def main(_: list[str]) -> None:
     """Trains, evaluates, reports."""
-    workdir = as_place(FLAGS.workdir, write=True)
+    workdir = as_path(FLAGS.workdir, write=True)
     trainer = Trainer(_experiment(), workdir, FLAGS.allow_config_change)
     run, trained = trainer.train()
     if not trained and _reported(workdir, trainer.total):
@@ -56,7 +56,7 @@ def main(_: list[str]) -> None:
             log.info("%-7s %s", name, absolute(path))
 
 
-def _reported(workdir: Place, step: int) -> bool:
+def _reported(workdir: AnyPath, step: int) -> bool:
     """Whether the end of the run was evaluated and reported; it may have been killed before."""
     evaluation = workdir / evaluation_file("test")
     reported = evaluation.exists() and (workdir / REPORT).exists()

@@ -8,7 +8,7 @@ Score:    85.66 % test accuracy, one seed, on a JPEG re-encoding of the images; 
           measured
 """
 
-from research.config import to_config_dict
+from research.common.config import to_config_dict
 from research.tasks.image_classification.augmentation import Augmentation
 from research.tasks.image_classification.data import TFDS
 from research.tasks.image_classification.models import FastResNet

@@ -8,7 +8,7 @@ Score:    98.64 % test accuracy, mean of five seeds (98.55, 98.67, 98.44, 98.89,
           half does not know: ARGS="--config.task.source.split=last"
 """
 
-from research.config import to_config_dict
+from research.common.config import to_config_dict
 from research.tasks.image_classification.augmentation import Augmentation
 from research.tasks.image_classification.data import Digits
 from research.tasks.image_classification.models import MLP

@@ -9,7 +9,7 @@ Time:     not measured
 Score:    not measured
 """
 
-from research.config import to_config_dict
+from research.common.config import to_config_dict
 from research.tasks.image_classification.augmentation import Augmentation
 from research.tasks.image_classification.data import ImageFolder
 from research.tasks.image_classification.models import ResNet

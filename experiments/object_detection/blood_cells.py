@@ -10,7 +10,7 @@ Score:    AP 0.588, AP50 0.898, AP75 0.668 on the test images, one seed (validat
           RBC 0.576, WBC 0.758, platelets 0.428; on a GPU: not measured
 """
 
-from research.config import to_config_dict
+from research.common.config import to_config_dict
 from research.tasks.image_classification.models import ResNet
 from research.tasks.object_detection.augmentation import Augmentation
 from research.tasks.object_detection.models import Detector

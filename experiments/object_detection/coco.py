@@ -11,7 +11,7 @@ Score:    not measured; published for FCOS with a ResNet-50 that was pretrained 
           one is not: AP 39.2 (torchvision)
 """
 
-from research.config import to_config_dict
+from research.common.config import to_config_dict
 from research.tasks.image_classification.models import ResNet
 from research.tasks.object_detection.augmentation import Augmentation
 from research.tasks.object_detection.decoding import Decoding

@@ -9,7 +9,7 @@ Time:     3 min 23 s the whole command, 180 s of training
 Score:    AP 0.842, AP50 0.979, AP75 0.965 on the test scenes, one seed (validation: 0.850, 0.979)
 """
 
-from research.config import to_config_dict
+from research.common.config import to_config_dict
 from research.tasks.image_classification.models import ResNet
 from research.tasks.object_detection.models import Detector
 from research.tasks.object_detection.scenes import DigitScenes

@@ -11,7 +11,7 @@ Score:    not measured; published for CenterNet with a ResNet-18 that was pretra
           this one is not, and learned VOC 2012 too: mAP 75.7 (Zhou et al. 2019)
 """
 
-from research.config import to_config_dict
+from research.common.config import to_config_dict
 from research.tasks.image_classification.models import ResNet
 from research.tasks.object_detection.augmentation import Augmentation
 from research.tasks.object_detection.models import Detector

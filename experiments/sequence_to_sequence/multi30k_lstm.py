@@ -8,7 +8,7 @@ Time:     not measured
 Score:    not measured
 """
 
-from research.config import to_config_dict
+from research.common.config import to_config_dict
 from research.data.tokenizers import WordPieces
 from research.tasks.sequence_to_sequence.attention_lstm import AttentionLSTM
 from research.tasks.sequence_to_sequence.data import ParallelText

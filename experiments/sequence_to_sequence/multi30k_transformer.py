@@ -19,7 +19,7 @@ Score:    BLEU of validation 22.5, 27.7, 30.4 and 31.2 after 2, 4, 6 and 8 epoch
           cased (nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0), 32.3 lowercased
 """
 
-from research.config import to_config_dict
+from research.common.config import to_config_dict
 from research.data.tokenizers import WordPieces
 from research.tasks.sequence_to_sequence.data import ParallelText
 from research.tasks.sequence_to_sequence.decoding import Decoding

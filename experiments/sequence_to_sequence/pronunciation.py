@@ -18,7 +18,7 @@ Score:    25.51 % of the test words wrong, 5.97 % of their phonemes; 27.50 % by 
           pronunciation alone. Validation 25.75 %, one seed
 """
 
-from research.config import to_config_dict
+from research.common.config import to_config_dict
 from research.data.tokenizers import Characters, Words
 from research.tasks.sequence_to_sequence.attention_lstm import AttentionLSTM
 from research.tasks.sequence_to_sequence.data import Pronunciations

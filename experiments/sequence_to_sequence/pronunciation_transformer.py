@@ -8,7 +8,7 @@ Time:     not measured
 Score:    not measured
 """
 
-from research.config import to_config_dict
+from research.common.config import to_config_dict
 from research.data.tokenizers import Characters, Words
 from research.tasks.sequence_to_sequence.data import Pronunciations
 from research.tasks.sequence_to_sequence.decoding import Decoding

@@ -10,7 +10,7 @@ Time:     not measured
 Score:    not measured
 """
 
-from research.config import to_config_dict
+from research.common.config import to_config_dict
 from research.data.tokenizers import WordPieces
 from research.hardware.mesh import MeshConfig
 from research.tasks.sequence_to_sequence.data import TranslationTFDS

@@ -12,7 +12,7 @@ Score:    7.89 % WER on the 130 test utterances, 10.97 % in validation, one seed
           --change=task.decoding.language_model_weight=0.1)
 """
 
-from research.config import to_config_dict
+from research.common.config import to_config_dict
 from research.data.tokenizers import Words
 from research.tasks.speech_recognition.augmentation import Augmentation
 from research.tasks.speech_recognition.data import Manifest

@@ -11,7 +11,7 @@ Score:    99.67 % of the 300 test digits right, 99.44 % in validation, one seed.
           58.8, george 50.6 %, in the mean 70.9 %
 """
 
-from research.config import to_config_dict
+from research.common.config import to_config_dict
 from research.data.tokenizers import Words
 from research.tasks.speech_recognition.augmentation import Augmentation
 from research.tasks.speech_recognition.data import FreeSpokenDigits

@@ -8,7 +8,7 @@ Time:     not measured
 Score:    not measured
 """
 
-from research.config import to_config_dict
+from research.common.config import to_config_dict
 from research.data.tokenizers import WordPieces
 from research.tasks.speech_recognition.augmentation import Augmentation
 from research.tasks.speech_recognition.data import LibriSpeech

@@ -6,7 +6,7 @@ Time:     3 min 54 s the whole command, of which half a minute speaks the uttera
 Score:    0.31 % WER on 500 utterances by speakers never heard, 0.20 % in validation, one seed
 """
 
-from research.config import to_config_dict
+from research.common.config import to_config_dict
 from research.data.tokenizers import Words
 from research.tasks.speech_recognition.augmentation import Augmentation
 from research.tasks.speech_recognition.data import SpokenDigits

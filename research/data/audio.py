@@ -11,7 +11,7 @@ import soundfile
 import soxr
 from soundfile import SoundFile, SoundFileError
 
-from research.errors import UserError
+from research.common.errors import UserError
 
 _FRAMES_PER_SECOND = 100  # of the energy by which a recording is cut
 _PAUSE = 10  # frames over which a place must be quiet: 100 ms

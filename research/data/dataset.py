@@ -9,7 +9,7 @@ from functools import cache
 
 import numpy as np
 
-from research.errors import UserError
+from research.common.errors import UserError
 
 Example = dict[str, np.ndarray]
 Shapes = Mapping[str, tuple[int, ...]]  # of one example's arrays, by name

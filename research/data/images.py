@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from research.errors import UserError
+from research.common.errors import UserError
+from research.common.files import write_whole
+from research.common.storage import AnyPath
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 _MODES = {1: "L", 3: "RGB"}
@@ -47,6 +49,17 @@ def image_size(data: bytes | Path) -> tuple[int, int]:
             return image.size[::-1] if upright else image.size
     except Exception:  # `decode` says what is wrong with it
         return decode(data, 3).size
+
+
+def save_image(path: AnyPath, image: Image.Image) -> None:
+    """Writes an image atomically, in the format of its suffix, and creates its folder.
+
+    Raises:
+      UserError: the path cannot be written.
+    """
+    buffer = io.BytesIO()
+    image.save(buffer, Image.registered_extensions()[path.suffix])
+    write_whole(path, buffer.getvalue())
 
 
 def to_array(image: Image.Image) -> np.ndarray:

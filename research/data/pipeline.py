@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from research.data.dataset import Bucket, Dataset, Example, Shapes
-from research.data.plan import Plan, PlannedBatch
+from research.data.sampler import Plan, SampledBatch
 
 READ_AHEAD = 4  # batches that wait on the devices
 
@@ -50,7 +50,7 @@ class Pipeline:
         held = self.sharding.addressable_devices_indices_map((size,)).values()
         return np.unique(np.concatenate([np.arange(size)[index] for index in held if index]))
 
-    def _read(self, planned: PlannedBatch, rows: np.ndarray, seed: tuple[int, ...]) -> Example:
+    def _read(self, planned: SampledBatch, rows: np.ndarray, seed: tuple[int, ...]) -> Example:
         indices = planned.indices[rows]
         present = indices >= 0
         # Padding repeats a real example: shapes and value ranges stay those of data.

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from etils import epath
 
-from research.errors import UserError
+from research.common.errors import UserError
 
 
 class StoredAudio(tfds.features.Tensor):

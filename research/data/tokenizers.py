@@ -17,7 +17,7 @@ from typing import Self
 import numpy as np
 import sentencepiece
 
-from research.errors import ConfigError, UserError
+from research.common.errors import ConfigError, UserError
 
 _NAMED = 5  # unknown tokens in an error message
 _ONLY_ERRORS = 2  # the log level of sentencepiece

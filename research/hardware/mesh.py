@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from research.errors import ConfigError
+from research.common.errors import ConfigError
 
 AXES = ("data", "fsdp", "tensor")
 Rule = tuple[str | None, ...] | str

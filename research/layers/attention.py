@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from research.config import not_configured
+from research.common.config import not_configured
 
 _MASKED = -1e9  # finite, so that a row without any valid position gives no NaN
 

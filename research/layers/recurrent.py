@@ -9,7 +9,7 @@ import numpy as np
 from flax import linen as nn
 from jax.experimental import rnn as cudnn
 
-from research.config import not_configured
+from research.common.config import not_configured
 from research.hardware.mesh import has_cudnn
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from research.files import write_whole
-from research.places import Place
-from research.reporting.metrics import is_of_part
+from research.common.files import write_whole
+from research.common.storage import AnyPath
+from research.training.metrics import is_of_part
 
 DPI = 160  # sharp on a screen of high resolution
 _NO_CURVE = {"step", "split", "seconds", "compilations", "examples"}
@@ -57,7 +57,7 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def save_figure(figure: Figure, path: Place) -> None:
+def save_figure(figure: Figure, path: AnyPath) -> None:
     """Writes a figure as PNG."""
     write_whole(path, png(figure))
 

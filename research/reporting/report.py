@@ -6,12 +6,12 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from research.config import flatten
-from research.errors import UserError
-from research.files import read_json, write_whole
-from research.places import Place, absolute
+from research.common.config import flatten
+from research.common.errors import UserError
+from research.common.files import read_json, write_whole
+from research.common.storage import AnyPath, absolute
 from research.reporting.figures import DPI, learning_curves, png
-from research.reporting.metrics import is_of_part, read_metrics
+from research.training.metrics import is_of_part, read_metrics
 from research.training.run import saved_config
 
 _LONGEST = 200  # characters of a config's value
@@ -40,7 +40,7 @@ def evaluation_file(split: str) -> str:
     return f"evaluation_{split}.json"
 
 
-def write_report(workdirs: Sequence[Place], output: Place) -> Place:
+def write_report(workdirs: Sequence[AnyPath], output: AnyPath) -> AnyPath:
     """Writes the report of what lies in the workdirs, and returns its path.
 
     Raises:
@@ -68,7 +68,7 @@ def write_report(workdirs: Sequence[Place], output: Place) -> Place:
 class _Run:
     """What a workdir tells, without opening its data or its checkpoints."""
 
-    def __init__(self, workdir: Place):
+    def __init__(self, workdir: AnyPath):
         self.workdir, self.name = workdir, absolute(workdir).name
         self.config = saved_config(workdir)
         self.metrics = read_metrics(workdir)
@@ -173,5 +173,5 @@ def _number(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
 
 
-def _read(path: Place) -> dict[str, Any]:
+def _read(path: AnyPath) -> dict[str, Any]:
     return read_json(path) if path.exists() else {}

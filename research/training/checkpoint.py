@@ -10,9 +10,9 @@ from etils import epath
 from jax.sharding import Mesh
 from orbax.checkpoint import checkpoint_managers
 
-from research.errors import UserError
+from research.common.errors import UserError
+from research.common.storage import AnyPath, absolute
 from research.hardware.mesh import path_name, replicated
-from research.places import Place, absolute
 from research.task import Tree
 from research.training.state import TrainState
 
@@ -33,7 +33,7 @@ class Checkpoints:
     arrays whose bytes have changed on the disk without a word, so a fingerprint goes with them.
     """
 
-    def __init__(self, folder: Place, mesh: Mesh, keep: int = 1):
+    def __init__(self, folder: AnyPath, mesh: Mesh, keep: int = 1):
         self._folder = epath.Path(absolute(folder))
         self._fingerprint = jax.jit(_fingerprint, out_shardings=replicated(mesh))
         options = ocp.CheckpointManagerOptions(

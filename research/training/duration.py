@@ -2,7 +2,7 @@
 
 import re
 
-from research.errors import UserError
+from research.common.errors import UserError
 
 
 def in_steps(text: str, batch_size: float, steps_per_epoch: int, total: int | None = None) -> int:

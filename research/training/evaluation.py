@@ -30,7 +30,7 @@ def evaluate(
     def collect(fetched: Any) -> tuple[int, int]:
         totals, predictions, targets = jax.device_get(fetched)
         for name, total in totals.items():
-            sums[name] += float(total.sum)
+            sums[name] += float(total.total)
             counts[name] += float(total.count)
         real, present = targets.pop("mask") > 0, targets["index"] >= 0
         scorer.update(_select(targets, real), _select(predictions, real))

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from research.config import from_config_dict
+from research.common.config import from_config_dict
+from research.common.errors import ConfigError
 from research.data.dataset import Bucket
-from research.errors import ConfigError
 from research.hardware.mesh import MeshConfig
 from research.task import Task
 from research.training.optimizer import Optimizer

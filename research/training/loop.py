@@ -9,17 +9,17 @@ from typing import Any
 import jax
 import numpy as np
 
-from research.errors import ConfigError, UserError
+from research.common.errors import ConfigError, UserError
+from research.common.storage import AnyPath
 from research.hardware.mesh import replicated
 from research.hardware.processes import are_several, beat
-from research.places import Place
-from research.reporting.reporter import Reporter
 from research.training.checkpoint import Checkpoints, Saved
 from research.training.clock import Clock, Compilations
 from research.training.duration import in_steps
 from research.training.evaluation import evaluate
 from research.training.experiment import Experiment
 from research.training.interruption import Interrupted, Interruption
+from research.training.logging import TrainingLogger
 from research.training.program import Program
 from research.training.run import CHECKPOINTS, Run, claim, resolve
 from research.training.state import TrainState
@@ -41,7 +41,7 @@ class Trainer:
       UserError: something in the config cannot work. Nothing has been written then.
     """
 
-    def __init__(self, experiment: Experiment, workdir: Place, allow_config_change: bool = False):
+    def __init__(self, experiment: Experiment, workdir: AnyPath, allow_config_change: bool = False):
         self.experiment, self.workdir = resolve(experiment), workdir
         task = self.experiment.task
         # How long an epoch is, and so the schedule, is known only with the data.
@@ -88,7 +88,7 @@ class Trainer:
         clock = Clock(compilations, progress)
         throttle = _Throttle(self.program.steps_ahead)
         batch_size, examples = self.data.plan.mean_batch_size, 0
-        reporter = Reporter(self.workdir, start, self.total, batch_size)
+        reporter = TrainingLogger(self.workdir, start, self.total, batch_size)
         with reporter as report, Interruption() as interruption:
             for step in range(start + 1, self.total + 1):
                 with jax.transfer_guard("disallow"):
@@ -134,7 +134,7 @@ class Trainer:
         """The metrics since the last fetch as means, and the state with its totals at zero."""
         totals = jax.device_get(state.totals)
         zeros = jax.device_put(jax.tree.map(np.zeros_like, totals), replicated(self.program.mesh))
-        means = {name: float(t.sum) / max(float(t.count), 1.0) for name, t in totals.items()}
+        means = {name: float(t.total) / max(float(t.count), 1.0) for name, t in totals.items()}
         return means, state.replace(totals=zeros)
 
     def _due(self, every: int, step: int) -> bool:

@@ -10,8 +10,8 @@ import jax
 import optax
 import optax.contrib
 
-from research.config import suggest
-from research.errors import ConfigError
+from research.common.config import suggest
+from research.common.errors import ConfigError
 from research.hardware.mesh import path_name
 
 _MASKS = ("mask", "weight_decay_mask")  # what optax calls the choice of what decays

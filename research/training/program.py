@@ -6,10 +6,10 @@ from functools import cached_property
 import jax
 import jax.numpy as jnp
 
+from research.common.errors import UserError
 from research.data.dataset import Bucket, Dataset
 from research.data.pipeline import Pipeline
-from research.data.plan import Plan
-from research.errors import UserError
+from research.data.sampler import Plan
 from research.hardware.mesh import batch_sharding, batch_shards, replicated, shares_cores
 from research.training.experiment import Experiment
 from research.training.state import TrainState, initializer, state_shardings

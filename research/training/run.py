@@ -9,11 +9,11 @@ from typing import Any
 
 import jax
 
-from research.config import differences, from_config_dict, to_config_dict
-from research.errors import ConfigError, UserError
-from research.files import read_json, save_json
+from research.common.config import differences, from_config_dict, to_config_dict
+from research.common.errors import ConfigError, UserError
+from research.common.files import read_json, save_json
+from research.common.storage import AnyPath
 from research.hardware.mesh import MeshConfig, batch_shards
-from research.places import Place
 from research.training.checkpoint import Checkpoints
 from research.training.experiment import Experiment
 from research.training.program import Program
@@ -28,7 +28,7 @@ CONFIG = "config.json"
 class Run:
     """A trained run, opened to evaluate it or to predict with it."""
 
-    workdir: Place
+    workdir: AnyPath
     program: Program
     state: TrainState
     progress: dict[str, Any]
@@ -42,7 +42,7 @@ def resolve(experiment: Experiment) -> Experiment:
         raise error.within("task") from None
 
 
-def claim(workdir: Place, experiment: Experiment, allow_change: bool) -> None:
+def claim(workdir: AnyPath, experiment: Experiment, allow_change: bool) -> None:
     """Writes the config into a workdir, or checks that the workdir already belongs to it.
 
     Raises:
@@ -67,7 +67,7 @@ def claim(workdir: Place, experiment: Experiment, allow_change: bool) -> None:
         save_json(path, config)
 
 
-def saved_config(workdir: Place) -> dict[str, Any]:
+def saved_config(workdir: AnyPath) -> dict[str, Any]:
     """The resolved config of a run, as plain values.
 
     Raises:
@@ -80,7 +80,7 @@ def saved_config(workdir: Place) -> dict[str, Any]:
     return read_json(workdir / CONFIG)
 
 
-def open_run(workdir: Place, changes: Sequence[str] = (), average: int = 1) -> Run:
+def open_run(workdir: AnyPath, changes: Sequence[str] = (), average: int = 1) -> Run:
     """The run in a workdir, at its newest readable checkpoint, on the devices that are here.
 
     Args:

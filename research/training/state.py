@@ -10,7 +10,7 @@ from flax.struct import PyTreeNode
 from jax.sharding import Mesh
 
 from research.hardware.mesh import parameter_shardings, path_name, replicated
-from research.task import Task, Total, Tree
+from research.task import Average, Task, Tree
 
 
 class TrainState(PyTreeNode):
@@ -21,7 +21,7 @@ class TrainState(PyTreeNode):
     variables: Tree  # such as the running averages of batch normalisation
     opt_state: Tree
     ema: Tree | None  # moving average of the parameters
-    totals: dict[str, Total]  # metrics since they were last written
+    totals: dict[str, Average]  # metrics since they were last written
 
     @property
     def inference_params(self) -> Tree:
@@ -42,7 +42,7 @@ def initializer(
             variables=variables,
             opt_state=optimizer.init(params),
             ema=params if ema else None,
-            totals={name: Total(jnp.zeros(()), jnp.zeros(())) for name in metrics},
+            totals={name: Average(jnp.zeros(()), jnp.zeros(())) for name in metrics},
         )
 
     return initialize

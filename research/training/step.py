@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from research.hardware.mesh import loops_are_slow
-from research.task import Batch, Task, Total, Tree
+from research.task import Average, Batch, Task, Tree
 from research.training.state import TrainState
 
 
@@ -33,8 +33,8 @@ def train_step(
         params = optax.apply_updates(state.params, updates)
         one = jnp.ones(())
         totals |= {
-            "gradient_norm": Total(optax.tree.norm(gradients), one),
-            "learning_rate": Total(jnp.asarray(learning_rates(state.step), jnp.float32), one),
+            "gradient_norm": Average(optax.tree.norm(gradients), one),
+            "learning_rate": Average(jnp.asarray(learning_rates(state.step), jnp.float32), one),
         }
         new_state = TrainState(
             step=state.step + 1,
@@ -44,7 +44,7 @@ def train_step(
             ema=None if state.ema is None else _average(state, params, ema_decay),
             totals=jax.tree.map(jnp.add, state.totals, totals),
         )
-        return new_state, loss.sum / jnp.maximum(loss.count, 1)
+        return new_state, loss.total / jnp.maximum(loss.count, 1)
 
     return step
 
@@ -59,10 +59,12 @@ def metric_names(task: Task, state_inputs: tuple[Any, Any], batch: Any) -> tuple
 
 def evaluate_step(
     task: Task, targets: tuple[str, ...]
-) -> Callable[[Tree, Tree, Batch], tuple[dict[str, Total], Batch, Batch]]:
+) -> Callable[[Tree, Tree, Batch], tuple[dict[str, Average], Batch, Batch]]:
     """A pure function `(params, variables, batch) -> (totals, predictions, targets)`."""
 
-    def step(params: Tree, variables: Tree, batch: Batch) -> tuple[dict[str, Total], Batch, Batch]:
+    def step(
+        params: Tree, variables: Tree, batch: Batch
+    ) -> tuple[dict[str, Average], Batch, Batch]:
         totals, _ = task.loss(params, variables, batch, jax.random.key(0), train=False)
         # XLA computes once what `loss` and `predict` have in common.
         predictions = task.predict(params, variables, batch)
@@ -73,12 +75,12 @@ def evaluate_step(
 
 def _gradients(
     task: Task, state: TrainState, batch: Batch, key: jax.Array, accumulate: int
-) -> tuple[Tree, dict[str, Total], Tree]:
+) -> tuple[Tree, dict[str, Average], Tree]:
     """Gradients of the summed loss, metrics, and new variables, over all parts of a batch."""
 
     def loss_sum(params: Tree, variables: Tree, part: Batch, key: jax.Array) -> tuple[Any, Any]:
         totals, variables = task.loss(params, variables, part, key, train=True)
-        return totals["loss"].sum, (totals, variables)
+        return totals["loss"].total, (totals, variables)
 
     gradient = jax.grad(loss_sum, has_aux=True)
     if accumulate == 1:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from research.common.errors import UserError
 from research.data.audio import Recording, blocks, read_audio
-from research.errors import UserError
 
 
 def tone(seconds, rate, frequency=440.0):

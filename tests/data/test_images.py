@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
+from research.common.errors import UserError
 from research.data.images import decode, fit, image_size, random_resized_crop, to_array
-from research.errors import UserError
 
 
 def gradient(width, height):

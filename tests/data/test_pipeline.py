@@ -2,10 +2,10 @@ import jax
 import numpy as np
 import pytest
 
+from research.common.errors import UserError
 from research.data.dataset import ArrayDataset, Concatenation, Dataset
 from research.data.pipeline import Pipeline
-from research.data.plan import Plan
-from research.errors import UserError
+from research.data.sampler import Plan
 from research.hardware.mesh import MeshConfig, batch_sharding
 
 

@@ -5,8 +5,8 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from research.common.errors import ConfigError, UserError
 from research.data.tfds import open_split
-from research.errors import ConfigError, UserError
 from research.tasks.image_classification.data import TFDS
 
 CLASSES = ["ant", "bee", "cat"]

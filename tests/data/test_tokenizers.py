@@ -4,9 +4,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 
-from research.config import from_config_dict, to_config_dict
+from research.common.config import from_config_dict, to_config_dict
+from research.common.errors import ConfigError, UserError
 from research.data.tokenizers import Bytes, Characters, WordPieces, Words
-from research.errors import ConfigError, UserError
 
 TEXTS = (
     "the cat sat on the mat",

@@ -9,7 +9,7 @@ import time
 import traceback
 from pathlib import Path
 
-from research.errors import UserError
+from research.common.errors import UserError
 
 
 class Unlucky(Exception):

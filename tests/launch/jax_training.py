@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from research import cli
+from research.common import cli
 from research.hardware.processes import beat
 from tests.launch.failing import fail
 

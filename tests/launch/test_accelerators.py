@@ -4,7 +4,7 @@ import pytest
 
 from launch import accelerators
 from launch.accelerators import parse
-from research.errors import UserError
+from research.common.errors import UserError
 
 
 @pytest.mark.parametrize(

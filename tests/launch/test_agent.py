@@ -16,7 +16,7 @@ from launch.worker.metadata import JobError, Place, place
 from launch.worker.process import kill_marked
 from launch.worker.supervisor import read_heartbeat
 from research.hardware import processes
-from research.reporting.reporter import Reporter
+from research.training.logging import TrainingLogger
 from research.training.loop import Trainer
 from tests.launch.failures import alive
 from tests.launch.twin.metadata import Metadata
@@ -361,7 +361,7 @@ def test_the_engine_beats_at_each_step_and_each_batch_of_an_evaluation(
     heartbeat, seen = tmp_path / "heartbeat", []
     monkeypatch.setenv("POLYMATH_HEARTBEAT", str(heartbeat))
     monkeypatch.setattr(
-        Reporter, "advance", lambda self, loss: seen.append(read_heartbeat(heartbeat))
+        TrainingLogger, "advance", lambda self, loss: seen.append(read_heartbeat(heartbeat))
     )
     processes._heart.cache_clear()
     try:

@@ -10,7 +10,7 @@ from launch.cloud_tpu import CloudTPU
 from launch.compute_engine import ComputeEngine
 from launch.gcloud import Completed, GcloudError, Kind, Laptop
 from launch.plan import Plan
-from research.errors import UserError
+from research.common.errors import UserError
 from tests.launch.twin.tpu_api import absent, full
 
 ZONE = "us-central2-b"

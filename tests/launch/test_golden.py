@@ -11,7 +11,7 @@ import pytest
 from launch.cloud import TIMER, Resources, State
 from launch.commands import cloud_of
 from launch.plan import Plan
-from research.errors import UserError
+from research.common.errors import UserError
 from tests.launch import grammar
 
 GOLDEN = Path(__file__).parent / "golden"

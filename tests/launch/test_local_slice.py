@@ -152,12 +152,13 @@ def test_a_failure_in_the_engine_waits_for_no_other_process(tmp_path):
     """In the middle of a training, between two checkpoints; nobody ends in order."""
     code = (
         "import os\n"
-        "from research import cli, train\n"
-        "from research.reporting.reporter import Reporter\n"
+        "from research import train\n"
+        "from research.common import cli\n"
+        "from research.training.logging import TrainingLogger\n"
         "def fail(self, step, split, values):\n"
         "    raise ValueError('the first cause')\n"
         "if os.environ['JAX_PROCESS_ID'] == '1':\n"
-        "    Reporter.write = fail\n"
+        "    TrainingLogger.write = fail\n"
         "train.define_flags()\n"
         "cli.run(train.main, required=('config', 'workdir'))\n"
     )

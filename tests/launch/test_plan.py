@@ -6,7 +6,7 @@ import json
 import pytest
 
 from launch.plan import Plan
-from research.errors import UserError
+from research.common.errors import UserError
 
 PLAN = Plan("job", "p", "us-east5-b", "v6e-8", max_hours=10.0)
 EVERYTHING = Plan(

@@ -8,7 +8,7 @@ import tarfile
 import pytest
 
 from launch.source import STAMP, take
-from research.errors import UserError
+from research.common.errors import UserError
 
 GIT = ("git", "-c", "user.name=a", "-c", "user.email=a@b")
 

@@ -6,11 +6,11 @@ import pytest
 from matplotlib.figure import Figure
 from tensorboardX.proto.event_pb2 import Event
 
-from research.errors import UserError
+from research.common.errors import UserError
 from research.reporting.figures import learning_curves
-from research.reporting.metrics import MetricWriter, read_metrics
 from research.reporting.report import SUMMARY, evaluation_file, write_report
 from research.reporting.table import in_a_line, table
+from research.training.metrics import MetricWriter, read_metrics
 
 
 def write(workdir, resume_at, steps):

@@ -12,12 +12,12 @@ import fsspec.config
 import pytest
 from PIL import Image
 
-from research.errors import UserError
-from research.places import as_place
-from research.reporting.metrics import MetricWriter, read_metrics
+from research.common.errors import UserError
+from research.common.storage import as_path
 from research.tasks.image_classification.data import Digits
 from research.training.evaluation import evaluate
 from research.training.loop import Trainer
+from research.training.metrics import MetricWriter, read_metrics
 from research.training.run import open_run
 from tests.data.test_tfds import TinyImages
 from tests.launch.twin.bucket import Bucket
@@ -57,16 +57,16 @@ def killed(experiment, bucket):
     """A run in the bucket that was killed after step 13, with nothing tidied up, and resumed."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(MetricWriter, "close", lambda self: None)
-        train_and_die(experiment, as_place("gs://runs/killed"), patch, after=13)
+        train_and_die(experiment, as_path("gs://runs/killed"), patch, after=13)
     assert (folder(bucket, "killed") / "checkpoints" / "8" / "commit_success.txt").exists()
-    run, _ = Trainer(experiment, as_place("gs://runs/killed")).train()
+    run, _ = Trainer(experiment, as_path("gs://runs/killed")).train()
     return run
 
 
 def test_a_run_killed_in_a_bucket_ends_with_the_bits_of_one_on_the_disk(bucket, whole, killed):
     assert_equal(whole[0], killed.state)
-    assert whole[1] == metrics(as_place("gs://runs/killed"))
-    assert_equal(whole[0], open_run(as_place("gs://runs/killed")).state)
+    assert whole[1] == metrics(as_path("gs://runs/killed"))
+    assert_equal(whole[0], open_run(as_path("gs://runs/killed")).state)
 
 
 def test_a_checkpoint_that_was_not_finished_is_none(bucket, killed, whole):
@@ -74,7 +74,7 @@ def test_a_checkpoint_that_was_not_finished_is_none(bucket, killed, whole):
     content = done.read_bytes()
     done.unlink()
     try:
-        assert int(open_run(as_place("gs://runs/killed")).state.step) == 16
+        assert int(open_run(as_path("gs://runs/killed")).state.step) == 16
     finally:
         done.write_bytes(content)
 
@@ -94,7 +94,7 @@ def test_a_bucket_that_cannot_be_used_is_refused(bucket, place, denied, message)
         bucket.objects.deny("runs", denied)
     try:
         with pytest.raises(UserError) as error:
-            as_place(place, write=True)
+            as_path(place, write=True)
     finally:
         bucket.objects.allow("runs")
     assert message in str(error.value)
@@ -104,13 +104,13 @@ def test_a_bucket_that_cannot_be_used_is_refused(bucket, place, denied, message)
 def test_who_may_only_read_may_read(bucket):
     bucket.objects.deny("runs", "storage.objects.create", "storage.objects.delete")
     try:
-        as_place("gs://runs/a")
+        as_path("gs://runs/a")
     finally:
         bucket.objects.allow("runs")
 
 
 def test_what_others_write_is_seen(bucket):
-    place = as_place("gs://runs/seen")
+    place = as_path("gs://runs/seen")
     assert not (place / "a").exists() and not place.exists()
     folder(bucket, "seen").mkdir()
     (folder(bucket, "seen") / "a").write_text("1")
@@ -123,7 +123,7 @@ def test_what_others_write_is_seen(bucket):
 def test_without_gcsfs_it_says_what_to_install(bucket, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r'pip install -e "\.\[tpu\]"'):
-        as_place("gs://runs/a")
+        as_path("gs://runs/a")
 
 
 def call(verb, *arguments, **environment):
@@ -162,8 +162,8 @@ def test_the_verbs_read_and_write_a_bucket_that_is_busy(bucket, tmp_path):
     finally:
         bucket.fail_every(0)
     assert call("train", DIGITS, *SHORT, f"--workdir={tmp_path / 'disk'}").returncode == 0
-    assert_equal(open_run(tmp_path / "disk").state, open_run(as_place("gs://runs/busy")).state)
-    assert metrics(tmp_path / "disk") == metrics(as_place("gs://runs/busy"))
+    assert_equal(open_run(tmp_path / "disk").state, open_run(as_path("gs://runs/busy")).state)
+    assert metrics(tmp_path / "disk") == metrics(as_path("gs://runs/busy"))
 
     kept = folder(bucket, "busy") / "evaluation_test.json"
     kept.unlink()
@@ -205,11 +205,11 @@ def test_a_damaged_checkpoint_in_a_bucket_is_set_aside(bucket, experiment, kille
     data = bytearray(largest.read_bytes())
     data[len(data) // 2] ^= 1
     largest.write_bytes(data)
-    assert int(open_run(as_place("gs://runs/killed")).state.step) == 16
-    run, trained = Trainer(experiment, as_place("gs://runs/killed")).train()
+    assert int(open_run(as_path("gs://runs/killed")).state.step) == 16
+    run, trained = Trainer(experiment, as_path("gs://runs/killed")).train()
     assert trained
     assert_equal(whole[0], run.state)
-    assert_equal(whole[0], open_run(as_place("gs://runs/killed")).state)
+    assert_equal(whole[0], open_run(as_path("gs://runs/killed")).state)
     assert folder(bucket, "killed").joinpath("unreadable_checkpoint_24").is_dir()
 
 
@@ -217,7 +217,7 @@ def test_a_damaged_checkpoint_in_a_bucket_is_set_aside(bucket, experiment, kille
 def test_two_processes_train_in_a_bucket_and_one_opens_the_run(bucket):
     first, second = two_processes("gs://runs/two", {"fsdp": 4})
     assert first == second
-    run = open_run(as_place("gs://runs/two"))
+    run = open_run(as_path("gs://runs/two"))
     results, _ = evaluate(run.program, run.state, run.program.task.dataset("test"))
     assert results["loss"] == pytest.approx(first["loss"], rel=1e-4)
     assert [line["step"] for line in read_metrics(run.workdir)] == [2, 4, 6, 6]

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from research.errors import UserError
+from research.common.errors import UserError
 from research.hardware.mesh import MeshConfig
 from research.training.checkpoint import Checkpoints
 from research.training.loop import Trainer

@@ -1,6 +1,6 @@
 import pytest
 
-from research.errors import UserError
+from research.common.errors import UserError
 from research.training.duration import in_steps
 
 

@@ -9,10 +9,10 @@ import jax
 import numpy as np
 import pytest
 
-from research.reporting.metrics import read_metrics
-from research.reporting.reporter import Reporter
 from research.training.interruption import Interrupted
+from research.training.logging import TrainingLogger
 from research.training.loop import Trainer
+from research.training.metrics import read_metrics
 from research.training.run import open_run
 
 ROOT = Path(__file__).parents[2]
@@ -22,14 +22,14 @@ DIGITS = "--config=experiments/image_classification/digits_mlp.py"
 def stop_at(step, monkeypatch):
     """SIGTERM arrives in the middle of a step."""
     steps = iter(range(1, 10_000))
-    advance = Reporter.advance
+    advance = TrainingLogger.advance
 
     def interrupt(self, loss):
         if next(steps) == step:
             os.kill(os.getpid(), signal.SIGTERM)
         advance(self, loss)
 
-    monkeypatch.setattr(Reporter, "advance", interrupt)
+    monkeypatch.setattr(TrainingLogger, "advance", interrupt)
 
 
 def values(workdir):

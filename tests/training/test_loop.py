@@ -10,16 +10,16 @@ import jax
 import numpy as np
 import pytest
 
-from research.config import to_config_dict
-from research.errors import UserError
+from research.common.config import to_config_dict
+from research.common.errors import UserError
 from research.hardware.mesh import MeshConfig
-from research.reporting.metrics import read_metrics
-from research.reporting.reporter import Reporter
 from research.tasks.image_classification.augmentation import Augmentation
 from research.tasks.image_classification.models import CNN
 from research.training.clock import Compilations
 from research.training.evaluation import evaluate
+from research.training.logging import TrainingLogger
 from research.training.loop import Trainer
+from research.training.metrics import read_metrics
 from research.training.optimizer import Optimizer
 from research.training.run import open_run
 
@@ -72,7 +72,7 @@ def train_and_die(experiment, workdir, monkeypatch, after):
             raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(Reporter, "advance", advance)
+        patch.setattr(TrainingLogger, "advance", advance)
         with pytest.raises(Killed):
             Trainer(experiment, workdir).train()
 

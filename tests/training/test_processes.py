@@ -11,9 +11,9 @@ import optax
 import pytest
 
 from research.hardware.mesh import MeshConfig
-from research.reporting.metrics import read_metrics
 from research.training.evaluation import evaluate
 from research.training.loop import Trainer
+from research.training.metrics import read_metrics
 from research.training.run import open_run
 
 WORKER = """
@@ -28,7 +28,7 @@ jax.config.update("jax_cpu_collectives_implementation", "gloo")
 jax.distributed.initialize(f"localhost:{port}", num_processes=2, process_id=int(process))
 
 from research.hardware.mesh import MeshConfig
-from research.places import as_place
+from research.common.storage import as_path
 from research.training.evaluation import evaluate
 from research.training.experiment import load_experiment
 from research.training.loop import Trainer
@@ -46,7 +46,7 @@ experiment = dataclasses.replace(
     checkpoint_every="6 steps",
     mesh=MeshConfig(**json.loads(mesh)),
 )
-run, _ = Trainer(experiment, as_place(workdir, write=True)).train()
+run, _ = Trainer(experiment, as_path(workdir, write=True)).train()
 results, _ = evaluate(run.program, run.state, experiment.task.dataset("test"))
 print(json.dumps(results))
 """

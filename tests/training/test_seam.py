@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from research.hardware.mesh import MeshConfig
-from research.reporting.metrics import read_metrics
 from research.training.evaluation import evaluate
 from research.training.loop import Trainer
+from research.training.metrics import read_metrics
 from research.training.program import Program
 from tests.training.toy_task import SIDES, Toy
 

@@ -165,7 +165,7 @@ def test_the_gradient_is_that_of_the_mean_over_real_examples(experiment):
 
     def mean_loss(params):
         key = jax.random.key(0)  # nothing is drawn: the task neither augments nor drops
-        return program.task.loss(params, {}, real, key, train=True)[0]["loss"].sum / 34
+        return program.task.loss(params, {}, real, key, train=True)[0]["loss"].total / 34
 
     expected = jax.tree.map(
         lambda p, g: p - 0.1 * g, state.params, jax.grad(mean_loss)(state.params)

@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from research.data.dataset import Dataset
-from research.task import Scorer, Task, Total
+from research.task import Average, Scorer, Task
 
 SIDES = ("frames", "notes")
 
@@ -85,7 +85,7 @@ class Toy(Task):
 
     def loss(self, params, variables, batch, key, train):
         error = (self._value(params, batch) - batch["target"]) ** 2 * batch["mask"]
-        return {"loss": Total(error.sum(), batch["mask"].sum())}, variables
+        return {"loss": Average(error.sum(), batch["mask"].sum())}, variables
 
     def predict(self, params, variables, batch):
         value = self._value(params, batch)

@@ -10,11 +10,11 @@ import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from research.config import suggest
+from research.common.config import suggest
+from research.common.errors import ConfigError, UserError
 from research.data.dataset import ArrayDataset, Dataset, Example, Subset
 from research.data.images import SUFFIXES, decode, fit, random_resized_crop, to_array
 from research.data.tfds import builder, open_split
-from research.errors import ConfigError, UserError
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from research.errors import UserError
+from research.common.errors import UserError
 from research.tasks.image_classification.task import ImageClassification
 
 

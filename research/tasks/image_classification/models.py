@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from research.config import not_configured
-from research.errors import ConfigError
+from research.common.config import not_configured
+from research.common.errors import ConfigError
 
 _he = nn.initializers.he_normal()
 

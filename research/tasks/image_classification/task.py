@@ -12,10 +12,10 @@ import numpy as np
 import optax
 from flax import linen as nn
 
+from research.common.errors import ConfigError
 from research.data.dataset import ArrayDataset, Bucket, Dataset
 from research.data.images import decode, fit, to_array
-from research.errors import ConfigError
-from research.task import Batch, Task, Total, Tree
+from research.task import Average, Batch, Task, Tree
 from research.tasks.image_classification.augmentation import Augmentation
 from research.tasks.image_classification.data import TFDS, Digits, ImageFolder
 from research.tasks.image_classification.models import CNN, MLP, FastResNet, ResNet
@@ -101,7 +101,7 @@ class ImageClassification(Task):
 
     def loss(
         self, params: Tree, variables: Tree, batch: Batch, key: jax.Array, train: bool
-    ) -> tuple[dict[str, Total], Tree]:
+    ) -> tuple[dict[str, Average], Tree]:
         """Softmax cross-entropy in nats, in training against smoothed and mixed targets."""
         images = self.normalize(batch["image"])
         targets = jax.nn.one_hot(batch["label"], self.classes)
@@ -121,8 +121,8 @@ class ImageClassification(Task):
         mask, count = batch["mask"], batch["mask"].sum()
         losses = optax.softmax_cross_entropy(logits, targets)
         correct = logits.argmax(-1) == batch["label"]
-        metrics = {"loss": Total((losses * mask).sum(), count)}
-        return metrics | {"accuracy": Total((correct * mask).sum(), count)}, variables
+        metrics = {"loss": Average((losses * mask).sum(), count)}
+        return metrics | {"accuracy": Average((correct * mask).sum(), count)}, variables
 
     def predict(self, params: Tree, variables: Tree, batch: Batch) -> Batch:
         """Probabilities float32 [batch, classes]."""

@@ -9,9 +9,9 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from PIL import Image
 
-from research.config import suggest
+from research.common.config import suggest
+from research.common.errors import ConfigError, UserError
 from research.data.images import decode
-from research.errors import ConfigError, UserError
 from research.tasks.object_detection.boxes import Annotation, named, repaired
 from research.tasks.object_detection.data import AnnotatedImages
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-from research.errors import ConfigError
+from research.common.errors import ConfigError
 from research.tasks.object_detection.boxes import Annotation
 from research.tasks.object_detection.placement import canvas, fitting_scale, paste, scaled_size
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from research.config import suggest
-from research.errors import UserError
+from research.common.config import suggest
+from research.common.errors import UserError
 from research.tasks.object_detection.annotated_files import Faults, Listing
 from research.tasks.object_detection.boxes import Annotation
 

@@ -8,9 +8,9 @@ from functools import cache
 import numpy as np
 from PIL import Image
 
+from research.common.errors import UserError
 from research.data.dataset import Dataset, Example
 from research.data.images import to_array
-from research.errors import UserError
 from research.tasks.object_detection.augmentation import Augmentation
 from research.tasks.object_detection.boxes import Annotation
 from research.tasks.object_detection.placement import letterbox

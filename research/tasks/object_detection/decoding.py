@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from research.errors import ConfigError
+from research.common.errors import ConfigError
 from research.tasks.object_detection.boxes import iou
 
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from research.config import not_configured
+from research.common.config import not_configured
 from research.tasks.image_classification.models import ResNet
 
 _PRIOR = 0.01  # what each place says of each class at first; most see nothing (Lin et al. 2017)

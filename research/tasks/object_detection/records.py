@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from research.common.errors import UserError
 from research.data.images import decode, image_size
-from research.errors import UserError
 from research.tasks.object_detection.boxes import Annotation, named, repaired
 from research.tasks.object_detection.data import AnnotatedImages
 

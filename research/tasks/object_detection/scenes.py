@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from sklearn.datasets import load_sample_image
 
-from research.errors import ConfigError
+from research.common.errors import ConfigError
 from research.tasks.image_classification.data import Digits
 from research.tasks.object_detection.boxes import Annotation
 from research.tasks.object_detection.data import AnnotatedImages

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from research.config import suggest
+from research.common.config import suggest
+from research.common.errors import ConfigError
+from research.common.files import read_lines
 from research.data.tfds import builder, open_split
-from research.errors import ConfigError
-from research.files import read_lines
 from research.tasks.object_detection.annotated_files import (
     AnnotatedFiles,
     Listing,

@@ -12,10 +12,10 @@ import numpy as np
 from flax import linen as nn
 from PIL import Image
 
+from research.common.errors import ConfigError
 from research.data.dataset import ArrayDataset, Bucket, Dataset
 from research.data.images import decode
-from research.errors import ConfigError
-from research.task import Batch, Task, Total, Tree
+from research.task import Average, Batch, Task, Tree
 from research.tasks.object_detection.assignment import assign
 from research.tasks.object_detection.augmentation import Augmentation
 from research.tasks.object_detection.boxes import NOTHING, Annotation
@@ -125,7 +125,7 @@ class ObjectDetection(Task):
 
     def loss(
         self, params: Tree, variables: Tree, batch: Batch, key: jax.Array, train: bool
-    ) -> tuple[dict[str, Total], Tree]:
+    ) -> tuple[dict[str, Average], Tree]:
         """Of classes and of boxes, each summed over places and a mean over objects."""
         images = self.normalize(batch["image"])
         if train:
@@ -144,7 +144,7 @@ class ObjectDetection(Task):
             "class_loss": of_classes,
             "box_loss": of_boxes,
         }
-        return {name: Total((one * mask).sum(), count) for name, one in losses.items()}, variables
+        return {name: Average((one * mask).sum(), count) for name, one in losses.items()}, variables
 
     def predict(self, params: Tree, variables: Tree, batch: Batch) -> Batch:
         """Detections in pixels of the original image, the best first.

@@ -11,8 +11,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from research.common.errors import UserError
 from research.data.images import SUFFIXES, image_size
-from research.errors import UserError
 from research.tasks.object_detection.annotated_files import Faults, Listing
 from research.tasks.object_detection.boxes import Annotation
 

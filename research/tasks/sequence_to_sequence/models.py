@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from research.errors import ConfigError
+from research.common.errors import ConfigError
 
 Tree = Any
 

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from research.common.errors import UserError
 from research.data.dataset import Dataset, Example
-from research.errors import UserError
 from research.tasks.sequence_to_sequence.beam_search import END
 from research.tasks.sequence_to_sequence.data import Pair
 

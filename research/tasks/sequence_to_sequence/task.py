@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from research.common.errors import ConfigError, UserError
 from research.data.buckets import choose_buckets
 from research.data.dataset import Bucket, Dataset
 from research.data.tokenizers import Bytes, Characters, Tokenizer, WordPieces, Words
-from research.errors import ConfigError, UserError
-from research.task import Batch, Task, Total, Tree
+from research.task import Average, Batch, Task, Tree
 from research.tasks.sequence_to_sequence import models
 from research.tasks.sequence_to_sequence.attention_lstm import AttentionLSTM
 from research.tasks.sequence_to_sequence.beam_search import Hypotheses, beam_search
@@ -181,7 +181,7 @@ class SequenceToSequence(Task):
 
     def loss(
         self, params: Tree, variables: Tree, batch: Batch, key: jax.Array, train: bool
-    ) -> tuple[dict[str, Total], Tree]:
+    ) -> tuple[dict[str, Average], Tree]:
         """The cross entropy of a token in nats, ends counted; `accuracy` is the part predicted.
 
         Labels are smoothed in training alone.
@@ -198,8 +198,8 @@ class SequenceToSequence(Task):
         correct = logits.argmax(axis=-1) == target
         count = weight.sum()
         metrics = {
-            "loss": Total((losses * weight).sum(), count),
-            "accuracy": Total((correct * weight).sum(), count),
+            "loss": Average((losses * weight).sum(), count),
+            "accuracy": Average((correct * weight).sum(), count),
         }
         return metrics, variables
 

@@ -15,7 +15,7 @@ from typing import TextIO
 
 import numpy as np
 
-from research.errors import UserError
+from research.common.errors import UserError
 
 BEGIN, END, UNKNOWN = "<s>", "</s>", "<unk>"
 UNKNOWNS = (UNKNOWN, "<UNK>")

@@ -11,7 +11,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from research.errors import ConfigError
+from research.common.errors import ConfigError
 
 _STEPS = 128  # speeds are multiples of 1/128
 _REACH = 16  # samples on each side that a resampled one is computed from

@@ -14,10 +14,10 @@ import numpy as np
 import soundfile
 import soxr
 
-from research.config import suggest
+from research.common.config import suggest
+from research.common.errors import ConfigError, UserError
 from research.data.audio import read_audio
 from research.data.tfds import StoredAudio, builder, open_split
-from research.errors import ConfigError, UserError
 from research.tasks.speech_recognition.features import Given, LogMel
 from research.tasks.speech_recognition.synthesis import Synthesizer
 

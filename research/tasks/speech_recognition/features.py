@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from research.errors import ConfigError
+from research.common.errors import ConfigError
 
 # Power in a band, for audio in [-1, 1]: 5 dB below the rounding noise of 16-bit samples, so digital
 # silence sounds like any other silence, and no recording is cut off.

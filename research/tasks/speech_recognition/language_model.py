@@ -10,7 +10,7 @@ import numpy as np
 from flax import struct
 from flax.struct import PyTreeNode
 
-from research.errors import UserError
+from research.common.errors import UserError
 from research.tasks.speech_recognition.arpa import BEGIN, END, UNKNOWNS, Arpa
 
 _ROOT, _ASTRAY = 0, 1  # nodes of the lexicon: where words begin, and where no word leads

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from research.config import not_configured
-from research.errors import ConfigError
+from research.common.config import not_configured
+from research.common.errors import ConfigError
 from research.layers.recurrent import LSTM, Carry
 
 

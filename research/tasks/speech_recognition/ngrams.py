@@ -4,7 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
-from research.errors import UserError
+from research.common.errors import UserError
 from research.tasks.speech_recognition.arpa import BEGIN, END, UNKNOWN
 
 _NEVER = -99.0  # log10 of a probability of zero, as ARPA files write it

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import jax
 
+from research.common.errors import ConfigError
 from research.data.tokenizers import Tokenizer
-from research.errors import ConfigError
 from research.tasks.speech_recognition.arpa import parse_arpa
 from research.tasks.speech_recognition.decoding import Hypothesis, beam_search, greedy
 from research.tasks.speech_recognition.language_model import (

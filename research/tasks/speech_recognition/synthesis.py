@@ -13,7 +13,7 @@ from threading import Lock
 
 import numpy as np
 
-from research.errors import UserError
+from research.common.errors import UserError
 
 # File names of eSpeak's kinds of English; "en" is British. Shavian is left out: a script.
 ACCENTS = (

@@ -12,12 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from research.common.errors import ConfigError, UserError
 from research.data.audio import Recording, blocks
 from research.data.buckets import choose_buckets
 from research.data.dataset import Bucket, Dataset, Example
 from research.data.tokenizers import Characters, WordPieces, Words
-from research.errors import ConfigError, UserError
-from research.task import Batch, Task, Total, Tree
+from research.task import Average, Batch, Task, Tree
 from research.tasks.speech_recognition.augmentation import Augmentation
 from research.tasks.speech_recognition.data import (
     Corpus,
@@ -150,7 +150,7 @@ class SpeechRecognition(Task):
 
     def loss(
         self, params: Tree, variables: Tree, batch: Batch, key: jax.Array, train: bool
-    ) -> tuple[dict[str, Total], Tree]:
+    ) -> tuple[dict[str, Average], Tree]:
         """The CTC loss of an utterance in nats (Graves et al. 2006).
 
         An utterance with too few frames for its tokens has no alignment and does not count;
@@ -171,8 +171,8 @@ class SpeechRecognition(Task):
         # Rounding can take the loss of a sure utterance below zero.
         losses = jnp.where(counted > 0, jnp.maximum(losses, 0), 0)
         metrics = {
-            "loss": Total(losses.sum(), counted.sum()),
-            "unalignable": Total((mask * ~fits).sum(), mask.sum()),
+            "loss": Average(losses.sum(), counted.sum()),
+            "unalignable": Average((mask * ~fits).sum(), mask.sum()),
         }
         return metrics, variables
 

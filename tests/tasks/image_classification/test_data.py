@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from research.errors import ConfigError, UserError
+from research.common.errors import ConfigError, UserError
 from research.tasks.image_classification.data import Digits, ImageFolder
 from research.tasks.image_classification.task import ImageClassification
 from research.training.evaluation import evaluate

@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from research.errors import UserError
+from research.common.errors import UserError
 from research.tasks.image_classification.figures import feature_grid, filter_grid
 from research.tasks.image_classification.inspection import feature_maps, first_filters
 from research.tasks.image_classification.models import CNN, MLP, ResNet

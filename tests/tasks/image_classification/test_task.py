@@ -28,9 +28,11 @@ def test_the_loss_is_the_cross_entropy_of_what_is_predicted(batch):
     totals, same = task.loss(params, variables, batch, jax.random.key(1), train=False)
     p = probabilities(task, params, variables, batch)
     np.testing.assert_allclose(p.sum(1), 1, rtol=1e-5)
-    np.testing.assert_allclose(totals["loss"].sum, -np.log(p[range(4), range(4)]).sum(), rtol=1e-5)
+    np.testing.assert_allclose(
+        totals["loss"].total, -np.log(p[range(4), range(4)]).sum(), rtol=1e-5
+    )
     assert totals["loss"].count == 4
-    assert totals["accuracy"].sum == (p.argmax(1) == np.arange(6))[:4].sum()
+    assert totals["accuracy"].total == (p.argmax(1) == np.arange(6))[:4].sum()
     jax.tree.map(np.testing.assert_array_equal, variables, same)
 
 
@@ -41,7 +43,7 @@ def test_smoothing_and_augmentation_act_in_training_alone(batch):
     )
     params, variables = plain.init(jax.random.key(0))
     loss = lambda task, train: float(  # noqa: E731
-        task.loss(params, variables, batch, jax.random.key(1), train)[0]["loss"].sum
+        task.loss(params, variables, batch, jax.random.key(1), train)[0]["loss"].total
     )
     assert loss(plain, False) == loss(rich, False)
     assert loss(plain, True) != loss(rich, True)

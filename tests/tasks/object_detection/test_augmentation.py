@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from research.errors import ConfigError
+from research.common.errors import ConfigError
 from research.tasks.object_detection.augmentation import Augmentation
 from research.tasks.object_detection.boxes import NOTHING, Annotation
 

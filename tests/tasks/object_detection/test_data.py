@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from research.errors import UserError
+from research.common.errors import UserError
 from research.tasks.object_detection.augmentation import Augmentation
 from research.tasks.object_detection.boxes import NOTHING, Annotation
 from research.tasks.object_detection.data import AnnotatedImages, DetectionExamples, Part

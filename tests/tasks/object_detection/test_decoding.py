@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research.errors import ConfigError
+from research.common.errors import ConfigError
 from research.tasks.object_detection.decoding import Decoding, suppress
 
 _CLASSES = 3

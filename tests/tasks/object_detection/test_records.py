@@ -9,7 +9,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from research.errors import UserError
+from research.common.errors import UserError
 from research.tasks.object_detection.records import AnnotatedRecords, Features
 from research.tasks.object_detection.sources import DetectionTFDS
 

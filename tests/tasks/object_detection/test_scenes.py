@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from research.errors import ConfigError
+from research.common.errors import ConfigError
 from research.tasks.object_detection import scenes
 from research.tasks.object_detection.scenes import DigitScenes
 

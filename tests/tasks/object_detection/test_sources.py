@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from research.errors import ConfigError, UserError
+from research.common.errors import ConfigError, UserError
 from research.tasks.object_detection.data import DetectionExamples
 from research.tasks.object_detection.sources import COCO, VOC
 

@@ -11,10 +11,10 @@ import pytest
 from absl import flags
 from PIL import Image
 
-from research.config import from_config_dict, to_config_dict
-from research.errors import ConfigError, UserError
+from research.common.config import from_config_dict, to_config_dict
+from research.common.errors import ConfigError, UserError
+from research.common.files import save_image
 from research.evaluate import evaluate_run
-from research.files import save_image
 from research.hardware.mesh import MeshConfig
 from research.predict import define_flags, draw, main, predict
 from research.reporting.table import table
@@ -102,7 +102,7 @@ def batches(run, images, training=False, epochs=1):
 def evaluated(run, batch):
     """The totals of a batch as {name: (sum, count)}."""
     totals, _, _ = run.program.evaluate_step(run.state.params, run.state.variables, batch)
-    return {name: (float(total.sum), float(total.count)) for name, total in totals.items()}
+    return {name: (float(total.total), float(total.count)) for name, total in totals.items()}
 
 
 def scene_file(folder, index, scale=1):

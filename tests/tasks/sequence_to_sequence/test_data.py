@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from research.errors import ConfigError, UserError
+from research.common.errors import ConfigError, UserError
 from research.tasks.sequence_to_sequence import data
 from research.tasks.sequence_to_sequence.data import (
     Pair,

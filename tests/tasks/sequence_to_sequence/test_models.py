@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research.errors import ConfigError
+from research.common.errors import ConfigError
 from research.tasks.sequence_to_sequence.attention_lstm import AttentionLSTM
 from research.tasks.sequence_to_sequence.models import Pairs
 from research.tasks.sequence_to_sequence.transformer import Transformer, positions

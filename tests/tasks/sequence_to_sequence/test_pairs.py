@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from research.errors import UserError
+from research.common.errors import UserError
 from research.tasks.sequence_to_sequence.data import Pair
 from research.tasks.sequence_to_sequence.pairs import EncodedPairs, Limit, PackedPairs
 

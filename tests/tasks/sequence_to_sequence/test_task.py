@@ -7,8 +7,8 @@ import jax
 import numpy as np
 import pytest
 
+from research.common.errors import ConfigError, UserError
 from research.data.tokenizers import Bytes, Characters, WordPieces
-from research.errors import ConfigError, UserError
 from research.hardware.mesh import MeshConfig
 from research.predict import predict
 from research.tasks.sequence_to_sequence.decoding import Decoding
@@ -123,7 +123,7 @@ def loss_of(task, **changes):
     state = program.initialize()
     batch = next(program.pipeline(task.training(), training=True).batches(0, 1))
     totals, _, _ = program.evaluate_step(state.params, state.variables, batch)
-    return float(totals["loss"].sum) / float(totals["loss"].count), float(totals["loss"].count)
+    return float(totals["loss"].total) / float(totals["loss"].count), float(totals["loss"].count)
 
 
 def test_the_loss_counts_tokens_and_their_ends(task):
@@ -152,7 +152,7 @@ def test_labels_are_smoothed_in_training_alone(task):
 
     def loss(task, train):
         totals, _ = task.loss(params, {}, batch, jax.random.key(0), train)
-        return float(totals["loss"].sum)
+        return float(totals["loss"].total)
 
     assert loss(smooth, False) == loss(plain, False)
     assert loss(smooth, True) != pytest.approx(loss(plain, True), rel=1e-4)

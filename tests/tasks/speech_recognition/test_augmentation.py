@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research.config import from_config_dict
-from research.errors import ConfigError
+from research.common.config import from_config_dict
+from research.common.errors import ConfigError
 from research.tasks.speech_recognition.augmentation import (
     Augmentation,
     add_noise,

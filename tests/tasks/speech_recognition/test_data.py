@@ -7,7 +7,7 @@ import pytest
 import soundfile
 import tensorflow_datasets as tfds
 
-from research.errors import ConfigError, UserError
+from research.common.errors import ConfigError, UserError
 from research.tasks.speech_recognition.data import (
     DIGITS,
     FreeSpokenDigits,

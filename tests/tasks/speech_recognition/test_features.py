@@ -3,7 +3,7 @@ import librosa
 import numpy as np
 import pytest
 
-from research.errors import ConfigError
+from research.common.errors import ConfigError
 from research.hardware.mesh import MeshConfig, batch_sharding
 from research.tasks.speech_recognition.features import (
     Given,

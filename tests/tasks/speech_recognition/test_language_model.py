@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research.errors import UserError
+from research.common.errors import UserError
 from research.tasks.speech_recognition.arpa import parse_arpa, word_log_probs
 from research.tasks.speech_recognition.language_model import compile_language_model
 from research.tasks.speech_recognition.ngrams import estimate

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research.errors import ConfigError
+from research.common.errors import ConfigError
 from research.tasks.speech_recognition.models import LSTMEncoder
 
 BANDS = 6

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from research.common.errors import UserError
 from research.data.tokenizers import Characters, WordPieces, Words
-from research.errors import UserError
 from research.tasks.speech_recognition.decoding import greedy
 from research.tasks.speech_recognition.streaming import Token, Word, stream, words
 from tests.tasks.speech_recognition.conftest import sing

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 
-from research.errors import UserError
+from research.common.errors import UserError
 from research.tasks.speech_recognition.synthesis import ACCENTS, Synthesizer
 
 DIGITS = "three one four one five"

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from research.config import from_config_dict, to_config_dict
+from research.common.config import from_config_dict, to_config_dict
+from research.common.errors import ConfigError, UserError
 from research.data.tokenizers import WordPieces, Words
-from research.errors import ConfigError, UserError
 from research.hardware.mesh import MeshConfig
 from research.tasks.speech_recognition.augmentation import Augmentation
 from research.tasks.speech_recognition.data import Manifest
@@ -80,7 +80,7 @@ def test_padding_changes_no_loss_and_no_prediction(task):
         found = jax.jit(task.predict)(params, {}, batch)
         count = found["count"].tolist()
         tokens = [row[:n].tolist() for row, n in zip(found["tokens"], count, strict=True)]
-        results.append((float(totals["loss"].sum), tokens))
+        results.append((float(totals["loss"].total), tokens))
     assert results[0][0] == pytest.approx(results[1][0], rel=1e-5)
     assert results[0][1] == results[1][1]
 
@@ -101,14 +101,14 @@ def test_what_has_no_alignment_does_not_count_and_is_never_nan(task):
 
     def loss(params, batch):
         totals, _ = task.loss(params, {}, batch, jax.random.key(0), train=True)
-        return totals["loss"].sum, totals
+        return totals["loss"].total, totals
 
     gradient, totals = jax.jit(jax.grad(loss, has_aux=True))(params, batch)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
-    assert float(totals["loss"].count) == 1 and float(totals["unalignable"].sum) == 2
+    assert float(totals["loss"].count) == 1 and float(totals["unalignable"].total) == 2
     alone = batch | {"mask": jnp.array([1.0, 0.0, 0.0])}
     assert float(jax.jit(loss)(params, alone)[0]) == pytest.approx(
-        float(totals["loss"].sum), rel=1e-5
+        float(totals["loss"].total), rel=1e-5
     )
 
 

@@ -12,7 +12,7 @@ import jax
 from absl import app, flags
 from absl import logging as absl_logging
 
-from research.errors import UserError
+from research.common.errors import UserError
 from research.hardware.processes import are_several, join, leave
 from research.training.interruption import EXIT_CODE, Interrupted
 

@@ -11,21 +11,37 @@ rather than configured (the number of classes, the dtype) are declared with `not
 
 import dataclasses
 import difflib
+import logging
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from research.errors import ConfigError
+from research.common.errors import ConfigError
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 
 def not_configured(default: Any) -> Any:
-    """A dataclass field that the program fills in and no config may set."""
+    """Declares a dataclass field that the program fills in and no config may set."""
     return dataclasses.field(default=default, metadata={"configured": False})
+
+
+def formerly(*names: str, default: Any, convert: Callable[[Any], Any] = lambda value: value) -> Any:
+    """Declares a dataclass field that was renamed, so that configs saved before still open.
+
+    A renamed class lists its old names in a class attribute `former_names` instead.
+
+    Args:
+      names: the old names.
+      default: of the field.
+      convert: maps a value saved under an old name to today's form.
+    """
+    return dataclasses.field(default=default, metadata={"formerly": dict.fromkeys(names, convert)})
 
 
 def to_config_dict(value: Any) -> ConfigDict:
@@ -106,7 +122,7 @@ def _decode(value: Any, annotation: Any) -> Any:
     variants = _variants(annotation)
     if variants is not None:
         value = dict(value)
-        name = value.pop("type", None)
+        name = _current_name(value.pop("type", None), variants)
         if name not in variants:
             raise ConfigError("type", f"no '{name}' here; {suggest(str(name), variants)}")
         return _decode_dataclass(value, variants[name])
@@ -117,8 +133,17 @@ def _decode(value: Any, annotation: Any) -> Any:
 
 def _decode_dataclass(value: Any, cls: type) -> Any:
     fields = _fields(cls)
+    renamed = {
+        old: (name, convert)
+        for name, field in fields.items()
+        for old, convert in field.metadata.get("formerly", {}).items()
+    }
     decoded = {}
     for key, item in value.items():
+        if key not in fields and key in renamed:
+            old, (key, convert) = key, renamed[key]
+            _warn_renamed(old, key)
+            item = convert(item)
         if key not in fields:
             raise ConfigError(key, f"no such key; {suggest(key, fields)}")
         try:
@@ -132,6 +157,22 @@ def _decode_dataclass(value: Any, cls: type) -> Any:
         return cls(**decoded)
     except TypeError as error:
         raise ConfigError("type", f"cannot build {cls.__name__}: {error}") from None
+
+
+def _current_name(name: Any, variants: Mapping[str, type]) -> Any:
+    """Today's name of a class, given the one in a config that may have been saved before."""
+    if name in variants:
+        return name
+    for current, cls in variants.items():
+        if name in getattr(cls, "former_names", ()):
+            _warn_renamed(name, current)
+            return current
+    return name
+
+
+@cache
+def _warn_renamed(old: str, new: str) -> None:
+    log.warning("config: '%s' is now called '%s'", old, new)
 
 
 def _decode_leaf(value: Any, annotation: Any) -> Any:

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 import research
-from research.config import differences, from_config_dict, to_config_dict
-from research.errors import ConfigError
+from research.common.config import differences, from_config_dict, to_config_dict
+from research.common.errors import ConfigError
 from research.tasks.image_classification.models import ResNet
 from research.training.experiment import Experiment, load_experiment
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 EXPERIMENTS = sorted(ROOT.glob("experiments/*/*.py"))
 
 

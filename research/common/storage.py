@@ -1,4 +1,4 @@
-"""Places: paths on the disk, or in a bucket of Google Cloud Storage, as `gs://BUCKET/FOLDER`."""
+"""Paths on disk or in a bucket of Google Cloud Storage (`gs://BUCKET/FOLDER`)."""
 
 import importlib.util
 import logging
@@ -9,16 +9,16 @@ from typing import TypeAlias
 import fsspec.config
 from etils import epath
 
-from research.errors import UserError
+from research.common.errors import UserError
 
 # The two have most methods in common; where they differ, as in `absolute`, is for this module.
-Place: TypeAlias = Path | epath.Path
+AnyPath: TypeAlias = Path | epath.Path
 
 _READ = ("storage.buckets.get", "storage.objects.get", "storage.objects.list")
 _WRITE = (*_READ, "storage.objects.create", "storage.objects.delete")
 
 
-def as_place(text: str, write: bool = False) -> Place:
+def as_path(text: str, write: bool = False) -> AnyPath:
     """The place that a person names.
 
     Args:
@@ -44,14 +44,14 @@ def as_place(text: str, write: bool = False) -> Place:
     return epath.Path(text)
 
 
-def in_bucket(place: Place) -> bool:
+def is_in_bucket(place: AnyPath) -> bool:
     """Whether a place is in a bucket."""
     return str(place).startswith("gs://")
 
 
-def absolute(place: Place) -> Place:
+def absolute(place: AnyPath) -> AnyPath:
     """The place, in full; in a bucket all are."""
-    return place if in_bucket(place) else Path(place).absolute()
+    return place if is_in_bucket(place) else Path(place).absolute()
 
 
 def _check_access(bucket: str, permissions: tuple[str, ...]) -> None:

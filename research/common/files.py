@@ -1,18 +1,15 @@
 """Small files: written so that a reader sees them old or new, and read with clear errors."""
 
 import gzip
-import io
 import json
 import zlib
 from typing import Any
 
-from PIL.Image import Image, registered_extensions
-
-from research.errors import UserError
-from research.places import Place, in_bucket
+from research.common.errors import UserError
+from research.common.storage import AnyPath, is_in_bucket
 
 
-def write_whole(path: Place, content: str | bytes) -> None:
+def write_whole(path: AnyPath, content: str | bytes) -> None:
     """Writes a file in one stroke, making its folder where there is none.
 
     Raises:
@@ -20,7 +17,7 @@ def write_whole(path: Place, content: str | bytes) -> None:
     """
     data = content.encode() if isinstance(content, str) else content
     try:
-        if in_bucket(path):  # where an object is there whole or not at all
+        if is_in_bucket(path):  # where an object is there whole or not at all
             path.write_bytes(data)
             return
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -32,7 +29,7 @@ def write_whole(path: Place, content: str | bytes) -> None:
         raise UserError(f"cannot write {path}: {reason}; choose another place") from None
 
 
-def read_lines(path: Place) -> list[str]:
+def read_lines(path: AnyPath) -> list[str]:
     """The lines of a text file in UTF-8, which may be gzip's.
 
     Raises:
@@ -54,23 +51,12 @@ def read_lines(path: Place) -> list[str]:
     return [line.rstrip("\r") for line in lines] if text else []
 
 
-def save_image(path: Place, image: Image) -> None:
-    """Writes an image in the format of its suffix, in one stroke, making its folder.
-
-    Raises:
-      UserError: the place cannot be written to.
-    """
-    buffer = io.BytesIO()
-    image.save(buffer, registered_extensions()[path.suffix])
-    write_whole(path, buffer.getvalue())
-
-
-def save_json(path: Place, value: dict[str, Any]) -> None:
+def save_json(path: AnyPath, value: dict[str, Any]) -> None:
     """Writes an object as JSON, in one stroke."""
     write_whole(path, json.dumps(value, indent=2) + "\n")
 
 
-def read_json(path: Place) -> dict[str, Any]:
+def read_json(path: AnyPath) -> dict[str, Any]:
     """The object in a JSON file.
 
     Raises:

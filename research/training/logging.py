@@ -7,20 +7,20 @@ import time
 import jax
 from tqdm import tqdm
 
-from research.places import Place
-from research.reporting.metrics import MetricWriter, is_of_part
+from research.common.storage import AnyPath
+from research.training.metrics import MetricWriter, is_of_part
 
 log = logging.getLogger(__name__)
 _LOSS_EVERY = 0.5  # seconds between looks at the loss, each of which moves a number off the device
 
 
-class Reporter:
+class TrainingLogger:
     """A progress bar where there is a terminal, lines elsewhere, and metrics in the workdir.
 
     Process 0 of many reports; the others stay silent.
     """
 
-    def __init__(self, workdir: Place, start: int, total: int, batch_size: float):
+    def __init__(self, workdir: AnyPath, start: int, total: int, batch_size: float):
         speaks = jax.process_index() == 0
         self._batch_size, self._looked = batch_size, 0.0
         self._files = MetricWriter(workdir, start) if speaks else None
@@ -33,7 +33,7 @@ class Reporter:
             disable=not (speaks and sys.stderr.isatty()),
         )
 
-    def __enter__(self) -> "Reporter":
+    def __enter__(self) -> "TrainingLogger":
         return self
 
     def __exit__(self, *_: object) -> None:

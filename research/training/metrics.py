@@ -8,9 +8,9 @@ from typing import Any
 
 from tensorboardX import SummaryWriter
 
-from research.errors import UserError
-from research.files import write_whole
-from research.places import Place, in_bucket
+from research.common.errors import UserError
+from research.common.files import write_whole
+from research.common.storage import AnyPath, is_in_bucket
 
 FILE = "metrics.jsonl"
 _EVERY = 10.0  # seconds between writings; a bucket takes one a second of a file
@@ -26,13 +26,13 @@ class MetricWriter:
     after a line has come, or by `flush`; so are TensorBoard's there.
     """
 
-    def __init__(self, workdir: Place, step: int):
+    def __init__(self, workdir: AnyPath, step: int):
         kept = [line for line in read_metrics(workdir) if line["step"] <= step]
         self._path = workdir / FILE
         self._lines = [json.dumps(line) + "\n" for line in kept]
         self._events = workdir / "tensorboard"
         # TensorBoardX can write to a bucket, but after one failure loses all, without a word.
-        self._copied = TemporaryDirectory() if in_bucket(workdir) else None
+        self._copied = TemporaryDirectory() if is_in_bucket(workdir) else None
         folder = self._copied.name if self._copied else str(self._events)
         self._board = SummaryWriter(folder, purge_step=step + 1 if step else None)
         self.flush()
@@ -67,7 +67,7 @@ def is_of_part(name: str) -> bool:
     return "/" in name
 
 
-def read_metrics(workdir: Place) -> list[dict[str, Any]]:
+def read_metrics(workdir: AnyPath) -> list[dict[str, Any]]:
     """The lines of a run, oldest first; none where it has not begun.
 
     A last line that an interruption cut off is left out.

@@ -9,7 +9,7 @@ import numpy as np
 from research.data.dataset import Bucket, Dataset
 
 
-class PlannedBatch(NamedTuple):
+class SampledBatch(NamedTuple):
     """The examples of one batch."""
 
     indices: np.ndarray  # [batch] int64, -1 where the batch is filled up with padding
@@ -69,7 +69,7 @@ class Plan:
         """The examples in an epoch before each of its batches, and at last all: [batches + 1]."""
         return np.cumsum([0, *(len(batch.indices) for batch in self.epoch(epoch))])
 
-    def _epoch(self, epoch: int) -> list[PlannedBatch]:
+    def _epoch(self, epoch: int) -> list[SampledBatch]:
         rng = np.random.default_rng((self.seed, epoch))
         batches = []
         for bucket in self.buckets:
@@ -79,7 +79,7 @@ class Plan:
             if self.training:
                 whole[len(order) :] = np.resize(order, len(whole) - len(order))
             parts = whole.reshape(-1, bucket.batch_size)
-            batches += [PlannedBatch(part, bucket.length) for part in parts]
+            batches += [SampledBatch(part, bucket.length) for part in parts]
         if self.training and len(self.buckets) > 1:
             return [batches[i] for i in rng.permutation(len(batches))]
         return batches

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from research.data.dataset import ArrayDataset, Dataset, Subset
-from research.data.plan import Plan
+from research.data.sampler import Plan
 
 
 class Ragged(Dataset):

@@ -1,0 +1,66 @@
+"""The prediction contract of a task: what `python -m research.predict` needs of it.
+
+Training and evaluation never import this module's implementations, so a task's predictor may import
+image and plotting libraries.
+"""
+
+import abc
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from research.common.errors import UserError
+from research.data.dataset import Dataset
+from research.task import Tree
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+class Predictor(abc.ABC):
+    """Turns user inputs into examples, and predictions into results for people and programs.
+
+    Each task implements one in `research/tasks/NAME/predictor.py` and returns it from
+    `Task.predictor()`.
+    """
+
+    input_kind: ClassVar[str] = "file"
+    """The kind of input, "file" or "text", which is also the name of its column in tables."""
+
+    @abc.abstractmethod
+    def preprocess(self, item: str) -> Dataset:
+        """Loads one input, without targets, as one example or as the parts of a long one.
+
+        Args:
+          item: a file path, or the text itself where `input_kind` is "text".
+
+        Raises:
+          UserError: the input cannot be read as an input of this task.
+        """
+
+    @abc.abstractmethod
+    def postprocess(self, predictions: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Any]:
+        """Converts the predictions of one input, one per part, to a JSON-serialisable result.
+
+        The result is one line of `--json`, and one row of the table unless `to_rows` returns
+        others. Tables omit values that are lists.
+        """
+
+    def to_rows(self, result: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Returns the table rows of a result, all with the same keys."""
+        return [dict(result)]
+
+    def visualize(self, item: str, result: Mapping[str, Any]) -> "Image | None":
+        """Draws a result onto its input; None where the task has no picture."""
+        return None
+
+    def stream(self, params: Tree, variables: Tree, path: Path) -> Iterator[dict[str, Any]]:
+        """Yields results while a file is being read, each as soon as it is final.
+
+        Raises:
+          UserError: the file cannot be read, or the task or its model does not support streaming.
+        """
+        name = type(self).__name__.removesuffix("Predictor")
+        raise UserError(f"{name} does not support streaming; leave --stream out")
