@@ -54,7 +54,7 @@ def predict(run: Run, given: list[str]) -> Iterator[dict[str, Any]]:
     inputs = Concatenation([predictor.preprocess(one) for one in given])
     pipeline = program.pipeline(inputs, training=False)
     found: dict[int, dict[str, np.ndarray]] = {}
-    for batch in pipeline.batches(0, pipeline.plan.batches_per_epoch):
+    for batch in pipeline.batches(0, pipeline.sampler.batches_per_epoch):
         step = program.predict_step(state.inference_params, state.variables, batch)
         predictions, indices = jax.device_get((step, batch["index"]))
         for row, index in enumerate(indices.tolist()):

@@ -1,4 +1,4 @@
-"""From a plan to batches on the devices: read by threads, in order, ahead of need."""
+"""The input pipeline: from sampled indices to global arrays on the devices."""
 
 from collections.abc import Callable, Iterator
 
@@ -7,64 +7,72 @@ import jax
 import numpy as np
 
 from research.data.dataset import Bucket, Dataset, Example, Shapes
-from research.data.sampler import Plan, SampledBatch
+from research.data.sampler import BatchSampler, SampledBatch
 
-READ_AHEAD = 4  # batches that wait on the devices
+PREFETCH = 4  # batches that are prefetched to the devices
 
 
 class Pipeline:
-    """The batches of a dataset as global arrays, sharded along their first axis.
+    """Loads the batches of a dataset as global arrays, sharded along their first axis.
 
-    Every process makes the same plan and reads only the rows that its own devices hold. `shapes`
-    gives what one example's arrays are padded to in a bucket.
+    Every process samples the same batches and loads only the rows of its own devices.
+
+    Args:
+      dataset: the dataset to load from.
+      sampler: the examples of every batch.
+      sharding: of every array of a batch.
+      shapes: returns the shapes that the arrays of an example are padded to in a bucket; None for
+        examples of fixed shape.
     """
 
     def __init__(
         self,
         dataset: Dataset,
-        plan: Plan,
+        sampler: BatchSampler,
         sharding: jax.sharding.Sharding,
         shapes: Callable[[Bucket | None], Shapes] | None = None,
     ):
-        self.dataset, self.plan, self.sharding, self.shapes = dataset, plan, sharding, shapes
+        self.dataset, self.sampler, self.sharding = dataset, sampler, sharding
+        self.shapes = shapes
 
     def batches(self, start: int, stop: int) -> Iterator[dict[str, jax.Array]]:
-        """The batches from number `start` to `stop`, counted through all epochs.
+        """Yields the batches from number `start` to `stop`, counted through all epochs.
 
-        Beside the dataset's arrays each has `mask` [batch] float32, 1 for an example and 0 for
+        A batch has the arrays of the dataset, `mask` [batch] float32, 1 for an example and 0 for
         padding, and `index` [batch] int32, the position in the dataset, -1 for padding.
         """
-        ahead = grain.ReadOptions(num_threads=READ_AHEAD, prefetch_buffer_size=READ_AHEAD)
-        return iter(grain.MapDataset.range(start, stop).map(self._load).to_iter_dataset(ahead))
+        options = grain.ReadOptions(num_threads=PREFETCH, prefetch_buffer_size=PREFETCH)
+        return iter(grain.MapDataset.range(start, stop).map(self._load).to_iter_dataset(options))
 
     def _load(self, number: int) -> dict[str, jax.Array]:
-        epoch, batch = divmod(int(number), self.plan.batches_per_epoch)
-        planned = self.plan.epoch(epoch)[batch]
-        size = len(planned.indices)
-        rows = self._rows(size)
-        local = self._read(planned, rows, (self.plan.seed, epoch))
-        return {name: self._place(array, rows, size) for name, array in local.items()}
+        epoch, batch = divmod(int(number), self.sampler.batches_per_epoch)
+        sampled = self.sampler.epoch(epoch)[batch]
+        size = len(sampled.indices)
+        rows = self._local_rows(size)
+        local = self._read(sampled, rows, (self.sampler.seed, epoch))
+        return {name: self._globalize(array, rows, size) for name, array in local.items()}
 
-    def _rows(self, size: int) -> np.ndarray:
-        """The rows of a batch of that size that this process holds, ascending."""
-        held = self.sharding.addressable_devices_indices_map((size,)).values()
-        return np.unique(np.concatenate([np.arange(size)[index] for index in held if index]))
+    def _local_rows(self, size: int) -> np.ndarray:
+        """Returns the rows of a batch of that size that this process loads, ascending."""
+        slices = self.sharding.addressable_devices_indices_map((size,)).values()
+        return np.unique(np.concatenate([np.arange(size)[index] for index in slices if index]))
 
-    def _read(self, planned: SampledBatch, rows: np.ndarray, seed: tuple[int, ...]) -> Example:
-        indices = planned.indices[rows]
+    def _read(self, sampled: SampledBatch, rows: np.ndarray, seed: tuple[int, ...]) -> Example:
+        indices = sampled.indices[rows]
         present = indices >= 0
-        # Padding repeats a real example: shapes and value ranges stay those of data.
-        fill = planned.indices[0]
-        shapes = self.shapes and self.shapes(planned.length)
-        local = self.dataset.batch(np.where(present, indices, fill), seed, shapes)
+        # Padding repeats a real example, so that batch statistics see only values of data.
+        filler = sampled.indices[0]
+        shapes = self.shapes and self.shapes(sampled.length)
+        local = self.dataset.batch(np.where(present, indices, filler), seed, shapes)
         local["mask"] = np.where(present, local["mask"], 0).astype(np.float32)
         return local | {"index": indices.astype(np.int32)}
 
-    def _place(self, local: np.ndarray, rows: np.ndarray, size: int) -> jax.Array:
+    def _globalize(self, local: np.ndarray, rows: np.ndarray, size: int) -> jax.Array:
+        """Returns a global array [size, ...] of which `local` holds the given rows."""
         shape = (size, *local.shape[1:])
 
         def shard(index: tuple[slice, ...] | None) -> np.ndarray:
-            assert index is not None  # only where a device lies in another process
+            assert index is not None  # None only for devices of other processes
             return local[np.searchsorted(rows, np.arange(size)[index[0]])]
 
         return jax.make_array_from_callback(shape, self.sharding, shard)

@@ -37,7 +37,7 @@ def evaluate(
         return int(real.sum()), int(present.sum() - real.sum())
 
     waiting: list[Any] = []
-    for batch in pipeline.batches(0, pipeline.plan.batches_per_epoch):
+    for batch in pipeline.batches(0, pipeline.sampler.batches_per_epoch):
         beat()
         with jax.transfer_guard("disallow"):
             waiting.append(program.evaluate_step(state.inference_params, state.variables, batch))
@@ -48,8 +48,8 @@ def evaluate(
     examples, skipped = (sum(part) for part in zip(*counted, strict=True))
     means = {name: sums[name] / max(counts[name], 1) for name in sums}
     results = {**means, **scorer.result(dataset), "examples": examples}
-    if skipped or pipeline.plan.left_out:
-        results["skipped"] = skipped + pipeline.plan.left_out
+    if skipped or pipeline.sampler.num_dropped:
+        results["skipped"] = skipped + pipeline.sampler.num_dropped
     return results, scorer
 
 

@@ -87,7 +87,7 @@ class Trainer:
         batches = self.data.batches(first, first + self.total - start)
         clock = Clock(compilations, progress)
         throttle = _Throttle(self.program.steps_ahead)
-        batch_size, examples = self.data.plan.mean_batch_size, 0
+        batch_size, examples = self.data.sampler.mean_batch_size, 0
         reporter = TrainingLogger(self.workdir, start, self.total, batch_size)
         with reporter as report, Interruption() as interruption:
             for step in range(start + 1, self.total + 1):
@@ -119,14 +119,14 @@ class Trainer:
 
     def _next_batch(self, progress: dict[str, Any]) -> int:
         """The number of the batch to go on with, counted through all epochs."""
-        plan, epoch = self.data.plan, progress["epoch"]
-        within = np.searchsorted(plan.starts(epoch), progress["example"])
-        return epoch * plan.batches_per_epoch + int(within)
+        sampler, epoch = self.data.sampler, progress["epoch"]
+        within = np.searchsorted(sampler.offsets(epoch), progress["example"])
+        return epoch * sampler.batches_per_epoch + int(within)
 
     def _progress(self, batch_number: int, step: int, clock: Clock) -> dict[str, Any]:
         """How far the run is. Data are counted in epochs and examples: a data set may grow."""
-        epoch, batch = divmod(batch_number, self.data.plan.batches_per_epoch)
-        example = int(self.data.plan.starts(epoch)[batch])
+        epoch, batch = divmod(batch_number, self.data.sampler.batches_per_epoch)
+        example = int(self.data.sampler.offsets(epoch)[batch])
         position = {"step": step, "epoch": epoch, "example": example}
         return position | {"seconds": clock.seconds, "compile_seconds": clock.compile_seconds}
 
@@ -144,15 +144,15 @@ class Trainer:
         owner: Any = self.experiment
         for part in key.split("."):
             owner = getattr(owner, part)
-        plan = self.data.plan
+        sampler = self.data.sampler
         try:
-            return in_steps(owner, plan.mean_batch_size, plan.batches_per_epoch, total)
+            return in_steps(owner, sampler.mean_batch_size, sampler.batches_per_epoch, total)
         except UserError as error:
             raise ConfigError(key, str(error)) from None
 
     def _check_batch(self) -> None:
         """Compares what the data give with what the task promised, before anything compiles."""
-        first = self.data.plan.epoch(0)[0]
+        first = self.data.sampler.epoch(0)[0]
         promised, given = self.program.batch_shape(first.length), next(self.data.batches(0, 1))
         for name in promised | given:
             found, expected = (

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from research.common.errors import UserError
 from research.data.dataset import Bucket, Dataset
 from research.data.pipeline import Pipeline
-from research.data.sampler import Plan
+from research.data.sampler import BatchSampler
 from research.hardware.mesh import batch_sharding, batch_shards, replicated, shares_cores
 from research.training.experiment import Experiment
 from research.training.state import TrainState, initializer, state_shardings
@@ -104,15 +104,19 @@ class Program:
 
     def pipeline(self, dataset: Dataset, training: bool) -> Pipeline:
         """The batches of a dataset, placed for the steps."""
-        plan = Plan(dataset, self.batch_size, self.experiment.seed, training)
-        if not plan.batches_per_epoch:
+        sampler = BatchSampler(dataset, self.batch_size, self.experiment.seed, training)
+        if not sampler.batches_per_epoch:
             raise UserError("the data have no example that fits; see the dataset's buckets")
         if training:
-            longest = plan.buckets[-1].length
+            longest = sampler.buckets[-1].length
             self.experiment.check_batch_length(longest, batch_shards(self.mesh))
-            if plan.left_out:  # evaluation counts them in its results
-                log.warning("left out %d of %d examples: too long", plan.left_out, len(dataset))
-        return Pipeline(dataset, plan, batch_sharding(self.mesh), self._example_shapes)
+            if sampler.num_dropped:  # evaluation counts them in its results
+                log.warning(
+                    "dropped %d of %d examples: longer than every bucket",
+                    sampler.num_dropped,
+                    len(dataset),
+                )
+        return Pipeline(dataset, sampler, batch_sharding(self.mesh), self._example_shapes)
 
     def _example_shapes(self, length: Bucket | None) -> dict[str, tuple[int, ...]]:
         spec = self.task.batch_spec(1, length)

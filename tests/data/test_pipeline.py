@@ -5,7 +5,7 @@ import pytest
 from research.common.errors import UserError
 from research.data.dataset import ArrayDataset, Concatenation, Dataset
 from research.data.pipeline import Pipeline
-from research.data.sampler import Plan
+from research.data.sampler import BatchSampler
 from research.hardware.mesh import MeshConfig, batch_sharding
 
 
@@ -32,7 +32,7 @@ def pipeline(dataset, batch_size, training=True, **mesh):
     """Batches of that many examples, or of as many as `batch_size(bucket)` says."""
     size = batch_size if callable(batch_size) else lambda bucket: batch_size
     sharding = batch_sharding(MeshConfig(**mesh).build())
-    return Pipeline(dataset, Plan(dataset, size, 0, training), sharding)
+    return Pipeline(dataset, BatchSampler(dataset, size, 0, training), sharding)
 
 
 def fetch(batches):
@@ -112,7 +112,7 @@ def test_an_error_of_the_data_arrives_as_it_is():
 def test_randomness_on_the_host_belongs_to_the_example_and_the_epoch():
     def by_index(epoch, batch_size):
         made = pipeline(Noisy(), batch_size, devices=1)
-        per_epoch = made.plan.batches_per_epoch
+        per_epoch = made.sampler.batches_per_epoch
         batches = fetch(made.batches(epoch * per_epoch, (epoch + 1) * per_epoch))
         return {
             int(i): tuple(x)

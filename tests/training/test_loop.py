@@ -118,7 +118,7 @@ def test_a_run_in_batches_of_several_sizes_resumes_to_the_same_bits(
 def test_a_batch_holds_as_many_examples_as_its_length_allows(pairs, tmp_path):
     data = Trainer(pairs, tmp_path).data
     sizes = {}
-    for batch in data.batches(0, data.plan.batches_per_epoch):
+    for batch in data.batches(0, data.sampler.batches_per_epoch):
         padded = batch["frames"].shape[1], batch["notes"].shape[1]
         sizes.setdefault(padded, set()).add(len(batch["mask"]))
     # Multiples of 8 whose whole length is at most 300; one size a bucket, so one compilation.
@@ -128,7 +128,7 @@ def test_a_batch_holds_as_many_examples_as_its_length_allows(pairs, tmp_path):
 def test_examples_are_counted_in_batches_of_several_sizes(pairs, tmp_path):
     trainer = Trainer(pairs, tmp_path)
     sizes = [len(batch["mask"]) for batch in trainer.data.batches(0, 24)]
-    per_epoch = trainer.data.plan.batches_per_epoch
+    per_epoch = trainer.data.sampler.batches_per_epoch
     epochs = dataclasses.replace(pairs, duration=f"{3 * sum(sizes[:per_epoch])} examples")
     assert Trainer(epochs, tmp_path / "epochs").total == 3 * per_epoch
     run, _ = trainer.train()
@@ -144,7 +144,7 @@ def test_examples_are_counted_in_batches_of_several_sizes(pairs, tmp_path):
 def test_one_to_eight_devices_take_the_same_batches(pairs, tmp_path, mesh):
     on_many = dataclasses.replace(pairs, mesh=MeshConfig(**mesh))
     data = [Trainer(one, tmp_path / str(i)).data for i, one in enumerate((pairs, on_many))]
-    assert data[0].plan.batches_per_epoch == data[1].plan.batches_per_epoch
+    assert data[0].sampler.batches_per_epoch == data[1].sampler.batches_per_epoch
     for ours, theirs in zip(*(part.batches(0, 24) for part in data), strict=True):
         assert_equal(ours, theirs)
 

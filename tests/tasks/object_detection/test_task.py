@@ -96,7 +96,7 @@ class Counted(AnnotatedImages):
 def batches(run, images, training=False, epochs=1):
     examples = DetectionExamples(images, TASK.image_size, TASK.max_objects)
     pipeline = run.program.pipeline(examples, training=training)
-    return list(pipeline.batches(0, epochs * pipeline.plan.batches_per_epoch))
+    return list(pipeline.batches(0, epochs * pipeline.sampler.batches_per_epoch))
 
 
 def evaluated(run, batch):

@@ -179,7 +179,7 @@ def test_packed_rows_give_the_loss_of_their_pairs(task):
         pipeline = own.pipeline(one.training(), training=False)
         totals = [
             own.evaluate_step(state.params, {}, batch)[0]["loss"]
-            for batch in pipeline.batches(0, pipeline.plan.batches_per_epoch)
+            for batch in pipeline.batches(0, pipeline.sampler.batches_per_epoch)
         ]
         sums[one], counts[one] = (
             sum(float(getattr(t, k)) for t in totals) for k in ("sum", "count")
