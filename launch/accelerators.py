@@ -1,45 +1,25 @@
-"""What Google calls its slices, what they consist of, where they are, and what they cost.
+"""Accelerator types of Cloud TPU: their chips, hosts, zones and list prices.
 
-The facts are those of research/hardware/chips.json, which names the source of each.
+`research/hardware/chips.py` reads the facts from `chips.json`, which names the source of each.
 """
 
 from __future__ import annotations
 
 import difflib
-import json
 import re
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
-from typing import Any
 
 from research.common.errors import UserError
-
-CHIPS = Path(__file__).parents[1] / "research" / "hardware" / "chips.json"
-
-
-@dataclass(frozen=True)
-class Price:
-    """A list price, in US dollars for one chip and one hour, without discounts and taxes."""
-
-    dollars: float
-
-    region: str
-    """Where it holds."""
-
-    date: str
-    """When it was read."""
-
-    source: str
-    """Where it was read."""
+from research.hardware.chips import Chip, Offer, Price, SliceTypes, chips, list_price
 
 
 @dataclass(frozen=True)
 class Slice:
-    """A type of slice: TPU chips with a network of their own, and the machines they sit in."""
+    """An accelerator type: TPU chips joined by their own interconnect, and their host VMs."""
 
     name: str
-    """As gcloud's --accelerator-type, such as v5litepod-16."""
+    """The accelerator type, such as v5litepod-16."""
 
     generation: str
     """v2, v3, v4, v5e, v5p, v6e or tpu7x."""
@@ -47,127 +27,106 @@ class Slice:
     chips: int
 
     hosts: int
-    """Machines; each runs one training process."""
+    """The number of host VMs, each of which runs one training process."""
 
     api: str
-    """tpu: the Cloud TPU API creates it; compute: Compute Engine."""
+    """The API that creates the slice: "tpu" (Cloud TPU) or "compute" (Compute Engine)."""
 
     runtime_version: str
-    """The machines' software; for Compute Engine an image family."""
+    """The TPU software version; for Compute Engine the image family."""
 
     topology: str | None
-    """The chips' arrangement, such as 4x4; None: there are several, or it is unknown."""
+    """The topology, such as 4x4; None if there are several or it is unknown."""
 
     machine_type: str | None
-    """Of Compute Engine; None: the API chooses."""
+    """The Compute Engine machine type; None if the API chooses it."""
 
     multislice: bool
-    """Whether several can be joined over the data centre's network."""
+    """Whether several slices can train together over the data center network."""
 
     zones: tuple[str, ...]
-    """Where it is offered, those of the table's first price first."""
+    """The zones that offer this type, in the table's order."""
 
-    offers: tuple[dict[str, Any], ...] = field(repr=False, compare=False)
-    """Rows of the table: zones and prices."""
+    offers: tuple[Offer, ...] = field(repr=False, compare=False)
+    """The table's zones and prices for this type."""
 
     def price(self, zone: str, spot: bool = False) -> Price | None:
-        """List price in a zone; None: no price of this generation is known.
-
-        Where the zone's own is unknown it is the dearest that is known elsewhere, so that a cap
-        on dollars holds all the same; `region` tells.
-        """
-        kind = "spot" if spot else "on_demand"
-        priced = [offer for offer in self.offers if offer[kind] is not None]
-        here = [offer for offer in priced if zone in offer["zones"]]
-        if not priced:
-            return None
-        offer = max(here or priced, key=lambda offer: offer[kind])
-        read = _table()["sources"][offer["source"]]
-        return Price(offer[kind], offer["region"], read["read"], read["about"])
+        """Returns the list price in a zone; see `list_price` if that is unknown."""
+        return list_price(self.offers, zone, spot)
 
     def check_zone(self, zone: str) -> None:
-        """Refuses a zone in which this is not offered.
+        """Checks that a zone offers this type.
 
         Raises:
-          UserError: with the zones that are right.
+          UserError: it does not; the message lists the zones that do.
         """
         if zone not in self.zones:
             raise UserError(
-                f"--zone={zone} does not offer {self.name}; these do: {', '.join(self.zones)}"
+                f"invalid --zone={zone}: {self.name} is offered in {', '.join(self.zones)}"
             )
 
 
 @cache
 def parse(name: str) -> Slice:
-    """The slice of that name.
+    """Returns the slice of an accelerator type.
 
     Raises:
-      UserError: there is no such type, or not in that size.
+      UserError: the type or its size does not exist; the message lists those that do.
     """
-    for generation in _table()["generations"]:
-        kind = generation["type"]
-        size = re.fullmatch(re.escape(kind["prefix"]) + r"(\d+)", name)
+    for chip in chips():
+        types = chip.slice_types
+        size = re.fullmatch(re.escape(types.prefix) + r"(\d+)", name)
         if size:
-            if size[1] not in generation["sizes"]["topologies"]:
-                raise UserError(_no_size(name, generation))
-            return _slice(name, size[1], generation)
-    names = [name for generation in _table()["generations"] for name in _names(generation)]
-    near = difflib.get_close_matches(_as_google(name), names, n=1, cutoff=0.5)
-    meant = f"did you mean '{near[0]}'? " if near else ""
-    kinds = ", ".join(generation["type"]["prefix"] + "N" for generation in _table()["generations"])
-    raise UserError(f"there is no accelerator '{name}'; {meant}The types are: {kinds}")
+            if size[1] not in types.topologies:
+                raise UserError(_invalid_size(name, types))
+            return _slice(name, size[1], chip)
+    names = [name for chip in chips() for name in type_names(chip)]
+    near = difflib.get_close_matches(_google_name(name), names, n=1, cutoff=0.5)
+    suggestion = f"did you mean '{near[0]}'? " if near else ""
+    known = ", ".join(f"{chip.slice_types.prefix}N" for chip in chips())
+    raise UserError(f"unknown accelerator type '{name}': {suggestion}expected one of {known}")
 
 
-def _slice(name: str, size: str, generation: dict[str, Any]) -> Slice:
-    kind, hosts = generation["type"], generation["hosts"]
-    chips = int(size) // (2 if kind["counts"] == "cores" else 1)
-    alone = chips in hosts["single_host_chips"]
-    machines = 1 if alone else chips // hosts["chips_per_host"]
-    offers = [o for o in generation["offers"] if o["hosts"] in ("any", _one_or_several(alone))]
-    types = kind["machine_types"]
+def type_names(chip: Chip) -> list[str]:
+    """Returns all accelerator types of a generation."""
+    return [f"{chip.slice_types.prefix}{size}" for size in chip.slice_types.topologies]
+
+
+def _slice(name: str, size: str, chip: Chip) -> Slice:
+    types = chip.slice_types
+    num_chips = int(size) // (2 if types.counts == "cores" else 1)
+    single_host = num_chips in types.single_host_chips
+    hosts = 1 if single_host else num_chips // types.chips_per_host
+    num_hosts = "one" if single_host else "several"
+    offers = tuple(offer for offer in chip.offers if offer.hosts in ("any", num_hosts))
+    machine_types = types.machine_types
     return Slice(
         name=name,
-        generation=generation["generation"],
-        chips=chips,
-        hosts=machines,
-        api=kind["api"],
-        runtime_version=kind["runtime_version"],
-        topology=generation["sizes"]["topologies"][size],
-        machine_type=types[str(chips // machines)] if types else None,
-        multislice=kind["multislice"],
-        zones=tuple(zone for offer in offers for zone in offer["zones"]),
-        offers=tuple(offers),
+        generation=chip.generation,
+        chips=num_chips,
+        hosts=hosts,
+        api=types.api,
+        runtime_version=types.runtime_version,
+        topology=types.topologies[size],
+        machine_type=machine_types[str(num_chips // hosts)] if machine_types else None,
+        multislice=types.multislice,
+        zones=tuple(zone for offer in offers for zone in offer.zones),
+        offers=offers,
     )
 
 
-def _one_or_several(alone: bool) -> str:
-    return "one" if alone else "several"
-
-
-def _names(generation: dict[str, Any]) -> list[str]:
-    prefix = generation["type"]["prefix"]
-    return [f"{prefix}{size}" for size in generation["sizes"]["topologies"]]
-
-
-def _as_google(name: str) -> str:
-    """What people call them, under Google's names: v5e-16 is a v5litepod-16, v7x-8 a tpu7x-8."""
+def _google_name(name: str) -> str:
+    """Normalizes common names to Google's: v5e-16 to v5litepod-16, v7x-8 to tpu7x-8."""
     name = re.sub(r"^tpu-", "", name.strip().lower())
     return re.sub(r"^v7x?-", "tpu7x-", re.sub(r"^v5(e|lite|litepod)-?", "v5litepod-", name))
 
 
-def _no_size(name: str, generation: dict[str, Any]) -> str:
-    """Names the sizes there are: all, or of very many those up to 1,024 and the largest."""
-    sizes = [int(size) for size in generation["sizes"]["topologies"]]
+def _invalid_size(name: str, types: SliceTypes) -> str:
+    """Formats the error for a size; lists those up to 1024 and the last if many."""
+    sizes = [int(size) for size in types.topologies]
     listed = [str(size) for size in sizes if len(sizes) <= 16 or size <= 1024]
     rest = [] if len(listed) == len(sizes) else [f"... {sizes[-1]}"]
-    kind = generation["type"]
     return (
-        f"'{name}' does not exist; {kind['prefix']}N counts {kind['counts']}, and N can be "
+        f"invalid accelerator type '{name}': {types.prefix}N counts {types.counts}, and N can be "
         f"{', '.join(listed + rest)}"
     )
-
-
-@cache
-def _table() -> dict[str, Any]:
-    table: dict[str, Any] = json.loads(CHIPS.read_text())
-    return table

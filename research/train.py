@@ -48,7 +48,9 @@ def main(_: list[str]) -> None:
         parameters = sum(leaf.size for leaf in jax.tree.leaves(run.state.params))
         facts = {"command": "python -m research.train " + " ".join(sys.argv[1:])}
         facts |= {"hardware": describe(), "parameters": parameters, "jax": jax.__version__}
-        facts |= cost(run.progress["seconds"] + run.progress["compile_seconds"])
+        devices = run.program.mesh.devices
+        seconds = run.progress["seconds"] + run.progress["compile_seconds"]
+        facts |= cost(seconds, devices.flat[0].device_kind, devices.size)
         save_json(workdir / SUMMARY, facts | run.progress)
         report = write_report([workdir], workdir / REPORT)
         log.info("test: %s", in_words(results))

@@ -1,86 +1,169 @@
-"""Facts of TPU chips: what they can do, and what an hour costs. Source of each: chips.json."""
+"""TPU generations: peak performance, memory, slice types and list prices.
+
+This module is the only reader of `chips.json`, which names the source of each fact. The launcher
+imports it on machines without JAX, so it needs Python 3.9 and the standard library alone.
+"""
+
+from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import jax
 
 _TABLE = Path(__file__).with_name("chips.json")
 
 
 @dataclass(frozen=True)
 class Price:
-    """US dollars for one chip and one hour, by list and on demand."""
+    """A list price in US dollars per chip and hour, without discounts and taxes."""
 
     dollars: float
 
     region: str
-    """Of Google Cloud, where it holds."""
+    """The Google Cloud region to which the price applies."""
 
     date: str
-    """When it was read, and `source` says where."""
+    """The date on which the price was read from `source`, as YYYY-MM-DD."""
 
     source: str
 
 
 @dataclass(frozen=True)
+class Offer:
+    """The zones of one region that offer a generation, and its prices there."""
+
+    zones: tuple[str, ...]
+
+    hosts: str
+    """The slices offered: "one" host, "several" hosts, or "any" number of hosts."""
+
+    on_demand: Price | None
+    """None if unknown."""
+
+    spot: Price | None
+    """None if unknown."""
+
+
+@dataclass(frozen=True)
+class SliceTypes:
+    """The accelerator types of one generation, as Google Cloud names and builds them."""
+
+    prefix: str
+    """The accelerator type without its size, such as "v5litepod-"."""
+
+    counts: str
+    """The unit of the size in an accelerator type: "cores" (two per chip) or "chips"."""
+
+    api: str
+    """The API that creates slices: "tpu" (Cloud TPU) or "compute" (Compute Engine)."""
+
+    runtime_version: str
+    """The TPU software version; for Compute Engine the image family."""
+
+    machine_types: Mapping[str, str] | None
+    """Compute Engine machine type by chips per host; None if the API chooses it."""
+
+    multislice: bool
+    """Whether several slices can train together over the data center network."""
+
+    chips_per_host: int
+
+    single_host_chips: tuple[int, ...]
+    """The numbers of chips for which a slice has a single host."""
+
+    topologies: Mapping[str, str | None]
+    """Topology such as "4x4" by size; None if there are several or it is unknown."""
+
+
+@dataclass(frozen=True)
 class Chip:
-    """One generation of TPUs."""
+    """One TPU generation."""
 
     generation: str
     """v2, v3, v4, v5e, v5p, v6e or tpu7x."""
 
     device_kinds: tuple[str, ...]
-    """What JAX calls its devices."""
+    """The values of `jax.Device.device_kind` for this generation."""
 
     devices_per_chip: int
-    """How many of JAX's devices are one chip."""
+    """The number of JAX devices per chip."""
 
     bf16_tflops: float
-    """Peak, in 10^12 operations per second."""
+    """Peak bfloat16 performance per chip, in 10^12 operations per second."""
 
     hbm_gib: float
 
     hbm_gb_per_s: float
 
-    prices: tuple[Price, ...]
-    """The first is the one that is shown; none: unknown."""
+    slice_types: SliceTypes
+
+    offers: tuple[Offer, ...]
 
 
 @functools.cache
 def chips() -> tuple[Chip, ...]:
-    """All generations, the oldest first."""
-    table = json.loads(_TABLE.read_text())
+    """Returns all generations, the oldest first."""
+    table = json.loads(_TABLE.read_text(encoding="utf-8"))
     return tuple(_chip(generation, table["sources"]) for generation in table["generations"])
 
 
 def chip_of(device_kind: str) -> Chip | None:
-    """The generation that JAX calls so; None: it is no TPU, or one that is not in the table."""
+    """Returns the TPU generation of a JAX device kind; None for other or unlisted devices."""
     return next((chip for chip in chips() if device_kind in chip.device_kinds), None)
 
 
-def cost(seconds: float) -> dict[str, Any]:
-    """What all of this program's TPU chips cost in that time by list price, and per hour.
+def list_price(
+    offers: Iterable[Offer], zone: str | None = None, spot: bool = False
+) -> Price | None:
+    """Returns the highest list price in a zone, or of all zones if its own is unknown.
+
+    An estimate is therefore an upper bound, and a limit in dollars holds in every zone.
+
+    Args:
+      offers: the offers to choose from.
+      zone: such as "us-central1-a"; None if the zone is unknown.
+      spot: return the price of Spot capacity instead of on-demand capacity.
 
     Returns:
-      Nothing where the devices are no TPUs, or no price of theirs is known.
+      The price, whose `region` is where it applies; None if no offer has a known price.
     """
-    devices = jax.devices()
-    chip = chip_of(devices[0].device_kind)
-    if chip is None or not chip.prices:
+    priced = [
+        (offer.zones, price)
+        for offer in offers
+        if (price := offer.spot if spot else offer.on_demand) is not None
+    ]
+    in_zone = [price for zones, price in priced if zone in zones]
+    return max(
+        in_zone or [price for _, price in priced], key=lambda price: price.dollars, default=None
+    )
+
+
+def cost(seconds: float, device_kind: str, num_devices: int) -> dict[str, Any]:
+    """Estimates the cost of TPU devices by the highest on-demand list price of their generation.
+
+    Args:
+      seconds: the time for which the devices were used.
+      device_kind: `jax.Device.device_kind` of the devices.
+      num_devices: the number of JAX devices, of which a chip may have two.
+
+    Returns:
+      `dollars`, `dollars_per_hour` and `price` (the basis of the estimate, as text); empty if the
+      devices are not TPUs or no price of their generation is known.
+    """
+    chip = chip_of(device_kind)
+    price = list_price(chip.offers) if chip else None
+    if chip is None or price is None:
         return {}
-    price = chip.prices[0]
-    hourly = price.dollars * len(devices) / chip.devices_per_chip
-    basis = f"list price on demand in {price.region}, {price.date}"
+    hourly = price.dollars * num_devices / chip.devices_per_chip
+    basis = f"highest list price on demand, in {price.region}, {price.date}"
     return {"dollars": hourly * seconds / 3600, "dollars_per_hour": hourly, "price": basis}
 
 
 def _chip(generation: dict[str, Any], sources: dict[str, dict[str, str]]) -> Chip:
     device, peak = generation["device"], generation["peak"]
-    read = [(offer, sources[offer["source"]]) for offer in generation["offers"]]
     return Chip(
         generation=generation["generation"],
         device_kinds=tuple(device["kinds"]),
@@ -88,9 +171,31 @@ def _chip(generation: dict[str, Any], sources: dict[str, dict[str, str]]) -> Chi
         bf16_tflops=peak["bf16_tflops"],
         hbm_gib=peak["hbm_gib"],
         hbm_gb_per_s=peak["hbm_gb_per_s"],
-        prices=tuple(
-            Price(offer["on_demand"], offer["region"], source["read"], source["about"])
-            for offer, source in read
-            if offer["on_demand"] is not None
-        ),
+        slice_types=_slice_types(generation),
+        offers=tuple(_offer(offer, sources[offer["source"]]) for offer in generation["offers"]),
     )
+
+
+def _slice_types(generation: dict[str, Any]) -> SliceTypes:
+    kind, hosts = generation["type"], generation["hosts"]
+    return SliceTypes(
+        prefix=kind["prefix"],
+        counts=kind["counts"],
+        api=kind["api"],
+        runtime_version=kind["runtime_version"],
+        machine_types=kind["machine_types"],
+        multislice=kind["multislice"],
+        chips_per_host=hosts["chips_per_host"],
+        single_host_chips=tuple(hosts["single_host_chips"]),
+        topologies=generation["sizes"]["topologies"],
+    )
+
+
+def _offer(offer: dict[str, Any], source: dict[str, str]) -> Offer:
+    on_demand, spot = (
+        None
+        if offer[capacity] is None
+        else Price(offer[capacity], offer["region"], source["read"], source["about"])
+        for capacity in ("on_demand", "spot")
+    )
+    return Offer(tuple(offer["zones"]), offer["hosts"], on_demand, spot)

@@ -1,4 +1,4 @@
-"""The processes that train together: how they join, tell that they live, and leave."""
+"""The processes of a distributed run: how they connect, send heartbeats and exit."""
 
 import faulthandler
 import os
@@ -13,38 +13,39 @@ _ENVIRONMENT = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 
 
 def join() -> None:
-    """Makes this process one of several where the environment says so; to be called before any use.
+    """Initializes `jax.distributed` if the environment asks for several processes.
 
-    The launcher sets the address, the number and the place; on Kubernetes JAX finds them itself.
+    Call it before any other use of JAX. The launcher sets the coordinator's address, the number of
+    processes and the process index; on Kubernetes JAX finds them itself.
     """
-    beat(0)
+    heartbeat(0)
     if all(name in os.environ for name in _ENVIRONMENT):
-        address, count, place = (os.environ[name] for name in _ENVIRONMENT)
-        if int(count) > 1:
+        address, num_processes, process_id = (os.environ[name] for name in _ENVIRONMENT)
+        if int(num_processes) > 1:
             jax.distributed.initialize(
-                address, int(count), int(place), cluster_detection_method="deactivate"
+                address, int(num_processes), int(process_id), cluster_detection_method="deactivate"
             )
     elif len(os.environ.get("TPU_WORKER_HOSTNAMES", "").split(",")) > 1:
         jax.distributed.initialize()
 
 
 def are_several() -> bool:
-    """Whether this process has joined others."""
+    """Returns whether `jax.distributed` is initialized."""
     return jax.distributed.is_initialized()
 
 
-def beat(step: int | None = None) -> None:
-    """Tells the launcher, where there is one, that this process goes on.
+def heartbeat(step: int | None = None) -> None:
+    """Writes a heartbeat for the launcher, if there is one.
 
     Args:
-      step: the training step that begins; None: as before.
+      step: the training step that begins; None keeps the step of the last heartbeat.
     """
-    if heart := _heart():
-        heart.beat(step)
+    if file := _heartbeat_file():
+        file.write(step)
 
 
 def leave(code: int) -> NoReturn:
-    """Ends this process, of several at once: tidying up waits for the others, for minutes."""
+    """Exits with a code; one of several processes skips cleanup, which waits minutes for others."""
     if not are_several():
         sys.exit(code)
     sys.stdout.flush()
@@ -52,22 +53,22 @@ def leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-class _Heart:
-    """A small file: the step that was begun last, and the number of beats."""
+class _HeartbeatFile:
+    """A small file with the last training step and the number of heartbeats."""
 
     def __init__(self, path: str):
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT)
         self._step = self._count = 0
-        # The launcher asks for the stacks of a process that has stopped to beat.
+        # The launcher requests the stack traces of a process whose heartbeats have stopped.
         faulthandler.register(signal.SIGUSR1)
 
-    def beat(self, step: int | None) -> None:
+    def write(self, step: int | None) -> None:
         self._step = self._step if step is None else step
         self._count += 1
         os.pwrite(self._file, f"{self._step:20d} {self._count:20d}\n".encode(), 0)
 
 
 @cache
-def _heart() -> _Heart | None:
+def _heartbeat_file() -> _HeartbeatFile | None:
     path = os.environ.get("POLYMATH_HEARTBEAT")
-    return _Heart(path) if path else None
+    return _HeartbeatFile(path) if path else None

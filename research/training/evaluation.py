@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from research.data.dataset import Dataset
-from research.hardware.processes import beat
+from research.hardware.processes import heartbeat
 from research.task import Scorer
 from research.training.program import Program
 from research.training.state import TrainState
@@ -38,7 +38,7 @@ def evaluate(
 
     waiting: list[Any] = []
     for batch in pipeline.batches(0, pipeline.sampler.batches_per_epoch):
-        beat()
+        heartbeat()
         with jax.transfer_guard("disallow"):
             waiting.append(program.evaluate_step(state.inference_params, state.variables, batch))
         # Fetching the batch before lets the device work meanwhile on this one.

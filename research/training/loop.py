@@ -12,7 +12,7 @@ import numpy as np
 from research.common.errors import ConfigError, UserError
 from research.common.storage import AnyPath
 from research.hardware.mesh import replicated
-from research.hardware.processes import are_several, beat
+from research.hardware.processes import are_several, heartbeat
 from research.training.checkpoint import Checkpoints, Saved
 from research.training.clock import Clock, Compilations
 from research.training.duration import in_steps
@@ -93,7 +93,7 @@ class Trainer:
             for step in range(start + 1, self.total + 1):
                 with jax.transfer_guard("disallow"):
                     batch = next(batches)
-                    beat(step)
+                    heartbeat(step)
                     state, loss = self.program.train_step(state, batch)
                 report.advance(throttle.wait(loss))
                 examples += len(batch["index"])

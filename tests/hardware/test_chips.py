@@ -1,20 +1,18 @@
-"""The table of chips, and what research reads in it."""
+"""The TPU table, its prices, and its independence of JAX."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import jax
 import pytest
 
 from research.hardware import chips
-from research.hardware.chips import chip_of, cost
+from research.hardware.chips import Offer, Price, chip_of, cost, list_price
 
-TABLE = json.loads((Path(chips.__file__).parent / "chips.json").read_text())
-
-
-def devices(monkeypatch, kind, count):
-    monkeypatch.setattr(jax, "devices", lambda: [SimpleNamespace(device_kind=kind)] * count)
+ROOT = Path(chips.__file__).parents[2]
+TABLE = json.loads((ROOT / "research/hardware/chips.json").read_text())
 
 
 @pytest.mark.parametrize(
@@ -29,45 +27,60 @@ def devices(monkeypatch, kind, count):
         ("TPU7x", "tpu7x"),
     ],
 )
-def test_a_device_is_known_by_what_jax_calls_it(kind, generation):
+def test_device_kind_identifies_the_generation(kind, generation):
     chip = chip_of(kind)
     assert chip is not None
     assert chip.generation == generation
 
 
-@pytest.mark.parametrize("kind", ["cpu", "NVIDIA H100 80GB HBM3", "TPU v99"])
-def test_other_devices_are_not(kind):
+@pytest.mark.parametrize("kind", [jax.devices("cpu")[0].device_kind, "NVIDIA H100 80GB HBM3", "v9"])
+def test_other_device_kinds_have_no_chip(kind):
     assert chip_of(kind) is None
 
 
-def test_every_chip_has_the_facts_that_jax_has():
-    tpu_info = pytest.importorskip("jax._src.pallas.mosaic.tpu_info")
+def test_every_chip_has_plausible_facts():
+    # JAX has such a table too, but no public function returns it, so typing errors are found by
+    # their order of magnitude and by the ratio of compute to bandwidth instead.
     for chip in chips.chips():
-        version = tpu_info.chip_version_from_device_kind(chip.device_kinds[0])
-        cores = version.num_physical_tensor_cores_per_chip
-        info = tpu_info._get_tpu_info_impl(version, 1)
-        # Google's pages and JAX differ by up to 14% for the oldest and v5p.
-        assert chip.bf16_tflops == pytest.approx(info.bf16_ops_per_second * cores / 1e12, rel=0.15)
-        assert chip.hbm_gb_per_s == pytest.approx(
-            info.mem_bw_bytes_per_second * cores / 1e9, rel=0.15
-        )
-        assert chip.hbm_gib == pytest.approx(info.hbm_capacity_bytes * cores / 2**30, rel=0.08)
+        assert chip.devices_per_chip in (1, 2)
+        assert 40 <= chip.bf16_tflops <= 5000, chip.generation
+        assert 16 <= chip.hbm_gib <= 512, chip.generation
+        operations_per_byte = chip.bf16_tflops * 1e12 / (chip.hbm_gb_per_s * 1e9)
+        assert 50 <= operations_per_byte <= 700, chip.generation
+    kinds = [kind for chip in chips.chips() for kind in chip.device_kinds]
+    assert len(set(kinds)) == len(kinds)
 
 
-def test_the_cost_counts_chips_not_devices(monkeypatch):
-    devices(monkeypatch, "TPU v5 lite", 16)
-    on_16_chips = cost(1800)
-    assert on_16_chips["dollars_per_hour"] == pytest.approx(16 * 1.2)
-    assert on_16_chips["dollars"] == pytest.approx(8 * 1.2)
-    assert "us-central1" in on_16_chips["price"]
-    devices(monkeypatch, "TPU v3", 8)
-    assert cost(3600)["dollars"] == pytest.approx(4 * 2.0)
+def test_the_cost_counts_chips_instead_of_devices():
+    on_16_chips = cost(1800, "TPU v5 lite", 16)
+    assert on_16_chips["dollars_per_hour"] == pytest.approx(16 * 1.716)
+    assert on_16_chips["dollars"] == pytest.approx(8 * 1.716)
+    assert "southamerica-west1" in on_16_chips["price"]
+    assert cost(3600, "TPU v3", 8)["dollars"] == pytest.approx(4 * 2.2)
 
 
 @pytest.mark.parametrize("kind", ["cpu", "TPU7x"])
-def test_where_no_price_is_known_none_is_told(monkeypatch, kind):
-    devices(monkeypatch, kind, 4)
-    assert cost(3600) == {}
+def test_an_unknown_price_gives_no_cost(kind):
+    assert cost(3600, kind, 4) == {}
+
+
+def test_the_price_of_a_zone_is_the_highest_known_if_its_own_is_unknown():
+    low, high = (Price(dollars, "r", "2026-01-01", "s") for dollars in (1.0, 2.0))
+    offers = [
+        Offer(("a",), "any", on_demand=low, spot=None),
+        Offer(("b",), "any", on_demand=high, spot=low),
+        Offer(("c",), "any", on_demand=None, spot=None),
+    ]
+    assert list_price(offers, "a") == low
+    assert list_price(offers, "a", spot=True) == low
+    assert list_price(offers, "c") == list_price(offers) == high
+    assert list_price(offers[2:], "c") is None
+
+
+def test_launcher_and_table_need_only_the_standard_library():
+    # -S leaves site-packages out, where JAX and every other dependency is installed.
+    command = [sys.executable, "-S", "-c", "import launch.tpu, research.hardware.chips"]
+    subprocess.run(command, cwd=ROOT, check=True)
 
 
 def test_every_block_of_facts_names_its_source_and_every_source_is_dated():

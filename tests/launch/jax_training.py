@@ -1,6 +1,6 @@
 """A training of nothing: the processes add numbers up, step by step, until one of them fails.
 
-It joins, beats and leaves as `research.train` does.
+It joins, sends heartbeats and exits as `research.train` does.
 """
 
 import os
@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from research.common import cli
-from research.hardware.processes import beat
+from research.hardware.processes import heartbeat
 from tests.launch.failing import fail
 
 WAY, GUILTY, STEP, TOLD = sys.argv[1:5]
@@ -30,7 +30,7 @@ def main(_):
     for step in count(1):
         if MINE and step == int(STEP):
             fail(WAY, TOLD)
-        beat(step)
+        heartbeat(step)
         state = jax.block_until_ready(add(state))
 
 

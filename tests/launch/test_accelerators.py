@@ -1,10 +1,10 @@
-"""What a name of a slice says, and what is answered to one that is wrong."""
+"""Accelerator types: their facts, their prices, and the errors for invalid ones."""
 
 import pytest
 
-from launch import accelerators
-from launch.accelerators import parse
+from launch.accelerators import parse, type_names
 from research.common.errors import UserError
+from research.hardware.chips import chips
 
 
 @pytest.mark.parametrize(
@@ -38,12 +38,12 @@ def test_the_suffix_counts_cores_or_chips(name, generation, chips, hosts, api):
 
 
 def every_slice():
-    for generation in accelerators._table()["generations"]:
-        for name in accelerators._names(generation):
+    for chip in chips():
+        for name in type_names(chip):
             yield parse(name)
 
 
-def test_every_slice_is_whole():
+def test_every_accelerator_type_has_all_facts():
     for slice_ in every_slice():
         assert slice_.runtime_version, slice_.name
         assert slice_.zones, slice_.name
@@ -54,35 +54,35 @@ def test_every_slice_is_whole():
                 product *= int(length)
             assert product == slice_.chips, slice_.name
         else:
-            assert slice_.api == "tpu", slice_.name  # Compute Engine has to be told it
+            assert slice_.api == "tpu", slice_.name  # Compute Engine needs a topology
 
 
-def test_a_single_chip_has_a_machine_of_its_own():
+def test_a_single_chip_has_its_own_machine_type():
     assert parse("tpu7x-2").machine_type == "tpu7x-standard-1t"
     assert parse("tpu7x-16").machine_type == "tpu7x-standard-4t"
 
 
 @pytest.mark.parametrize(
-    ("name", "says"),
+    ("name", "message"),
     [
         ("v5e-16", "did you mean 'v5litepod-16'"),
         ("v5lite-16", "did you mean 'v5litepod-16'"),
         ("v7x-8", "did you mean 'tpu7x-8'"),
         ("tpu-v6e-8", "did you mean 'v6e-8'"),
         ("v6e-8x", "did you mean 'v6e-8'"),
-        ("H100", "there is no accelerator 'H100'; The types are: v2-N, v3-N"),
-        ("", "The types are"),
+        ("H100", "unknown accelerator type 'H100': expected one of v2-N, v3-N"),
+        ("", "expected one of v2-N"),
     ],
 )
-def test_an_unknown_type_is_told_the_nearest_right_one(name, says):
+def test_an_unknown_type_suggests_the_nearest_one(name, message):
     with pytest.raises(UserError) as refused:
         parse(name)
-    assert says in str(refused.value)
+    assert message in str(refused.value)
     assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize(
-    ("name", "says"),
+    ("name", "message"),
     [
         ("v5litepod-17", "counts chips, and N can be 1, 4, 8, 16, 32, 64, 128, 256"),
         ("v6e-08", "N can be 1, 4, 8"),
@@ -90,26 +90,26 @@ def test_an_unknown_type_is_told_the_nearest_right_one(name, says):
         ("v5p-24", "1024, ... 12288"),
     ],
 )
-def test_a_size_that_does_not_exist_is_told_those_that_do(name, says):
+def test_an_invalid_size_lists_the_valid_ones(name, message):
     with pytest.raises(UserError) as refused:
         parse(name)
-    assert says in str(refused.value)
+    assert message in str(refused.value)
 
 
-def test_a_zone_that_does_not_offer_it_is_told_those_that_do():
+def test_an_invalid_zone_lists_the_valid_ones():
     parse("v4-8").check_zone("us-central2-b")
-    with pytest.raises(UserError, match=r"these do: us-central2-b$"):
+    with pytest.raises(UserError, match=r"offered in us-central2-b$"):
         parse("v4-8").check_zone("us-central1-a")
 
 
-def test_of_v2_single_machines_and_slices_are_in_different_zones():
+def test_v2_offers_single_hosts_and_larger_slices_in_different_zones():
     parse("v2-8").check_zone("us-central1-b")
     parse("v2-32").check_zone("us-central1-a")
     with pytest.raises(UserError):
         parse("v2-32").check_zone("us-central1-b")
 
 
-def test_a_price_is_that_of_the_zone():
+def test_the_price_is_that_of_the_zone():
     price = parse("v6e-16").price("us-east5-b")
     assert (price.dollars, price.region) == (2.7, "us-east5")
     assert price.date
@@ -118,15 +118,15 @@ def test_a_price_is_that_of_the_zone():
     assert parse("v6e-16").price("europe-west4-a").dollars == 2.97
 
 
-def test_single_machines_and_slices_of_v2_cost_differently():
+def test_v2_single_hosts_and_larger_slices_have_different_prices():
     assert parse("v2-8").price("europe-west4-a").dollars == 1.2375
     assert parse("v2-32").price("europe-west4-a").dollars == 1.5
 
 
-def test_where_a_zone_has_no_price_the_dearest_holds_and_says_where_it_is_from():
+def test_a_zone_without_a_price_has_the_highest_known_price_and_its_region():
     price = parse("v6e-8").price("southamerica-west1-a", spot=True)
     assert (price.dollars, price.region) == (2.27, "asia-south1")
 
 
-def test_an_unknown_price_stays_unknown():
+def test_an_unknown_price_is_none():
     assert parse("tpu7x-8").price("us-central1-c") is None

@@ -363,13 +363,13 @@ def test_the_engine_beats_at_each_step_and_each_batch_of_an_evaluation(
     monkeypatch.setattr(
         TrainingLogger, "advance", lambda self, loss: seen.append(read_heartbeat(heartbeat))
     )
-    processes._heart.cache_clear()
+    processes._heartbeat_file.cache_clear()
     try:
         processes.join()
         assert read_heartbeat(heartbeat) == (None, 1)
         Trainer(experiment, tmp_path / "run").train()
     finally:
-        processes._heart.cache_clear()
+        processes._heartbeat_file.cache_clear()
     assert [step for step, _ in seen] == list(range(1, 25))
     counts = [count for _, count in seen]
     assert counts[:12] == list(range(2, 14))

@@ -137,7 +137,7 @@ def test_the_image_is_the_accelerators_unless_another_is_named():
         ({"accelerator": "v3-8", "slices": 2}, "TPU v3 cannot be joined; use --slices=1"),
         ({"slices": 2, "queued": False}, "leave out --direct"),
         ({"internal_ips": True, "queued": False}, "leave out --direct"),
-        ({"accelerator": "v6e-7", "slices": 2}, "'v6e-7' does not exist"),
+        ({"accelerator": "v6e-7", "slices": 2}, "invalid accelerator type 'v6e-7'"),
     ],
     ids=lambda value: ",".join(value) if isinstance(value, dict) else "",
 )
