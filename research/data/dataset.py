@@ -1,4 +1,4 @@
-"""What the pipeline reads from: examples by random access."""
+"""Datasets: examples by random access."""
 
 import abc
 import logging
@@ -12,64 +12,75 @@ import numpy as np
 from research.common.errors import UserError
 
 Example = dict[str, np.ndarray]
-Shapes = Mapping[str, tuple[int, ...]]  # of one example's arrays, by name
-Bucket = int | tuple[int, ...]  # what the lengths of examples are padded to
+Shapes = Mapping[str, tuple[int, ...]]  # of the arrays of one example, by name
+Bucket = int | tuple[int, ...]  # the length that examples are padded to, or one per side
 log = logging.getLogger(__name__)
-_NAMED = 20  # unusable examples that are named; a large data set can have many thousands
+_NAMED = 20  # unusable examples that the log names; a large data set may have thousands
 
 
 class Dataset(abc.ABC):
     """A fixed number of examples, read by index from several threads at once.
 
-    Where examples differ in length, `lengths` gives each one's, and `buckets` what they are padded
-    to: ints for lengths [examples]; tuples of one int a side for lengths [examples, sides], such as
-    those of pairs of sequences. An example goes to the smallest bucket, by the sum of its sides,
-    that holds it in all sides, and one that fits none is left out.
+    An example belongs to the smallest bucket, by the sum of its sides, that is at least as long on
+    every side. Examples longer than every bucket are dropped.
     """
 
     lengths: np.ndarray | None = None
+    """Lengths of the examples: [examples], or [examples, sides] for e.g. pairs of sequences; None
+    for examples of fixed shape."""
+
     buckets: tuple[Bucket, ...] = ()
+    """Lengths that examples are padded to: ints, or tuples of one int per side."""
+
+    unusable: dict[int, str]
+    """The reason for each example that could not be read, by index."""
 
     def __init__(self) -> None:
-        self.unusable: dict[int, str] = {}  # index -> why
+        self.unusable = {}
 
     @abc.abstractmethod
     def __len__(self) -> int: ...
 
     @abc.abstractmethod
     def example(self, index: int, rng: np.random.Generator) -> Example | None:
-        """One example; `rng` is a pure function of (seed, epoch, index).
-
-        None, after `skip`, for one that cannot be read and may be passed over.
-        """
-
-    def skip(self, index: int, why: str) -> None:
-        """Notes that an example is unusable, and says so the first time, of the first few."""
-        if index in self.unusable:
-            return
-        self.unusable[index] = why
-        if len(self.unusable) <= _NAMED:
-            log.warning("skipped example %d: %s", index, why)
-        elif len(self.unusable) == _NAMED + 1:
-            log.warning("skipped more examples, which are counted and not named")
-
-    def batch(self, indices: np.ndarray, seed: tuple[int, ...], shapes: Shapes | None) -> Example:
-        """Examples stacked to [batch, ...], and `mask` [batch], 0 where one was unusable.
+        """Returns an example, or None, after `skip`, for one that cannot be read.
 
         Args:
-          indices: [batch] int.
-          seed: of the randomness of these examples.
-          shapes: what each array is padded to with zeros at its end; None leaves them as they are.
+          index: position in the dataset.
+          rng: a generator that depends on (seed, epoch, index) alone.
+        """
+
+    def skip(self, index: int, reason: str) -> None:
+        """Marks an example as unusable, and logs the first few of them."""
+        if index in self.unusable:
+            return
+        self.unusable[index] = reason
+        if len(self.unusable) <= _NAMED:
+            log.warning("skipped example %d: %s", index, reason)
+        elif len(self.unusable) == _NAMED + 1:
+            log.warning("skipped more than %d examples; the others are only counted", _NAMED)
+
+    def batch(self, indices: np.ndarray, seed: tuple[int, ...], shapes: Shapes | None) -> Example:
+        """Returns examples stacked to [batch, ...], and `mask` [batch], 0 for unusable ones.
+
+        Args:
+          indices: positions in the dataset, [batch] int.
+          seed: seed of the examples' random generators.
+          shapes: the shapes that arrays are padded to with zeros at their end; None for examples of
+            fixed shape.
+
+        Raises:
+          UserError: no example of the dataset is usable.
         """
         examples = list(_pool().map(lambda i: self._seeded(int(i), seed), indices))
         mask = np.array([example is not None for example in examples], np.float32)
-        # An unusable place repeats a good example, so that batch statistics stay those of data.
-        good = next((example for example in examples if example is not None), None)
-        good = good or self._any_example(seed)
-        filled = [example or good for example in examples]
+        # A usable example replaces unusable ones, so that batch statistics see only values of data.
+        filler = next((example for example in examples if example is not None), None)
+        filler = filler or self._any_example(seed)
+        filled = [example or filler for example in examples]
         stacked = {
             name: np.stack([_pad(one[name], shapes[name] if shapes else None) for one in filled])
-            for name in good
+            for name in filler
         }
         return stacked | {"mask": mask}
 
@@ -80,11 +91,15 @@ class Dataset(abc.ABC):
         for index in range(len(self)):
             if example := self._seeded(index, seed):
                 return example
-        raise UserError(f"none of the {len(self)} examples is usable: {self.unusable[0]}")
+        raise UserError(f"no usable example among {len(self)}; the first: {self.unusable[0]}")
 
 
 class ArrayDataset(Dataset):
-    """Examples that lie in memory as arrays [examples, ...]."""
+    """Examples in memory, as arrays [examples, ...].
+
+    Args:
+      arrays: by name, all of one length.
+    """
 
     def __init__(self, **arrays: np.ndarray):
         super().__init__()
@@ -97,13 +112,13 @@ class ArrayDataset(Dataset):
         return {name: array[index] for name, array in self.arrays.items()}
 
     def batch(self, indices: np.ndarray, seed: tuple[int, ...], shapes: Shapes | None) -> Example:
-        # One gather for the whole batch: for small images a hundred times faster than a loop.
+        # One gather per array is a hundred times faster than a loop over small images.
         stacked = {name: array[indices] for name, array in self.arrays.items()}
         return stacked | {"mask": np.ones(len(indices), np.float32)}
 
 
 class Subset(Dataset):
-    """Some of another dataset's examples, in the order of `indices`."""
+    """The examples of another dataset at `indices`, in that order."""
 
     def __init__(self, parent: Dataset, indices: np.ndarray):
         super().__init__()
@@ -123,7 +138,7 @@ class Subset(Dataset):
 
 
 class Concatenation(Dataset):
-    """The examples of several datasets of one kind, one dataset after the other."""
+    """The examples of several datasets of the same arrays, one dataset after the other."""
 
     def __init__(self, parts: Sequence[Dataset]):
         super().__init__()
@@ -144,7 +159,7 @@ class Concatenation(Dataset):
 def _pad(array: np.ndarray, shape: tuple[int, ...] | None) -> np.ndarray:
     if shape is None or array.shape == shape:
         return array
-    # What stands in for an unusable example may be of a longer bucket; it is masked anyway.
+    # An example that replaces an unusable one may belong to a longer bucket; its mask is 0.
     array = array[tuple(map(slice, shape))]
     missing = np.subtract(shape, array.shape)
     return np.pad(array, [(0, int(count)) for count in missing])
@@ -152,5 +167,5 @@ def _pad(array: np.ndarray, shape: tuple[int, ...] | None) -> np.ndarray:
 
 @cache
 def _pool() -> ThreadPoolExecutor:
-    """Threads that read examples side by side: decoding and reading files let go of the lock."""
+    """Returns the threads that read examples; decoding and file reads release the GIL."""
     return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="examples")

@@ -1,7 +1,7 @@
-"""Prepares a TFDS data set as ArrayRecord in `TFDS_DATA_DIR`; `make dataset NAME=...` runs it.
+"""Prepares a TFDS data set as ArrayRecord in `TFDS_DATA_DIR`: `make dataset NAME=cifar10`.
 
-It runs in an environment of its own, without this package: most of TFDS's builders import
-TensorFlow to prepare their data, though none is needed to read them.
+It runs in its own environment, without this package: most TFDS builders import TensorFlow to
+prepare their data, which nothing needs to read them.
 """
 
 import sys
@@ -13,7 +13,7 @@ if __name__ == "__main__":
         builder = tfds.builder(sys.argv[1], file_format="array_record")
     except (tfds.core.DatasetNotFoundError, AssertionError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        print(f"error: TFDS cannot open '{sys.argv[1]}': {reason}", file=sys.stderr)
+        print(f"error: cannot open the TFDS data set '{sys.argv[1]}': {reason}", file=sys.stderr)
         sys.exit(2)
     builder.download_and_prepare()
-    print(f"{builder.info.full_name} is in {builder.data_path}")
+    print(f"{builder.info.full_name} is prepared in {builder.data_path}")

@@ -3,14 +3,14 @@ import numpy as np
 import pytest
 
 from research.common.errors import UserError
-from research.data.dataset import ArrayDataset, Concatenation, Dataset
+from research.data.dataset import ArrayDataset, Dataset
 from research.data.pipeline import Pipeline
 from research.data.sampler import BatchSampler
 from research.hardware.mesh import MeshConfig, batch_sharding
 
 
 class Noisy(Dataset):
-    """Random numbers; example 3 is unusable, example 5 an error where `fatal`."""
+    """Random numbers; example 3 is unusable, and example 5 raises an error if `fatal`."""
 
     def __init__(self, fatal=False):
         super().__init__()
@@ -29,7 +29,7 @@ class Noisy(Dataset):
 
 
 def pipeline(dataset, batch_size, training=True, **mesh):
-    """Batches of that many examples, or of as many as `batch_size(bucket)` says."""
+    """A pipeline with a batch size, or with a function from buckets to batch sizes."""
     size = batch_size if callable(batch_size) else lambda bucket: batch_size
     sharding = batch_sharding(MeshConfig(**mesh).build())
     return Pipeline(dataset, BatchSampler(dataset, size, 0, training), sharding)
@@ -39,7 +39,7 @@ def fetch(batches):
     return [jax.device_get(batch) for batch in batches]
 
 
-def test_a_batch_starts_where_it_is_asked_to():
+def test_batches_do_not_depend_on_the_first_one_that_is_read():
     data = ArrayDataset(x=np.arange(50))
     whole = fetch(pipeline(data, 8).batches(0, 20))
     part = fetch(pipeline(data, 8).batches(13, 20))
@@ -50,7 +50,7 @@ def test_a_batch_starts_where_it_is_asked_to():
 
 
 @pytest.mark.parametrize("mesh", [{"devices": 1}, {}, {"fsdp": 4}, {"fsdp": 2, "tensor": 2}])
-def test_rows_lie_in_order_on_any_mesh(mesh):
+def test_rows_are_in_order_on_every_mesh(mesh):
     data = ArrayDataset(x=np.arange(20))
     first, second, third = fetch(pipeline(data, 8, training=False, **mesh).batches(0, 3))
     assert np.concatenate([first["x"], second["x"]]).tolist() == list(range(16))
@@ -59,7 +59,7 @@ def test_rows_lie_in_order_on_any_mesh(mesh):
 
 
 @pytest.mark.parametrize("mesh", [{"devices": 1}, {}, {"fsdp": 4}, {"fsdp": 2, "tensor": 2}])
-def test_rows_lie_in_order_in_batches_of_several_sizes(mesh):
+def test_rows_are_in_order_in_batches_of_several_sizes(mesh):
     data = ArrayDataset(x=np.arange(30))
     data.lengths, data.buckets = np.repeat([1, 5], [20, 10]), (2, 5)
     sizes = {2: 16, 5: 8}
@@ -71,24 +71,9 @@ def test_rows_lie_in_order_in_batches_of_several_sizes(mesh):
     assert all((batch["index"][batch["mask"] == 0] == -1).all() for batch in batches)
 
 
-def test_a_batch_lies_split_over_the_devices():
+def test_a_batch_is_sharded_over_the_devices():
     batch = next(pipeline(ArrayDataset(x=np.arange(16)), 16, fsdp=2, tensor=2).batches(0, 1))
     assert {shard.data.shape for shard in batch["x"].addressable_shards} == {(4,)}
-
-
-def test_a_concatenation_is_one_dataset_after_the_other():
-    parts = [ArrayDataset(x=np.arange(3)), ArrayDataset(x=np.arange(10, 12))]
-    parts[0].lengths, parts[0].buckets = np.array([1, 2, 2]), (2,)
-    parts[1].lengths, parts[1].buckets = np.array([4, 1]), (2, 5)
-    whole = Concatenation(parts)
-    rng = np.random.default_rng(0)
-    assert [int(whole.example(i, rng)["x"]) for i in range(len(whole))] == [0, 1, 2, 10, 11]
-    assert whole.lengths.tolist() == [1, 2, 2, 4, 1] and whole.buckets == (2, 5)
-    parts[0].lengths, parts[0].buckets = np.array([[1, 2]] * 3), ((2, 2), (4, 4))
-    parts[1].lengths, parts[1].buckets = np.array([[3, 1]] * 2), ((4, 4),)
-    whole = Concatenation(parts)
-    assert whole.lengths.tolist() == [[1, 2]] * 3 + [[3, 1]] * 2
-    assert whole.buckets == ((2, 2), (4, 4))
 
 
 def test_an_unusable_example_is_masked_and_named():
@@ -99,17 +84,17 @@ def test_an_unusable_example_is_masked_and_named():
     assert np.array_equal(batch["x"][3], batch["x"][0])
 
 
-def test_a_batch_of_nothing_but_unusable_examples_is_masked_out():
+def test_a_batch_without_usable_examples_is_masked():
     batches = fetch(pipeline(Noisy(), 1, training=False, devices=1).batches(0, 12))
     assert [float(batch["mask"][0]) for batch in batches] == [1, 1, 1, 0] + [1] * 8
 
 
-def test_an_error_of_the_data_arrives_as_it_is():
+def test_errors_of_the_data_propagate():
     with pytest.raises(UserError, match="example 5 is broken; remove it"):
         fetch(pipeline(Noisy(fatal=True), 12, devices=1).batches(0, 1))
 
 
-def test_randomness_on_the_host_belongs_to_the_example_and_the_epoch():
+def test_random_examples_depend_on_the_index_and_the_epoch():
     def by_index(epoch, batch_size):
         made = pipeline(Noisy(), batch_size, devices=1)
         per_epoch = made.sampler.batches_per_epoch

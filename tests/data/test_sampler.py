@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
-from research.data.dataset import ArrayDataset, Dataset, Subset
+from research.data.dataset import ArrayDataset, Dataset
 from research.data.sampler import BatchSampler
 
 
 class Ragged(Dataset):
-    """Sequences of given lengths; example i counts i in its first place."""
+    """Sequences of the given lengths; example i is filled with i."""
 
     def __init__(self, lengths, buckets):
         super().__init__()
@@ -19,8 +19,8 @@ class Ragged(Dataset):
         return {"x": np.full(self.lengths[index], index, np.float32)}
 
 
-def each(size):
-    """Batches of one size, whatever the bucket."""
+def constant(size):
+    """Returns the batch size of every bucket."""
     return lambda bucket: size
 
 
@@ -29,9 +29,9 @@ def indices(sampler, epoch):
 
 
 @pytest.mark.parametrize(("examples", "batch_size"), [(10, 4), (8, 4), (3, 8), (1, 1)])
-def test_evaluation_sees_every_example_exactly_once(examples, batch_size):
+def test_every_example_occurs_exactly_once_in_evaluation(examples, batch_size):
     sampler = BatchSampler(
-        ArrayDataset(x=np.arange(examples)), each(batch_size), seed=0, training=False
+        ArrayDataset(x=np.arange(examples)), constant(batch_size), seed=0, training=False
     )
     seen = np.concatenate(indices(sampler, 0))
     assert all(len(batch) == batch_size for batch in indices(sampler, 0))
@@ -39,9 +39,9 @@ def test_evaluation_sees_every_example_exactly_once(examples, batch_size):
 
 
 @pytest.mark.parametrize(("examples", "batch_size"), [(10, 4), (8, 4), (3, 8)])
-def test_training_batches_are_full_and_leave_nobody_out(examples, batch_size):
+def test_training_batches_are_full_and_contain_every_example(examples, batch_size):
     sampler = BatchSampler(
-        ArrayDataset(x=np.arange(examples)), each(batch_size), seed=0, training=True
+        ArrayDataset(x=np.arange(examples)), constant(batch_size), seed=0, training=True
     )
     for epoch in range(3):
         seen = np.concatenate(indices(sampler, epoch))
@@ -52,18 +52,18 @@ def test_training_batches_are_full_and_leave_nobody_out(examples, batch_size):
 
 def test_the_order_depends_on_seed_and_epoch_alone():
     data = ArrayDataset(x=np.arange(100))
-    first, same = (BatchSampler(data, each(10), seed=1, training=True) for _ in range(2))
+    first, same = (BatchSampler(data, constant(10), seed=1, training=True) for _ in range(2))
     same.epoch(7)
     assert np.array_equal(indices(first, 3), indices(same, 3))
     assert not np.array_equal(indices(first, 3), indices(first, 4))
-    other = BatchSampler(data, each(10), seed=2, training=True)
+    other = BatchSampler(data, constant(10), seed=2, training=True)
     assert not np.array_equal(indices(first, 3), indices(other, 3))
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_buckets_keep_lengths_apart_and_leave_out_what_is_too_long(training):
+def test_a_batch_has_examples_of_one_bucket_and_longer_ones_are_dropped(training):
     lengths = np.random.default_rng(0).integers(1, 40, 200)
-    sampler = BatchSampler(Ragged(lengths, (10, 20, 30)), each(8), seed=0, training=training)
+    sampler = BatchSampler(Ragged(lengths, (10, 20, 30)), constant(8), seed=0, training=training)
     seen = []
     for batch in sampler.epoch(0):
         real = batch.indices[batch.indices >= 0]
@@ -83,21 +83,21 @@ def pairs(count=300):
 
 
 @pytest.mark.parametrize("order", [1, -1], ids=["ascending", "descending"])
-def test_a_pair_goes_to_the_smallest_bucket_that_holds_both_sides(order):
+def test_a_pair_belongs_to_the_smallest_bucket_that_fits_both_sides(order):
     lengths, buckets = pairs(), PAIRS[::order]
-    sampler = BatchSampler(Ragged(lengths, buckets), each(8), seed=0, training=False)
+    sampler = BatchSampler(Ragged(lengths, buckets), constant(8), seed=0, training=False)
     bucket_of = {
         int(i): batch.length for batch in sampler.epoch(0) for i in batch.indices if i >= 0
     }
     for index, (left, right) in enumerate(lengths):
-        holding = [bucket for bucket in buckets if left <= bucket[0] and right <= bucket[1]]
-        # Of two buckets of one size it is the one that stands first.
-        assert bucket_of.get(index) == min(holding, key=sum, default=None)
+        fitting = [bucket for bucket in buckets if left <= bucket[0] and right <= bucket[1]]
+        # Between buckets of equal size, the first one.
+        assert bucket_of.get(index) == min(fitting, key=sum, default=None)
     assert sampler.num_dropped == (lengths > 24).any(axis=1).sum() > 0
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_each_bucket_has_batches_of_its_own_size(training):
+def test_each_bucket_has_its_own_batch_size(training):
     lengths = pairs()
     sampler = BatchSampler(Ragged(lengths, PAIRS), lambda bucket: 320 // sum(bucket), 0, training)
     batches = sampler.epoch(0)
@@ -114,23 +114,9 @@ def test_each_bucket_has_batches_of_its_own_size(training):
     assert sampler.offsets(0)[-1] == len(seen)
 
 
-def test_buckets_are_mixed_in_training():
+def test_batches_of_all_buckets_are_shuffled_in_training():
     sampler = BatchSampler(
-        Ragged(np.arange(160) % 20 + 1, (10, 20)), each(8), seed=0, training=True
+        Ragged(np.arange(160) % 20 + 1, (10, 20)), constant(8), seed=0, training=True
     )
     order = [batch.length for batch in sampler.epoch(0)]
     assert order != sorted(order)
-
-
-def test_a_batch_is_padded_to_its_bucket():
-    batch = Ragged([2, 3], (4,)).batch(np.array([0, 1]), (0,), {"x": (4,)})
-    assert batch["x"].tolist() == [[0, 0, 0, 0], [1, 1, 1, 0]]
-    assert batch["mask"].tolist() == [1, 1]
-
-
-def test_a_subset_keeps_lengths_in_step():
-    both = Subset(Ragged([[1, 5], [2, 6], [3, 7]], ((4, 8),)), np.array([2, 0]))
-    assert both.lengths.tolist() == [[3, 7], [1, 5]]
-    part = Subset(Ragged([1, 2, 3, 4], (4,)), np.array([3, 1]))
-    assert part.lengths.tolist() == [4, 2]
-    assert part.batch(np.array([0]), (0,), None)["x"].tolist() == [[3, 3, 3, 3]]

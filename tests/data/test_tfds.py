@@ -1,4 +1,5 @@
 import io
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -6,14 +7,14 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from research.common.errors import ConfigError, UserError
-from research.data.tfds import open_split
+from research.data.tfds import TFDSSource
 from research.tasks.image_classification.data import TFDS
 
 CLASSES = ["ant", "bee", "cat"]
 
 
 class TinyImages(tfds.core.GeneratorBasedBuilder):
-    """Twenty images of 6x6 whose grey value tells their label and number."""
+    """Twenty images of 6x6 whose grey value encodes their number."""
 
     VERSION = tfds.core.Version("1.0.0")
 
@@ -51,7 +52,7 @@ def source(data_dir, **changes):
 
 
 @pytest.mark.parametrize("in_memory", [True, False])
-def test_images_and_labels_come_back(data_dir, in_memory):
+def test_images_and_labels_are_read(data_dir, in_memory):
     tiny = source(data_dir, train="train[:90%]", validation="train[90%:]", in_memory=in_memory)
     train, validation, test = (tiny.open(split) for split in ("train", "validation", "test"))
     assert (len(train), len(validation), len(test)) == (18, 2, 7)
@@ -62,11 +63,11 @@ def test_images_and_labels_come_back(data_dir, in_memory):
     assert batch["label"].dtype == np.int32
 
 
-def test_class_names_are_found(data_dir):
+def test_class_names_are_those_of_the_data_set(data_dir):
     assert source(data_dir).resolve().class_names == tuple(CLASSES)
 
 
-def test_images_are_brought_to_one_size(data_dir):
+def test_images_are_resized(data_dir):
     dataset = source(data_dir, image_shape=(4, 5, 1), random_resized_crop=0.3).open("train")
     assert dataset.batch(np.arange(3), (0,), None)["image"].shape == (3, 4, 5, 1)
 
@@ -78,21 +79,57 @@ def test_images_are_brought_to_one_size(data_dir):
         ({"label": "lable"}, "did you mean 'label'?"),
         ({"name": "fashion_mnist"}, "make dataset NAME=fashion_mnist` prepares it"),
         ({"name": "wmt14_translate/de-en"}, "make dataset NAME=wmt14_translate/de-en` prepares it"),
-        ({"name": "tiny_images:9.9.9"}, "'tiny_images:9.9.9' cannot be opened"),
+        ({"name": "tiny_images:9.9.9"}, "cannot open 'tiny_images:9.9.9'"),
         ({"label": "image"}, "'image' of 'tiny_images' is no class label"),
     ],
 )
-def test_what_does_not_fit_is_refused(data_dir, changes, message):
+def test_configs_that_contradict_the_data_are_refused(data_dir, changes, message):
     with pytest.raises(UserError) as error:
         source(data_dir, **changes).resolve()
     assert message in str(error.value)
 
 
-def test_an_absent_split_is_refused(data_dir):
-    with pytest.raises(UserError, match="no split 'dev'"):
-        open_split("tiny_images", "dev", data_dir, raw=())
+def tiny(data_dir, **splits):
+    return TFDSSource("tiny_images", data_dir, **splits)
 
 
-def test_random_crops_do_not_fit_in_memory():
+def test_a_missing_split_is_refused(data_dir):
+    message = r"config\.validation: no validation split: cannot read 'dev' .* 'train', 'test'"
+    with pytest.raises(ConfigError, match=message):
+        tiny(data_dir, validation="dev").records("validation")
+
+
+def test_validation_replaces_a_missing_test_split(data_dir, caplog):
+    assert len(tiny(data_dir, validation="train[90%:]", test="").records("test")) == 2
+    assert "no test split: 'tiny_images' has none" in caplog.text
+
+
+def test_unknown_features_are_refused(data_dir):
+    @dataclass(frozen=True)
+    class Labelled(TFDSSource):
+        label: str = "lable"
+
+    labelled = Labelled("tiny_images", data_dir)
+    with pytest.raises(ConfigError, match=r"label: unknown feature 'lable' of .*'label'"):
+        labelled.check_features("label")
+    with pytest.raises(ConfigError, match="known: image"):
+        labelled.check_features("label", known=["image"])
+    replace(labelled, label="label").check_features("label")
+
+
+def test_overlapping_splits_are_reported(data_dir, caplog):
+    tiny(data_dir, train="train[:90%]", validation="train[80%:]").records("train")
+    assert (
+        "2 validation examples of 'tiny_images' are in the training split too: "
+        "'train[80%:]' overlaps 'train[:90%]'" in caplog.text
+    )
+
+
+def test_disjoint_splits_give_no_warning(data_dir, caplog):
+    tiny(data_dir, train="train[:90%]", validation="train[90%:]").records("train")
+    assert not caplog.records
+
+
+def test_random_crops_cannot_be_kept_in_memory():
     with pytest.raises(ConfigError, match="in_memory"):
         source("", in_memory=True, random_resized_crop=0.1)
