@@ -1,32 +1,33 @@
 """The score of a recogniser over a split, and pictures of what it hears and where it errs."""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import jiwer
 import numpy as np
-from matplotlib.figure import Figure
 
 from research.data.dataset import Dataset, Example
 from research.data.tokenizers import Tokenizer
-from research.reporting.alignments import align, confusions, count_edits, transcripts
 from research.task import Scorer
-from research.tasks.speech_recognition.figures import Utterance, spectrogram_and_posterior
 
-Hear = Callable[[np.ndarray], tuple[np.ndarray, float]]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FeatureExtractor = Callable[[np.ndarray], tuple[np.ndarray, float]]
 _WORST = 10  # utterances in the picture of the worst
 
 
 class TranscriptScorer(Scorer):
     """Keeps the reference and the hypothesis of each example as text.
 
-    `hear(input)` gives what the network hears of an example's input: features [frames, bands], and
-    the length in seconds.
+    `extract_features(input)` returns the features [frames, size] of an example's input, and
+    its length in seconds.
     """
 
     targets = ("tokens", "token_count")
 
-    def __init__(self, tokenizer: Tokenizer, hear: Hear):
-        self.tokenizer, self.hear = tokenizer, hear
+    def __init__(self, tokenizer: Tokenizer, extract_features: FeatureExtractor):
+        self.tokenizer, self.extract_features = tokenizer, extract_features
         self._indices: list[int] = []
         self._references: list[str] = []
         self._hypotheses: list[str] = []
@@ -58,8 +59,11 @@ class TranscriptScorer(Scorer):
             "accuracy": float(np.mean([said == heard for said, heard in pairs])),
         }
 
-    def figures(self, dataset: Dataset) -> dict[str, Figure]:
+    def figures(self, dataset: Dataset) -> "dict[str, Figure]":
         """Some utterances with their posterior, the worst transcripts, the most frequent errors."""
+        from research.reporting.alignments import align, confusions, count_edits, transcripts
+        from research.tasks.speech_recognition.figures import Utterance, spectrogram_and_posterior
+
         alignments = align(self._references, self._hypotheses)
         errors = list(map(count_edits, alignments))
         order = sorted(range(len(errors)), key=lambda row: (-errors[row], len(alignments[row])))
@@ -88,7 +92,7 @@ class TranscriptScorer(Scorer):
         """Features [frames, bands], log-probabilities [frames, classes], and the seconds."""
         example = dataset.example(self._indices[row], np.random.default_rng(0))
         assert example is not None  # it was scored
-        features, seconds = self.hear(example["input"])
+        features, seconds = self.extract_features(example["input"])
         classes, probabilities = self._posteriors[row]
         posterior = np.zeros((len(classes), 1 + self.tokenizer.size), np.float32)
         np.put_along_axis(posterior, classes, probabilities, axis=1)

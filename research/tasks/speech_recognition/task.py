@@ -1,11 +1,10 @@
 """Speech recognition as a task: connectionist temporal classification (CTC)."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import islice, pairwise
-from pathlib import Path
-from typing import Any, Literal
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +12,6 @@ import numpy as np
 import optax
 
 from research.common.errors import ConfigError, UserError
-from research.data.audio import Recording, blocks
 from research.data.buckets import choose_buckets
 from research.data.dataset import Bucket, Dataset, Example
 from research.data.tokenizers import Characters, WordPieces, Words
@@ -26,16 +24,16 @@ from research.tasks.speech_recognition.data import (
     Manifest,
     SpeechTFDS,
     SpokenDigits,
-    read_input,
 )
+from research.tasks.speech_recognition.decoding import Decoding
 from research.tasks.speech_recognition.features import Given, LogMel
 from research.tasks.speech_recognition.models import LSTMEncoder
 from research.tasks.speech_recognition.scorer import TranscriptScorer
-from research.tasks.speech_recognition.search import Decoding
-from research.tasks.speech_recognition.streaming import Token, Word, stream, words
 
-_BLOCK_SECONDS = 1.0  # that a stream is computed in at a time
-_SILENCE = 1e-4  # the loudest sample of what is no speech; 3 steps of 16-bit audio
+if TYPE_CHECKING:
+    from research.tasks.speech_recognition.predictor import SpeechRecognitionPredictor
+
+SILENCE = 1e-4  # the loudest sample of what is no speech; 3 steps of 16-bit audio
 
 
 @dataclass(frozen=True)
@@ -199,60 +197,18 @@ class SpeechRecognition(Task):
 
     def scorer(self) -> TranscriptScorer:
         """Word error rate, character error rate, and the part of utterances without an error."""
-        return TranscriptScorer(self.tokenizer, self.hear)
+        return TranscriptScorer(self.tokenizer, self.extract_features)
 
-    def hear(self, array: np.ndarray) -> tuple[np.ndarray, float]:
+    def predictor(self) -> "SpeechRecognitionPredictor":
+        """Turns sound files, or files of features, into transcripts."""
+        from research.tasks.speech_recognition.predictor import SpeechRecognitionPredictor
+
+        return SpeechRecognitionPredictor(self)
+
+    def extract_features(self, array: np.ndarray) -> tuple[np.ndarray, float]:
         """The features [frames, size] of one input, and its length in seconds."""
         features, frames = self.features(jnp.asarray(array)[None], jnp.array([len(array)]))
         return np.asarray(features)[0, : int(frames[0])], len(array) / self.features.rate
-
-    def read(self, given: str) -> Dataset:
-        """A sound file of any length, in parts, or a file of features."""
-        path = Path(given)
-        if isinstance(self.features, Given):
-            array = read_input(path, self.features)
-            return _Parts(self, [len(array) / self.features.rate], lambda _: array)
-        recording = Recording(path, self.features.sample_rate, self.bucket_seconds[-1])
-        if recording.power < _SILENCE**2:
-            raise UserError(f"{path}: is silent; check the recording")
-        return _Parts(self, [end - start for start, end in recording.segments], recording.read)
-
-    def describe(self, predictions: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Any]:
-        """The text, the length in seconds, and the words with their places in seconds."""
-        found, start = [], 0.0
-        for part in predictions:
-            tokens = map(Token, *(part[name].tolist() for name in ("tokens", "first", "last")))
-            heard = words(islice(tokens, int(part["count"])), self.tokenizer, self._frame_seconds)
-            found += [Word(word.text, start + word.start, start + word.end) for word in heard]
-            start += float(part["seconds"])
-        rows = [_row(word) for word in found]
-        return {"text": " ".join(word.text for word in found), "seconds": start, "words": rows}
-
-    def stream(self, params: Tree, variables: Tree, path: Path) -> Iterator[dict[str, Any]]:
-        """The words of a sound file, one by one, with their places in seconds."""
-        features = self._streamable_features()
-        sound = blocks(path, features.sample_rate, _BLOCK_SECONDS)
-        chunk = max(1, round(_BLOCK_SECONDS / self._frame_seconds))
-        tokens = stream(sound, features, self.network, params, chunk)
-        return map(_row, words(tokens, self.tokenizer, self._frame_seconds))
-
-    def _streamable_features(self) -> LogMel:
-        """The features; raises UserError where a part of the task needs the whole utterance."""
-        if self.model.bidirectional:
-            raise UserError("this run's LSTMs read backwards too; leave --stream out")
-        if isinstance(self.features, Given) or self.features.normalize != "fixed":
-            raise UserError("this run's features need the whole utterance; leave --stream out")
-        if self.decoding.beam > 1 or self.decoding.language_model:
-            raise UserError(
-                "a stream is decoded greedily; add --change=task.decoding.beam=1"
-                " --change=task.decoding.language_model="
-            )
-        return self.features
-
-    @property
-    def _frame_seconds(self) -> float:
-        """From one output frame to the next."""
-        return self.model.stride * self.features.frame_ms / 1000
 
     @property
     def _is_resolved(self) -> bool:
@@ -341,7 +297,7 @@ class _Utterances(Dataset):
         if len(array) > bucket:
             said, found = self.lengths[index] / rate, len(array) / rate
             raise UserError(f"lasts {found:.2f} s, and not {said:.2f} s; correct its duration")
-        if array.ndim == 1 and tokens and np.abs(array).max() < _SILENCE:
+        if array.ndim == 1 and tokens and np.abs(array).max() < SILENCE:
             raise UserError(f"is silent, but is to say {len(tokens)} tokens")
         frames = self.task.model.frames(self.task.features.frames(len(array)))
         repeats = sum(a == b for a, b in pairwise(tokens))
@@ -349,32 +305,6 @@ class _Utterances(Dataset):
             raise UserError(f"has {frames} frames, too few for its {len(tokens)} tokens")
         if len(tokens) > self.task.capacity(int(bucket)):
             raise UserError(f"has {len(tokens)} tokens; raise config.task.tokens_per_second")
-
-
-class _Parts(Dataset):
-    """The parts of a user's file, without texts."""
-
-    lengths: np.ndarray
-
-    def __init__(
-        self, task: SpeechRecognition, seconds: Sequence[float], read: Callable[[int], np.ndarray]
-    ):
-        super().__init__()
-        self.lengths = np.array(task.input_lengths(seconds))
-        self.buckets = task.buckets_for(self.lengths)
-        self.input = read
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def example(self, index: int, rng: np.random.Generator) -> Example:
-        array = self.input(index)[: self.lengths[index]]
-        return {"input": array, "length": np.array(len(array), np.int32)}
-
-
-def _row(word: Word) -> dict[str, Any]:
-    """As `predict --json` prints it: seconds to the millisecond."""
-    return {"word": word.text, "start": round(word.start, 3), "end": round(word.end, 3)}
 
 
 def _at(key: str, build: Any) -> Any:

@@ -9,7 +9,7 @@ import soundfile
 
 from research.common.errors import UserError
 from research.data.tokenizers import Characters, WordPieces, Words
-from research.tasks.speech_recognition.decoding import greedy
+from research.tasks.speech_recognition.decoding import greedy_search
 from research.tasks.speech_recognition.streaming import Token, Word, stream, words
 from tests.tasks.speech_recognition.conftest import sing
 
@@ -33,7 +33,7 @@ def test_a_stream_gives_the_tokens_of_the_whole(speaking, samples, chunk):
     def read(audio):
         features, frames = task.features(audio[None], jnp.array([samples]))
         log_probs = task.network.apply({"params": params}, features, frames, train=False)
-        return greedy(log_probs, task.network.frames(frames), log_probs.shape[1])
+        return greedy_search(log_probs, task.network.frames(frames), log_probs.shape[1])
 
     whole = read(audio)
     blocks = np.split(audio, [700, 701, 2500])
@@ -49,12 +49,12 @@ def test_a_file_streamed_and_read_whole(speaking, tmp_path):
     task, params = speaking
     soundfile.write(tmp_path / "a.wav", np.tile(sing(["lo", "hi", "mid"], 16000), 3), 16000)
     task = dataclasses.replace(task, bucket_seconds=(4.0,))
-    part = task.read(str(tmp_path / "a.wav")).example(0, np.random.default_rng(0))
+    part = task.predictor().preprocess(str(tmp_path / "a.wav")).example(0, np.random.default_rng(0))
     batch = {name: jnp.asarray(array)[None] for name, array in part.items()}
     found = jax.jit(task.predict)(params, {}, batch)
     predictions = jax.tree.map(lambda x: np.asarray(x[0]), found)
-    row = task.describe([predictions])
-    streamed = list(task.stream(params, {}, tmp_path / "a.wav"))
+    row = task.predictor().postprocess([predictions])
+    streamed = list(task.predictor().stream(params, {}, tmp_path / "a.wav"))
     assert row["words"] == streamed and len(streamed) > 1
     assert row["text"] == " ".join(word["word"] for word in streamed)
     assert row["seconds"] == pytest.approx(3.15)
@@ -63,7 +63,7 @@ def test_a_file_streamed_and_read_whole(speaking, tmp_path):
 @pytest.mark.parametrize(
     ("change", "remedy"),
     [
-        ({"model": {"bidirectional": True}}, "backwards"),
+        ({"model": {"bidirectional": True}}, "bidirectional"),
         ({"features": {"normalize": "utterance"}}, "whole utterance"),
         ({"decoding": {"beam": 4}}, "beam=1"),
     ],
@@ -73,7 +73,7 @@ def test_what_cannot_be_streamed_is_refused(speaking, tmp_path, change, remedy):
     for key, fields in change.items():
         task = dataclasses.replace(task, **{key: dataclasses.replace(getattr(task, key), **fields)})
     with pytest.raises(UserError, match=remedy):
-        next(iter(task.stream(params, {}, tmp_path / "a.wav")))
+        next(iter(task.predictor().stream(params, {}, tmp_path / "a.wav")))
 
 
 def test_words_of_characters():

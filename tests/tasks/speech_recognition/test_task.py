@@ -9,12 +9,12 @@ import pytest
 import soundfile
 
 from research.common.config import from_config_dict, to_config_dict
-from research.common.errors import ConfigError, UserError
+from research.common.errors import ConfigError
 from research.data.tokenizers import WordPieces, Words
 from research.hardware.mesh import MeshConfig
 from research.tasks.speech_recognition.augmentation import Augmentation
 from research.tasks.speech_recognition.data import Manifest
-from research.tasks.speech_recognition.search import Decoding
+from research.tasks.speech_recognition.decoding import Decoding
 from research.tasks.speech_recognition.task import SpeechRecognition
 from research.training.evaluation import evaluate
 from research.training.experiment import Experiment
@@ -148,34 +148,6 @@ def test_a_wrong_duration_is_named(task, tones):
     )
     assert dataset.example(0, np.random.default_rng(0)) is None
     assert "correct its duration" in dataset.unusable[0]
-
-
-def test_a_long_file_is_predicted_in_parts_that_follow_one_another(task, tmp_path):
-    task = dataclasses.replace(task, bucket_seconds=(1.0, 2.0)).resolve()
-    soundfile.write(tmp_path / "long.wav", sing(["lo", "hi", "mid"] * 8), RATE)
-    parts = task.read(str(tmp_path / "long.wav"))
-    assert len(parts) > 4 and set(parts.buckets) == {RATE, 2 * RATE}
-    audio = [parts.example(i, np.random.default_rng(0))["input"] for i in range(len(parts))]
-    assert sum(map(len, audio)) == round(24 * 0.35 * RATE)
-    prediction = {
-        "tokens": np.array(task.tokenizer.encode("lo hi")),
-        "count": np.array(5),
-        "first": np.array([0, 1, 3, 5, 6]),
-        "last": np.array([0, 2, 4, 5, 7]),
-        "seconds": np.array(1.5),
-    }
-    row = task.describe([prediction, prediction | {"count": np.array(2)}])
-    assert row["text"] == "lo hi lo" and row["seconds"] == 3.0
-    frame = 0.04
-    times = [(word["start"], word["end"]) for word in row["words"]]
-    expected = [(0, 3 * frame), (5 * frame, 8 * frame), (1.5, 1.5 + 3 * frame)]
-    np.testing.assert_allclose(times, expected, atol=1e-6)
-
-
-def test_a_silent_file_is_refused(task, tmp_path):
-    soundfile.write(tmp_path / "silent.wav", np.zeros(4000), RATE)
-    with pytest.raises(UserError, match="silent"):
-        task.resolve().read(tmp_path / "silent.wav")
 
 
 @pytest.mark.parametrize(

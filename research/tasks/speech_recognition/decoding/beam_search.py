@@ -1,8 +1,4 @@
-"""From frame-wise log-probabilities to tokens: connectionist temporal classification (CTC).
-
-Graves et al. 2006, "Connectionist temporal classification". An alignment names one class for each
-frame; the tokens are what remains when repeats are merged and blanks (class 0) are left out.
-"""
+"""CTC prefix beam search with a word language model, on the device."""
 
 from functools import partial
 from typing import Any
@@ -12,36 +8,17 @@ import jax.numpy as jnp
 from flax.struct import PyTreeNode
 from jax import lax
 
-from research.tasks.speech_recognition.language_model import LanguageModel
+from research.tasks.speech_recognition.decoding.greedy import (
+    Hypothesis,
+    collapse_alignment,
+    valid_frames,
+)
+from research.tasks.speech_recognition.decoding.language_model import LanguageModel
 
 _MULTIPLIERS = (0x9E3779B1, 0x85EBCA77)  # odd, of two independent polynomial hashes mod 2^32
 
 
-class Hypothesis(PyTreeNode):
-    """What was decoded; -1 beyond the end."""
-
-    tokens: jax.Array  # [batch, capacity] int32, ids of the tokenizer (class - 1)
-    count: jax.Array  # [batch] int32
-    first: jax.Array  # [batch, capacity] int32, first frame of each token in the best alignment
-    last: jax.Array  # [batch, capacity] int32, its last frame
-    score: jax.Array  # [batch] float32, log-probability of that alignment and of the language
-
-
-def greedy(log_probs: jax.Array, frames: jax.Array, capacity: int) -> Hypothesis:
-    """The tokens of the most probable alignment; those beyond `capacity` are dropped.
-
-    Args:
-      log_probs: [batch, frames, classes] float32.
-      frames: [batch] int32, how many frames are no padding.
-      capacity: of the result, in tokens.
-    """
-    valid = _valid(log_probs, frames)
-    alignment = jnp.where(valid, log_probs.argmax(-1), 0)
-    score = jnp.where(valid, log_probs.max(-1), 0.0).sum(-1)
-    return _collapse(alignment, score, capacity)
-
-
-def beam_search(
+def prefix_beam_search(
     log_probs: jax.Array,
     frames: jax.Array,
     capacity: int,
@@ -68,7 +45,7 @@ def beam_search(
       language_model_weight: of its natural log-probabilities.
       word_bonus: for each word that the language model counts.
     """
-    valid = _valid(log_probs, frames)
+    valid = valid_frames(log_probs, frames)
     peak = log_probs.max(-1)
     # Relative to the peaks the best path scores 0 exactly, however long: no rounding can part it
     # from `greedy`. In padding a blank is certain, which leaves every prefix as it is.
@@ -80,30 +57,7 @@ def beam_search(
     language = _Language(language_model, language_model_weight, word_bonus)
     search = jax.vmap(partial(_search, beam, language))
     alignment, score = search(relative, top, tokens + 1)
-    return _collapse(alignment, score + jnp.where(valid, peak, 0.0).sum(-1), capacity)
-
-
-def _valid(log_probs: jax.Array, frames: jax.Array) -> jax.Array:
-    return jnp.arange(log_probs.shape[1]) < frames[:, None]
-
-
-def _collapse(alignment: jax.Array, score: jax.Array, capacity: int) -> Hypothesis:
-    """The tokens of alignments [batch, frames], classes; 0 in padding."""
-    frame = jnp.arange(alignment.shape[1])
-    emits = alignment != 0
-    begins = emits & (alignment != jnp.pad(alignment, ((0, 0), (1, 0)))[:, :-1])
-    # Blanks go to a place that does not exist, where a scatter drops them.
-    place = jnp.where(emits, jnp.cumsum(begins, axis=1) - 1, capacity)
-    nothing = jnp.full(capacity, -1, jnp.int32)
-    scatter = jax.vmap(lambda place, values: nothing.at[place].max(values, mode="drop"))
-    frames = jnp.broadcast_to(frame, alignment.shape)
-    return Hypothesis(
-        tokens=scatter(place, alignment - 1),
-        count=jnp.minimum(begins.sum(1), capacity),
-        first=scatter(jnp.where(begins, place, capacity), frames),
-        last=scatter(place, frames),
-        score=score,
-    )
+    return collapse_alignment(alignment, score + jnp.where(valid, peak, 0.0).sum(-1), capacity)
 
 
 class _Language(PyTreeNode):

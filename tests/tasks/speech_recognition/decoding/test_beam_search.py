@@ -6,20 +6,18 @@ import jax
 import numpy as np
 import pytest
 
-from research.tasks.speech_recognition import decoding
-from research.tasks.speech_recognition.arpa import parse_arpa, word_log_probs
-from research.tasks.speech_recognition.language_model import compile_language_model
-from research.tasks.speech_recognition.ngrams import estimate
+from research.tasks.speech_recognition.decoding import greedy_search, prefix_beam_search
+from research.tasks.speech_recognition.decoding.arpa import parse_arpa, word_log_probs
+from research.tasks.speech_recognition.decoding.language_model import compile_language_model
+from research.tasks.speech_recognition.decoding.ngrams import estimate
 
 BATCH, FRAMES, CAPACITY = 40, 12, 12
 WEIGHT, BONUS = 0.8, 0.7
 TEXT = ["a b", "a ba", "ba a b", "b a", "aa b a", "ba ba", "a a a"] * 3
 ARPA = parse_arpa(estimate(TEXT, 2))
 
-greedy = jax.jit(partial(decoding.greedy, capacity=CAPACITY))
-beam_search = jax.jit(
-    decoding.beam_search, static_argnames=("capacity", "beam", "tokens_per_frame")
-)
+greedy = jax.jit(partial(greedy_search, capacity=CAPACITY))
+beam_search = jax.jit(prefix_beam_search, static_argnames=("capacity", "beam", "tokens_per_frame"))
 
 
 class Characters:
@@ -110,7 +108,7 @@ def test_hand_made_frames(decode):
 
 def test_tokens_beyond_the_capacity_are_dropped():
     log_probs, frames = sure([1, 2, 3], [1, 2])
-    hypothesis = jax.jit(decoding.greedy, static_argnums=2)(log_probs, frames, 2)
+    hypothesis = jax.jit(greedy_search, static_argnums=2)(log_probs, frames, 2)
     assert decoded(hypothesis, 0) == decoded(hypothesis, 1) == [(0, 0, 0), (1, 1, 1)]
 
 

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from research.common.errors import UserError
-from research.tasks.speech_recognition.arpa import BEGIN, END, UNKNOWN
+from research.tasks.speech_recognition.decoding.arpa import BEGIN, END, UNKNOWN
 
 _NEVER = -99.0  # log10 of a probability of zero, as ARPA files write it
 _FALLBACK_DISCOUNTS = (0.0, 0.5, 1.0, 1.5)  # those of KenLM's lmplz

@@ -8,13 +8,14 @@ import jax
 
 from research.common.errors import ConfigError
 from research.data.tokenizers import Tokenizer
-from research.tasks.speech_recognition.arpa import parse_arpa
-from research.tasks.speech_recognition.decoding import Hypothesis, beam_search, greedy
-from research.tasks.speech_recognition.language_model import (
+from research.tasks.speech_recognition.decoding.arpa import parse_arpa
+from research.tasks.speech_recognition.decoding.beam_search import prefix_beam_search
+from research.tasks.speech_recognition.decoding.greedy import Hypothesis, greedy_search
+from research.tasks.speech_recognition.decoding.language_model import (
     LanguageModel,
     compile_language_model,
 )
-from research.tasks.speech_recognition.ngrams import estimate
+from research.tasks.speech_recognition.decoding.ngrams import estimate
 
 TRANSCRIPTS = "transcripts"
 
@@ -91,8 +92,8 @@ class Decoding:
           language_model: as `load` gives it.
         """
         if self.beam == 1 and language_model is None:
-            return greedy(log_probs, frames, capacity)
-        return beam_search(
+            return greedy_search(log_probs, frames, capacity)
+        return prefix_beam_search(
             log_probs,
             frames,
             capacity,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from research.common.errors import UserError
-from research.tasks.speech_recognition.synthesis import ACCENTS, Synthesizer
+from research.tasks.speech_recognition.data.synthesis import ACCENTS, Synthesizer
 
 DIGITS = "three one four one five"
 installed = pytest.mark.skipif(
@@ -45,7 +45,7 @@ def test_the_same_arguments_give_the_same_samples_whatever_was_said_before(synth
 def test_another_process_says_the_same_at_another_time(synthesizer):
     audio, _ = synthesizer.speak(DIGITS, "en-us+f2")
     program = (
-        "import hashlib; from research.tasks.speech_recognition.synthesis import Synthesizer;"
+        "import hashlib; from research.tasks.speech_recognition.data.synthesis import Synthesizer;"
         f"audio, _ = Synthesizer().speak('{DIGITS}', 'en-us+f2');"
         "print(hashlib.sha256(audio.tobytes()).hexdigest())"
     )

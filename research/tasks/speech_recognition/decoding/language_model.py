@@ -11,7 +11,7 @@ from flax import struct
 from flax.struct import PyTreeNode
 
 from research.common.errors import UserError
-from research.tasks.speech_recognition.arpa import BEGIN, END, UNKNOWNS, Arpa
+from research.tasks.speech_recognition.decoding.arpa import BEGIN, END, UNKNOWNS, Arpa
 
 _ROOT, _ASTRAY = 0, 1  # nodes of the lexicon: where words begin, and where no word leads
 
