@@ -1,6 +1,6 @@
 """Utterances, corpora, and the files that they are read from."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -50,12 +50,6 @@ class Corpus:
 
     utterances: Sequence[Utterance]
     read: Callable[[int], np.ndarray]
-
-    def part(self, chosen: Iterable[int]) -> "Corpus":
-        """Some of the utterances, by index."""
-        indices = list(chosen)
-        utterances = [self.utterances[i] for i in indices]
-        return Corpus(utterances, lambda index: self.read(indices[index]))
 
 
 def read_input(path: Path, features: Features) -> np.ndarray:

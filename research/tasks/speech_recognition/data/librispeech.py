@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from research.common.errors import ConfigError
+from research.data.splits import check_duplicates
 from research.tasks.speech_recognition.data.corpus import (
     Corpus,
     Features,
@@ -31,10 +32,19 @@ class LibriSpeech:
 
     def open(self, split: str, features: Features) -> Corpus:
         """The utterances of a split."""
-        found = [pair for part in getattr(self, split) for pair in self._part(part)]
+        if split == "train":
+            check_duplicates(self)
+        found = self._listed(split)
         utterances = [with_length(utterance, file, features) for utterance, file in found]
         files = [file for _, file in found]
         return Corpus(utterances, lambda index: read_input(files[index], features))
+
+    def contents(self, split: str) -> list[tuple[str, Path]]:
+        """Returns the line and the file of each utterance of a split."""
+        return [(utterance.where, file) for utterance, file in self._listed(split)]
+
+    def _listed(self, split: str) -> list[tuple[Utterance, Path]]:
+        return [pair for part in getattr(self, split) for pair in self._part(part)]
 
     def _part(self, part: str) -> list[tuple[Utterance, Path]]:
         folder = Path(self.path) / part

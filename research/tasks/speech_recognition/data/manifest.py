@@ -1,13 +1,16 @@
 """Utterances listed in manifests, files of JSON lines after the convention of NVIDIA NeMo."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from research.common.errors import ConfigError
+from research.data.splits import (
+    check_duplicates,
+    check_fraction,
+    fall_back_to_validation,
+    hold_out_groups,
+)
 from research.tasks.speech_recognition.data.corpus import (
     Corpus,
     Features,
@@ -38,24 +41,34 @@ class Manifest:
     """The part that is then held out, of the speakers, or of the utterances if none are named."""
 
     def __post_init__(self):
-        if not 0 < self.validation_fraction < 1:
-            raise ConfigError("validation_fraction", "must lie between 0 and 1")
+        check_fraction("validation_fraction", self.validation_fraction)
 
     def open(self, split: str, features: Features) -> Corpus:
         """The utterances of a split."""
-        if split == "test" and not self.test:
-            split = "validation"
-        if split == "test" or (split == "validation" and self.validation):
-            return self._load(split, features)
-        corpus = self._load("train", features)
-        if self.validation:
-            return corpus
-        groups = [one.speaker or str(number) for number, one in enumerate(corpus.utterances)]
-        held = _some(sorted(set(groups)), self.validation_fraction)
-        chosen = held if split == "validation" else set(groups) - held
-        return corpus.part(i for i, group in enumerate(groups) if group in chosen)
+        if split == "train":
+            check_duplicates(self, ("validation", "test") if self.test else ("validation",))
+        rows = self._rows(split)
+        files = [file for _, file in rows]
+        utterances = [with_length(row, file, features) for row, file in rows]
+        return Corpus(utterances, lambda index: read_input(files[index], features))
 
-    def _load(self, key: str, features: Features) -> Corpus:
+    def contents(self, split: str) -> list[tuple[str, Path]]:
+        """Returns the line and the file of each valid utterance of a split."""
+        return [(row.where, file) for row, file in self._rows(split) if not row.fault]
+
+    def _rows(self, split: str) -> list[tuple[Utterance, Path]]:
+        """Returns the utterances of a split, without their lengths, and their files."""
+        split = fall_back_to_validation(split, bool(self.test), str(self.train))
+        if split == "test" or (split == "validation" and self.validation):
+            return self._read(split)
+        rows = self._read("train")
+        if self.validation:
+            return rows
+        groups = [row.speaker or str(number) for number, (row, _) in enumerate(rows)]
+        kept, held_out = hold_out_groups(groups, self.validation_fraction)
+        return [rows[i] for i in (held_out if split == "validation" else kept)]
+
+    def _read(self, key: str) -> list[tuple[Utterance, Path]]:
         path = Path(getattr(self, key))
         try:
             lines = path.read_text().splitlines()
@@ -64,9 +77,7 @@ class Manifest:
         rows = [_manifest_line(path, number, line) for number, line in enumerate(lines, 1) if line]
         if not rows:
             raise ConfigError(key, f"the manifest {path} has no line")
-        files = [file for _, file in rows]
-        utterances = [with_length(row, file, features) for row, file in rows]
-        return Corpus(utterances, lambda index: read_input(files[index], features))
+        return rows
 
 
 def _manifest_line(path: Path, number: int, line: str) -> tuple[Utterance, Path]:
@@ -83,9 +94,3 @@ def _manifest_line(path: Path, number: int, line: str) -> tuple[Utterance, Path]
     except (ValueError, TypeError, AttributeError):
         fault = "the line is not a JSON object with audio_filepath and text"
     return Utterance(where, fault=fault), path
-
-
-def _some(names: Sequence[str], fraction: float) -> set[str]:
-    """The same share of the names each time, one at least."""
-    count = max(1, round(len(names) * fraction))
-    return set(np.random.default_rng(0).permutation(np.array(names))[:count].tolist())

@@ -9,11 +9,10 @@ import numpy as np
 import soxr
 
 from research.common.errors import ConfigError
+from research.data.splits import SPLITS
 from research.tasks.speech_recognition.data.corpus import DIGITS, Corpus, Features, Utterance
 from research.tasks.speech_recognition.data.synthesis import Synthesizer
 from research.tasks.speech_recognition.features import Given
-
-_SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ def _speak(source: SpokenDigits, split: str, sample_rate: int) -> Corpus:
     count = source.train_utterances if split == "train" else source.test_utterances
 
     def speak(index: int) -> tuple[str, str, np.ndarray]:
-        rng = np.random.default_rng((_SPLITS.index(split), index))
+        rng = np.random.default_rng((SPLITS.index(split), index))
         text = " ".join(rng.choice(DIGITS, rng.integers(1, source.most_digits + 1)))
         voice = voices[rng.integers(len(voices))]
         audio, rate = synthesizer.speak(

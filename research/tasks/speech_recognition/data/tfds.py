@@ -7,20 +7,16 @@ from typing import Any
 import numpy as np
 import soxr
 
-from research.common.config import suggest
 from research.common.errors import ConfigError
 from research.data.audio import read_audio
-from research.data.tfds import StoredAudio, builder, open_split
+from research.data.tfds import StoredAudio, TFDSSource
 from research.tasks.speech_recognition.data.corpus import Corpus, Features, Utterance, with_length
 from research.tasks.speech_recognition.features import Given
 
 
-@dataclass(frozen=True)
-class SpeechTFDS:
+@dataclass(frozen=True, kw_only=True)
+class SpeechTFDS(TFDSSource):
     """A data set of TensorFlow Datasets with audio and a text or a class, as ArrayRecord."""
-
-    name: str
-    """As in TFDS's catalogue, such as "librispeech" or "speech_commands"."""
 
     sample_rate: int = 0
     """Of its audio, in Hz; 0: what TFDS tells, which it does of most data sets."""
@@ -31,18 +27,6 @@ class SpeechTFDS:
     text: str = "text"
     """The feature that holds what is said: a text, or a class whose name is taken."""
 
-    data_dir: str = ""
-    """Where the data sets lie; empty: `TFDS_DATA_DIR`, else `~/tensorflow_datasets`."""
-
-    train: str = "train"
-    """The split to learn from, in TFDS's notation."""
-
-    validation: str = "validation"
-    """The split to choose by."""
-
-    test: str = "test"
-    """The split to report."""
-
     def __post_init__(self):
         if self.sample_rate < 0:
             raise ConfigError("sample_rate", f"must not be negative, is {self.sample_rate}")
@@ -51,12 +35,12 @@ class SpeechTFDS:
         """The utterances of a split; opening it reads all of them once, for their lengths."""
         if isinstance(features, Given):
             raise ConfigError("type", "SpeechTFDS gives audio; set features to LogMel")
-        sound, text = self._features()
+        sound, text = self._checked_features()
         rate = self.sample_rate or sound.sample_rate
         if not rate and not sound.encoded:
             raise ConfigError("sample_rate", f"TFDS does not tell that of '{self.name}'; set it")
         named = text.int2str if hasattr(text, "num_classes") else _as_text
-        records = open_split(self.name, getattr(self, split), self.data_dir, raw=())
+        records = self.records(split)
 
         def listed(index: int) -> Utterance:
             record = records[index]
@@ -75,13 +59,10 @@ class SpeechTFDS:
 
         return Corpus([listed(index) for index in range(len(records))], read)
 
-    def _features(self) -> tuple[StoredAudio, Any]:
-        """What TFDS knows of the audio and of the text."""
-        known = builder(self.name, self.data_dir).info.features
-        for key in ("audio", "text"):
-            if getattr(self, key) not in known:
-                hint = suggest(getattr(self, key), known)
-                raise ConfigError(key, f"'{self.name}' has no such feature; {hint}")
+    def _checked_features(self) -> tuple[StoredAudio, Any]:
+        """Returns the TFDS features of the audio and of the text."""
+        self.check_features("audio", "text")
+        known = self.features()
         if not isinstance(known[self.audio], StoredAudio):
             raise ConfigError("audio", f"'{self.audio}' of '{self.name}' is no audio")
         return known[self.audio], known[self.text]

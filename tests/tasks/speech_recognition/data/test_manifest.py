@@ -60,3 +60,18 @@ def test_features_in_files(tmp_path):
         np.save(tmp_path / "b.npy", array)
         with pytest.raises(UserError, match=fault):
             read_input(tmp_path / "b.npy", Given(size=13))
+
+
+def test_validation_replaces_a_missing_test_manifest_with_a_warning(tones, caplog):
+    train = str(tones / "train.jsonl")
+    source = Manifest(train=train)
+    assert source.open("test", AUDIO).utterances == source.open("validation", AUDIO).utterances
+    assert f"no test split: {train} has none" in caplog.text
+
+
+def test_recordings_in_two_splits_are_reported(tones, caplog):
+    lines = [f'{{"audio_filepath": "train{i}.wav", "text": "lo"}}' for i in (3, 5)]
+    (tones / "test.jsonl").write_text("\n".join(lines))
+    train, test = str(tones / "train.jsonl"), str(tones / "test.jsonl")
+    Manifest(train=train, validation=train, test=test).open("train", AUDIO)
+    assert f"2 test examples are in the training split too: {test}:1 = {train}:4" in caplog.text
