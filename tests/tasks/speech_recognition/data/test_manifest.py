@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from research.common.errors import UserError
+from research.data.splits import warn_once
 from research.tasks.speech_recognition.data import Manifest, read_input
 from research.tasks.speech_recognition.features import Given, LogMel
 from tests.tasks.speech_recognition.conftest import RATE, sing
@@ -63,6 +64,7 @@ def test_features_in_files(tmp_path):
 
 
 def test_validation_replaces_a_missing_test_manifest_with_a_warning(tones, caplog):
+    warn_once.cache_clear()  # other tests use the same file
     train = str(tones / "train.jsonl")
     source = Manifest(train=train)
     assert source.open("test", AUDIO).utterances == source.open("validation", AUDIO).utterances
