@@ -24,7 +24,7 @@ def define_flags() -> None:
     """The flags of this verb; not at import, so that other verbs can import this one."""
     flags.DEFINE_enum("split", "test", ["train", "validation", "test"], "What to evaluate on.")
     flags.DEFINE_bool("json", False, "Print one line of JSON.")
-    cli.define_opening()
+    cli.define_run_flags()
 
 
 def evaluate_run(run: Run, split: str, keep: bool = True) -> dict[str, float]:

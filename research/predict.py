@@ -36,7 +36,7 @@ def define_flags() -> None:
     flags.DEFINE_bool("stream", False, "Print what is predicted while the files are being read.")
     flags.DEFINE_integer("beam", None, "Short for --change=task.decoding.beam=...")
     flags.DEFINE_integer("n_best", None, "Short for --change=task.decoding.n_best=...")
-    cli.define_opening()
+    cli.define_run_flags()
 
 
 def predict(run: Run, given: list[str]) -> Iterator[dict[str, Any]]:
@@ -145,4 +145,4 @@ def _as_json(row: dict[str, Any]) -> str:
 
 if __name__ == "__main__":
     define_flags()
-    cli.run(main, required=("workdir",))
+    cli.run(main, required=("workdir",), positional=True)

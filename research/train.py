@@ -5,21 +5,19 @@ python -m research.train --config=experiments/image_classification/digits_cnn.py
 
 import logging
 import sys
+from pathlib import Path
 
 import jax
 from absl import flags
-from ml_collections import config_flags
 
 from research.common import cli
-from research.common.config import from_config_dict
-from research.common.errors import UserError
 from research.common.files import read_json, save_json
 from research.common.storage import AnyPath, absolute, as_path
 from research.evaluate import evaluate_run, in_words
 from research.hardware.chips import cost
 from research.hardware.mesh import describe
 from research.reporting.report import REPORT, SUMMARY, evaluation_file, write_report
-from research.training.experiment import Experiment
+from research.training.experiment import load_experiment
 from research.training.loop import Trainer
 
 log = logging.getLogger("research")
@@ -28,7 +26,8 @@ FLAGS = flags.FLAGS
 
 def define_flags() -> None:
     """The flags of this verb; not at import, so that other verbs can import this one."""
-    config_flags.DEFINE_config_file("config", None, "The experiment's file.")
+    flags.DEFINE_string("config", None, "Experiment file.")
+    cli.define_config_changes()
     flags.DEFINE_string("workdir", None, "Folder for all that the run writes.")
     flags.DEFINE_bool(
         "allow_config_change", False, "Continue a run under a config that differs from its own."
@@ -38,7 +37,8 @@ def define_flags() -> None:
 def main(_: list[str]) -> None:
     """Trains, evaluates, reports."""
     workdir = as_path(FLAGS.workdir, write=True)
-    trainer = Trainer(_experiment(), workdir, FLAGS.allow_config_change)
+    experiment = load_experiment(Path(FLAGS.config), cli.config_changes())
+    trainer = Trainer(experiment, workdir, FLAGS.allow_config_change)
     run, trained = trainer.train()
     if not trained and _reported(workdir, trainer.total):
         log.info("%s is finished after %d steps; nothing to do", workdir, trainer.total)
@@ -63,13 +63,6 @@ def _reported(workdir: AnyPath, step: int) -> bool:
     evaluation = workdir / evaluation_file("test")
     reported = evaluation.exists() and (workdir / REPORT).exists()
     return reported and read_json(evaluation)["step"] == step
-
-
-def _experiment() -> Experiment:
-    try:
-        return from_config_dict(Experiment, FLAGS.config)
-    except OSError as error:  # config_flags tells of a missing file only at the first access
-        raise UserError(f"--config: {str(error).strip().splitlines()[-1].strip()}") from None
 
 
 if __name__ == "__main__":

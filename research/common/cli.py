@@ -1,7 +1,8 @@
-"""What the verbs share: one-line errors with exit code 2, quiet logging, the compilation cache."""
+"""Code that the commands share: flags, errors in one line, quiet logging, the compilation cache."""
 
 import logging
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -17,32 +18,82 @@ from research.hardware.processes import are_several, join, leave
 from research.training.interruption import EXIT_CODE, Interrupted
 
 log = logging.getLogger("research")
+flags.disclaim_key_flags()  # `--help` of a command lists the flags that it defines by this module
+
+_CHANGES = "config.KEY"  # a flag of this name collects all --config.KEY=VALUE
 
 
-def run(main: Callable[[list[str]], None], required: tuple[str, ...]) -> None:
-    """Runs a verb whose flags have been defined; `main` gets the arguments that are no flags."""
+def run(
+    main: Callable[[list[str]], None], required: tuple[str, ...], positional: bool = False
+) -> None:
+    """Runs a command whose flags are defined.
+
+    Args:
+      main: the command; its argument are the positional arguments.
+      required: names of the flags that must be given.
+      positional: whether the command takes positional arguments; otherwise they are refused.
+    """
+
+    def parse(argv: list[str]) -> list[str]:
+        name, *arguments = _parse(argv)
+        if arguments and not positional:
+            _refuse(UserError(f"unexpected argument '{arguments[0]}': expected flags (--help)"))
+        return [name, *arguments]
+
     flags.mark_flags_as_required(required)
-    app.run(lambda argv: _guard(lambda: main(argv[1:])), flags_parser=_parse)
+    app.run(lambda argv: _guard(lambda: main(argv[1:])), flags_parser=parse)
 
 
-def define_opening() -> None:
-    """The flags of the verbs that open a trained run."""
-    flags.DEFINE_string("workdir", None, "Folder of the run.")
-    flags.DEFINE_integer("average", 1, "Take the mean of so many last checkpoints.", lower_bound=1)
+def define_config_changes() -> None:
+    """Defines `--config.KEY=VALUE`, whose values `config_changes` returns."""
     flags.DEFINE_multi_string(
-        "change", [], "A change of the run's config, as task.decoding.beam=8; may be repeated."
+        _CHANGES,
+        [],
+        "Changes a key of the experiment, as --config.batch_size=32; "
+        "`python -m research.config FILE` lists the keys.",
+    )
+
+
+def config_changes() -> list[str]:
+    """Returns the `KEY=VALUE` of each `--config.KEY=VALUE` on the command line."""
+    return list(flags.FLAGS[_CHANGES].value or ())
+
+
+def define_run_flags() -> None:
+    """Defines the flags of the commands that open a trained run."""
+    flags.DEFINE_string("workdir", None, "Folder of the run.")
+    flags.DEFINE_integer(
+        "average", 1, "Number of newest checkpoints to average the parameters of.", lower_bound=1
+    )
+    flags.DEFINE_multi_string(
+        "change",
+        [],
+        "Changes a key of the run's config without saving it, as --change=task.decoding.beam=8.",
     )
 
 
 def _parse(argv: list[str]) -> list[str]:
-    """Parses flags. What is wrong with them comes from many places, in as many exceptions."""
+    """Parses the flags; invalid ones end the command with one line."""
     if "--help" in argv or "-h" in argv:
         print(f"{sys.modules['__main__'].__doc__}\n{flags.FLAGS.main_module_help()}")
         sys.exit(0)
     try:
+        argv = flags.FLAGS.read_flags_from_files(argv, force_gnu=False)
+        if _CHANGES in flags.FLAGS:
+            argv = [_collected(argument) for argument in argv]
         return flags.FLAGS(argv)
-    except (UserError, flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+    except (UserError, flags.Error) as error:
         _refuse(error)
+
+
+def _collected(argument: str) -> str:
+    """Rewrites `--config.a.b=1` to `--config.KEY=a.b=1`: absl knows only flags of fixed names."""
+    change = re.fullmatch(r"--?config\.([^=]*)(=.*)?", argument, re.DOTALL)
+    if change is None:
+        return argument
+    if change[2] is None:
+        raise UserError(f"invalid flag {argument}: expected --config.KEY=VALUE")
+    return f"--{_CHANGES}={change[1]}{change[2]}"
 
 
 def _guard(main: Callable[[], None]) -> None:
@@ -65,13 +116,13 @@ def _guard(main: Callable[[], None]) -> None:
 
 
 def _refuse(error: BaseException) -> NoReturn:
-    text = str(error).replace("\\n", " ").replace("\\'", "'")  # a KeyError's text is quoted
-    print(f"error: {' '.join(text.split())}", file=sys.stderr)
+    """Prints an error in one line and ends the process with exit code 2."""
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
     leave(2)
 
 
 def _quiet_logging() -> None:
-    absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax tells every step of a save at INFO
+    absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax logs each step of a save at INFO
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
     ours = logging.getLogger("research")
@@ -80,7 +131,7 @@ def _quiet_logging() -> None:
 
 
 def _keep_compilations() -> None:
-    """XLA's persistent cache in the user's cache folder, unless JAX was told of another."""
+    """Enables XLA's persistent cache in the user's cache folder, unless another one is set."""
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(cache / "polymath" / "xla"))

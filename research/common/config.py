@@ -1,12 +1,12 @@
-"""Frozen dataclasses are the one truth about configuration; `ConfigDict`s are derived from them.
+"""Frozen dataclasses declare the config; `ConfigDict`s and saved JSON are derived from them.
 
-An experiment file builds typed dataclasses and returns `to_config_dict(...)` of them. The command
-line changes the `ConfigDict`, and `from_config_dict` turns it back, refusing every key that no
-dataclass declares and every value of the wrong type. Where a field admits several classes (a union
-such as `MLP | CNN`, or a `Task`), the dict holds the class's name under `type`.
+An experiment file builds typed dataclasses and returns `to_config_dict(...)` of them;
+`from_config_dict` converts the dict back and refuses unknown keys and values of the wrong type.
 
-Flax modules are dataclasses too, so a model is its own config. Fields that are filled in later
-rather than configured (the number of classes, the dtype) are declared with `not_configured`.
+A field holds a plain value, a dataclass, an optional one (`Sampler | None`), one of several
+(`MLP | CNN`, or a `Task`), or a tuple of these. Where several classes are possible, the dict holds
+the name of the class under `type`. Flax modules are dataclasses too, so a model is its own config.
+Fields that the program sets, such as the number of classes, are declared with `not_configured`.
 """
 
 import dataclasses
@@ -20,56 +20,65 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from research.common.errors import ConfigError
+from research.common.errors import ConfigError, within
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
+class WrongTypeError(Exception):
+    """A value does not have the declared type."""
+
+
 def not_configured(default: Any) -> Any:
-    """Declares a dataclass field that the program fills in and no config may set."""
+    """Declares a dataclass field that the program sets and no config may contain."""
     return dataclasses.field(default=default, metadata={"configured": False})
 
 
 def formerly(*names: str, default: Any, convert: Callable[[Any], Any] = lambda value: value) -> Any:
-    """Declares a dataclass field that was renamed, so that configs saved before still open.
+    """Declares a renamed dataclass field, so that configs saved under its old names still open.
 
     A renamed class lists its old names in a class attribute `former_names` instead.
 
     Args:
       names: the old names.
-      default: of the field.
-      convert: maps a value saved under an old name to today's form.
+      default: the default value of the field.
+      convert: maps a value saved under an old name to the current form.
     """
     return dataclasses.field(default=default, metadata={"formerly": dict.fromkeys(names, convert)})
 
 
 def to_config_dict(value: Any) -> ConfigDict:
-    """The `ConfigDict` of a dataclass, for `get_config()` and for `config_flags`."""
+    """Returns the `ConfigDict` of a dataclass; `get_config()` of an experiment file returns it."""
     return ConfigDict(_encode(value, type(value)), convert_dict=True)
 
 
 def from_config_dict(cls: type[T], config: Mapping[str, Any]) -> T:
-    """The dataclass `cls` that `config` describes.
+    """Builds the dataclass `cls` from a config.
 
     Raises:
-      ConfigError: an unknown key (the nearest right one is named), a wrong type, or a value that
-        the dataclass itself refuses.
+      ConfigError: a key is unknown (the message names the nearest one) or missing, or a value has
+        the wrong type or is refused by the dataclass.
     """
     return _decode(_plain(config), cls)
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
-    """`"did you mean 'x'?"`, or the list of what is known where nothing is near."""
+    """Returns "did you mean 'x'?", or the list of known words where none is similar."""
     known = sorted(known)
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known) or 'none'}"
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted keys to leaves: `{"a": {"b": 1}}` is `{"a.b": 1}`."""
+    """Returns the leaves by dotted key: `{"a": {"b": 1}}` becomes `{"a.b": 1}`.
+
+    Keys of dicts in a tuple contain the position: `{"a": ({"b": 1},)}` becomes `{"a.0.b": 1}`.
+    """
     leaves: dict[str, Any] = {}
     for key, value in _plain(config).items():
+        if isinstance(value, list | tuple) and any(isinstance(item, dict) for item in value):
+            value = {str(index): item for index, item in enumerate(value)}
         if isinstance(value, dict) and value:
             leaves |= flatten(value, f"{prefix}{key}.")
         else:
@@ -78,7 +87,7 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """One `key: old -> new` for each leaf in which two configs differ."""
+    """Returns `key: old -> new` for each leaf in which two configs differ."""
     before, after, absent = flatten(old), flatten(new), "(absent)"
     return [
         f"{key}: {before.get(key, absent)} -> {after.get(key, absent)}"
@@ -87,11 +96,8 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
-    return config.to_dict() if isinstance(config, ConfigDict) else dict(config)
-
-
-def _fields(cls: type) -> dict[str, dataclasses.Field]:
+def fields_of(cls: type) -> dict[str, dataclasses.Field]:
+    """Returns the configurable fields of a dataclass by name."""
     hidden = {"parent", "name"} if issubclass(cls, nn.Module) else set()
     return {
         field.name: field
@@ -100,108 +106,227 @@ def _fields(cls: type) -> dict[str, dataclasses.Field]:
     }
 
 
-def _variants(annotation: Any) -> Mapping[str, type] | None:
-    """The classes that a field admits, by name; None where it admits one kind of value only."""
-    if isinstance(annotation, type) and hasattr(annotation, "variants"):
-        return annotation.variants()
-    if get_origin(annotation) in (Union, types.UnionType):
-        classes = [arg for arg in get_args(annotation) if dataclasses.is_dataclass(arg)]
-        return {cls.__name__: cls for cls in classes if isinstance(cls, type)} or None
-    return None
+def field_of(cls: type, key: str) -> dataclasses.Field:
+    """Returns the field of a dataclass with that name.
+
+    Raises:
+      ConfigError: there is none; the message names the nearest one.
+    """
+    fields = fields_of(cls)
+    if key not in fields:
+        current = _renamed(fields).get(key)
+        remedy = f"it is now called '{current[0]}'" if current else suggest(key, fields)
+        raise ConfigError(key, f"unknown key; {remedy}")
+    return fields[key]
+
+
+def members_of(annotation: Any) -> tuple[Any, ...]:
+    """Returns the members of a union; of another annotation, itself."""
+    is_union = get_origin(annotation) in (Union, types.UnionType)
+    return get_args(annotation) if is_union else (annotation,)
+
+
+def classes_of(annotation: Any) -> Mapping[str, type]:
+    """Returns the dataclasses that a field may hold, by name; none for plain values."""
+    classes = [member for member in members_of(annotation) if isinstance(member, type)]
+    for cls in classes:
+        if hasattr(cls, "variants"):
+            return cls.variants()
+    return {cls.__name__: cls for cls in classes if dataclasses.is_dataclass(cls)}
+
+
+def has_type_key(annotation: Any) -> bool:
+    """Returns whether several classes are possible, so that the key `type` selects one."""
+    return len(classes_of(annotation)) > 1 or any(
+        hasattr(member, "variants") for member in members_of(annotation)
+    )
+
+
+def class_of(config: Mapping[str, Any], annotation: Any) -> type:
+    """Returns the dataclass that a config of a field describes.
+
+    Raises:
+      ConfigError: the key `type` is missing or names an unknown class.
+    """
+    classes = classes_of(annotation)
+    if not has_type_key(annotation):
+        return next(iter(classes.values()))
+    if "type" not in config:
+        raise ConfigError("type", f"missing; select one of {', '.join(sorted(classes))}")
+    return classes[class_name(config["type"], classes)]
+
+
+def class_name(name: Any, classes: Mapping[str, type]) -> str:
+    """Returns the current name of a class, given its current or a former one.
+
+    Raises:
+      ConfigError: no class has or had this name.
+    """
+    if name in classes:
+        return name
+    for current, cls in classes.items():
+        if name in getattr(cls, "former_names", ()):
+            _warn_renamed(name, current)
+            return current
+    raise ConfigError("type", f"unknown class '{name}'; {suggest(str(name), classes)}")
+
+
+def element_types(annotation: Any, length: int) -> list[Any]:
+    """Returns the annotation of each element of a tuple with `length` elements.
+
+    Raises:
+      WrongTypeError: a tuple of this annotation has another length.
+    """
+    *kinds, last = get_args(annotation)
+    if last is Ellipsis:
+        return kinds * length
+    if length != len(kinds) + 1:
+        raise WrongTypeError
+    return [*kinds, last]
+
+
+def default_config(cls: type, tagged: bool) -> dict[str, Any]:
+    """Returns the config of a dataclass with the defaults of its fields; others are absent.
+
+    Args:
+      cls: the dataclass.
+      tagged: whether to add the name of the class under `type`.
+    """
+    config: dict[str, Any] = {"type": cls.__name__} if tagged else {}
+    for name, field in fields_of(cls).items():
+        if field.default is not dataclasses.MISSING:
+            config[name] = _encode(field.default, field.type)
+        elif field.default_factory is not dataclasses.MISSING:
+            config[name] = _encode(field.default_factory(), field.type)
+    return config
+
+
+def type_name(annotation: Any) -> str:
+    """Returns an annotation as in source code, such as `tuple[int, ...]` or `MLP | CNN`."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin in (Union, types.UnionType):
+        return " | ".join(map(type_name, arguments))
+    if origin is Literal:
+        return " | ".join(map(repr, arguments))
+    if origin is not None:
+        return f"{origin.__name__}[{', '.join(map(type_name, arguments))}]"
+    if annotation in (None, type(None)):
+        return "None"
+    return "..." if annotation is Ellipsis else annotation.__name__
+
+
+def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
+    return config.to_dict() if isinstance(config, ConfigDict) else dict(config)
 
 
 def _encode(value: Any, annotation: Any) -> Any:
+    """Converts dataclasses to dicts, at any depth."""
     if dataclasses.is_dataclass(value):
-        tag = {"type": type(value).__name__} if _variants(annotation) else {}
-        fields = _fields(type(value)).items()
+        tag = {"type": type(value).__name__} if has_type_key(annotation) else {}
+        fields = fields_of(type(value)).items()
         return tag | {name: _encode(getattr(value, name), field.type) for name, field in fields}
+    if isinstance(value, tuple):
+        kind = next((one for one in members_of(annotation) if get_origin(one) is tuple), None)
+        kinds = element_types(kind, len(value)) if kind else [Any] * len(value)
+        return tuple(_encode(item, kind) for item, kind in zip(value, kinds, strict=True))
     return dict(value) if isinstance(value, Mapping) else value
 
 
 def _decode(value: Any, annotation: Any) -> Any:
-    variants = _variants(annotation)
-    if variants is not None:
-        value = dict(value)
-        name = _current_name(value.pop("type", None), variants)
-        if name not in variants:
-            raise ConfigError("type", f"no '{name}' here; {suggest(str(name), variants)}")
-        return _decode_dataclass(value, variants[name])
-    if dataclasses.is_dataclass(annotation) and isinstance(annotation, type):
-        return _decode_dataclass(value, annotation)
-    return _decode_leaf(value, annotation)
+    """Converts a value of a config to what the annotation declares.
 
-
-def _decode_dataclass(value: Any, cls: type) -> Any:
-    fields = _fields(cls)
-    renamed = {
-        old: (name, convert)
-        for name, field in fields.items()
-        for old, convert in field.metadata.get("formerly", {}).items()
-    }
-    decoded = {}
-    for key, item in value.items():
-        if key not in fields and key in renamed:
-            old, (key, convert) = key, renamed[key]
-            _warn_renamed(old, key)
-            item = convert(item)
-        if key not in fields:
-            raise ConfigError(key, f"no such key; {suggest(key, fields)}")
+    Raises:
+      WrongTypeError: the value has another type.
+      ConfigError: a value below it is wrong.
+    """
+    if isinstance(value, Mapping) and classes_of(annotation):
+        cls = class_of(value, annotation)
+        tag = {"type"} if has_type_key(annotation) else set()
+        return _decode_dataclass({key: value[key] for key in value if key not in tag}, cls)
+    for member in members_of(annotation):
         try:
-            decoded[key] = _decode(item, fields[key].type)
-        except ConfigError as error:
-            raise error.within(key) from None
-        except (TypeError, ValueError, AttributeError):
-            expected = getattr(fields[key].type, "__name__", None) or str(fields[key].type)
-            raise ConfigError(key, f"expected {expected}, got {item!r}") from None
-    try:
-        return cls(**decoded)
-    except TypeError as error:
-        raise ConfigError("type", f"cannot build {cls.__name__}: {error}") from None
+            return _decode_leaf(value, member)
+        except WrongTypeError:
+            continue
+    raise WrongTypeError
 
 
-def _current_name(name: Any, variants: Mapping[str, type]) -> Any:
-    """Today's name of a class, given the one in a config that may have been saved before."""
-    if name in variants:
-        return name
-    for current, cls in variants.items():
-        if name in getattr(cls, "former_names", ()):
-            _warn_renamed(name, current)
-            return current
-    return name
-
-
-@cache
-def _warn_renamed(old: str, new: str) -> None:
-    log.warning("config: '%s' is now called '%s'", old, new)
+def _decode_dataclass(config: Mapping[str, Any], cls: type) -> Any:
+    fields, decoded = fields_of(cls), {}
+    renamed = _renamed(fields)
+    for key, value in config.items():
+        if key not in fields and key in renamed:
+            current, convert = renamed[key]
+            _warn_renamed(key, current)
+            key, value = current, convert(value)
+        annotation = field_of(cls, key).type
+        try:
+            with within(key):
+                decoded[key] = _decode(value, annotation)
+        except WrongTypeError:
+            problem = f"invalid value {value!r}: expected {_expected(annotation)}"
+            raise ConfigError(key, problem) from None
+    required = [name for name, field in fields.items() if _is_required(field)]
+    for name in required:
+        if name not in decoded:
+            raise ConfigError(name, f"missing; {cls.__name__} requires {', '.join(required)}")
+    return cls(**decoded)
 
 
 def _decode_leaf(value: Any, annotation: Any) -> Any:
     origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin in (Union, types.UnionType):
-        for argument in arguments:
-            try:
-                return _decode_leaf(value, argument)
-            except TypeError:
-                continue
-        raise TypeError
     if origin is Literal:
         if value not in arguments:
-            raise TypeError
+            raise WrongTypeError
         return value
     if origin is tuple:
-        if not isinstance(value, list | tuple):
-            raise TypeError
-        if arguments[-1] is not Ellipsis and len(arguments) != len(value):
-            raise TypeError
-        kinds = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else arguments
-        return tuple(_decode_leaf(item, kind) for item, kind in zip(value, kinds, strict=True))
+        return _decode_tuple(value, annotation)
     if origin is dict:
+        if not isinstance(value, Mapping):
+            raise WrongTypeError
         return dict(value)
     if annotation is Any:
         return tuple(value) if isinstance(value, list) else value
     if annotation is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    # bool is a subclass of int, and `True` steps are nobody's intention.
+    # bool is a subclass of int, but `True` steps are surely a mistake.
     if not isinstance(value, annotation) or (annotation is int and isinstance(value, bool)):
-        raise TypeError
+        raise WrongTypeError
     return value
+
+
+def _decode_tuple(value: Any, annotation: Any) -> tuple[Any, ...]:
+    if not isinstance(value, list | tuple):
+        raise WrongTypeError
+    items = []
+    kinds = element_types(annotation, len(value))
+    for index, (item, kind) in enumerate(zip(value, kinds, strict=True)):
+        with within(str(index)):
+            items.append(_decode(item, kind))
+    return tuple(items)
+
+
+def _expected(annotation: Any) -> str:
+    """The values that an annotation admits, and how to select a class."""
+    hint = "; select a class by the key 'type'" if has_type_key(annotation) else ""
+    return type_name(annotation) + hint
+
+
+def _is_required(field: dataclasses.Field) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def _renamed(
+    fields: Mapping[str, dataclasses.Field],
+) -> dict[str, tuple[str, Callable[[Any], Any]]]:
+    """The former names of fields, each with the current name and the conversion of its values."""
+    return {
+        old: (name, convert)
+        for name, field in fields.items()
+        for old, convert in field.metadata.get("formerly", {}).items()
+    }
+
+
+@cache
+def _warn_renamed(old: str, new: str) -> None:
+    log.warning("config: '%s' is now called '%s'", old, new)

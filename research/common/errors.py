@@ -1,17 +1,34 @@
-"""The errors that a user can mend; the command line prints them in one line and exits with 2."""
+"""Errors that the user can correct; commands print them in one line and exit with code 2."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class UserError(Exception):
-    """Something the user gave is wrong. The message names the culprit and the remedy."""
+    """The user's input is wrong. The message names the culprit and the remedy."""
 
 
 class ConfigError(UserError):
-    """A config value is wrong. `key` is dotted, and grows a prefix as the error rises."""
+    """A config value is wrong.
+
+    Attributes:
+      key: the dotted key; `within` prefixes it as the error propagates to the outer dataclass.
+      problem: the message without the key.
+    """
 
     def __init__(self, key: str, problem: str):
         super().__init__(f"config.{key}: {problem}")
         self.key, self.problem = key, problem
 
     def within(self, parent: str) -> "ConfigError":
-        """The same error seen from one level up."""
+        """Returns the same error with `parent` as a prefix of its key."""
         return ConfigError(f"{parent}.{self.key}", self.problem)
+
+
+@contextmanager
+def within(parent: str) -> Iterator[None]:
+    """Prefixes the key of each `ConfigError` that its block raises, as in `within("source")`."""
+    try:
+        yield
+    except ConfigError as error:
+        raise error.within(parent) from None

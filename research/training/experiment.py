@@ -2,13 +2,15 @@
 
 import math
 import runpy
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from research.common.config import from_config_dict
-from research.common.errors import ConfigError
+from research.common.errors import ConfigError, UserError
+from research.common.overrides import with_changes
 from research.data.dataset import Bucket
 from research.hardware.mesh import MeshConfig
 from research.task import Task
@@ -126,6 +128,19 @@ class Experiment:
             )
 
 
-def load_experiment(path: Path) -> Experiment:
-    """The experiment that a file's `get_config()` describes."""
-    return from_config_dict(Experiment, runpy.run_path(str(path))["get_config"]())
+def load_experiment(path: Path, changes: Sequence[str] = ()) -> Experiment:
+    """Loads the experiment that `get_config()` of a file returns.
+
+    Args:
+      path: the experiment file.
+      changes: changes of its config, such as "task.model.dropout=0.1".
+
+    Raises:
+      UserError: the file is missing or has no `get_config`, or the config or a change is invalid.
+    """
+    if not path.is_file():
+        raise UserError(f"missing experiment file {path}; see experiments/ for examples")
+    definitions = runpy.run_path(str(path))
+    if "get_config" not in definitions:
+        raise UserError(f"{path} does not define get_config(); see experiments/ for examples")
+    return with_changes(from_config_dict(Experiment, definitions["get_config"]()), changes)

@@ -1,6 +1,5 @@
 """A run on the disk: its workdir, its config, and the state it left."""
 
-import ast
 import dataclasses
 import logging
 from collections.abc import Sequence
@@ -10,8 +9,9 @@ from typing import Any
 import jax
 
 from research.common.config import differences, from_config_dict, to_config_dict
-from research.common.errors import ConfigError, UserError
+from research.common.errors import ConfigError, UserError, within
 from research.common.files import read_json, save_json
+from research.common.overrides import with_changes
 from research.common.storage import AnyPath
 from research.hardware.mesh import MeshConfig, batch_shards
 from research.training.checkpoint import Checkpoints
@@ -36,10 +36,8 @@ class Run:
 
 def resolve(experiment: Experiment) -> Experiment:
     """The experiment with what only its data know written into its task."""
-    try:
+    with within("task"):
         return dataclasses.replace(experiment, task=experiment.task.resolve())
-    except ConfigError as error:
-        raise error.within("task") from None
 
 
 def claim(workdir: AnyPath, experiment: Experiment, allow_change: bool) -> None:
@@ -85,16 +83,13 @@ def open_run(workdir: AnyPath, changes: Sequence[str] = (), average: int = 1) ->
 
     Args:
       workdir: the run's folder.
-      changes: of its config, each as "task.decoding.beam=8"; nothing of them is saved.
+      changes: changes of its config, such as "task.decoding.beam=8"; they are not saved.
       average: of so many of the newest checkpoints the mean of the parameters is taken.
 
     Raises:
-      UserError: there is no run, it has no readable checkpoint, or a change cannot be made.
+      UserError: there is no run, it has no readable checkpoint, or a change is invalid.
     """
-    config = saved_config(workdir)
-    for change in changes:
-        _apply(change, config)
-    experiment = from_config_dict(Experiment, config)
+    experiment = with_changes(from_config_dict(Experiment, saved_config(workdir)), changes)
     program = Program(_fitted(resolve(experiment) if changes else experiment))
     if not (workdir / CHECKPOINTS).exists():
         raise UserError(f"{workdir} has no checkpoint yet; train it first")
@@ -106,23 +101,6 @@ def open_run(workdir: AnyPath, changes: Sequence[str] = (), average: int = 1) ->
     if saved is None:
         raise UserError(f"{workdir} has no checkpoint yet; train it first")
     return Run(workdir, program, saved.state, saved.progress)
-
-
-def _apply(change: str, config: dict[str, Any]) -> None:
-    """Changes a key; whether there is such a key, and its type, the config itself will say."""
-    key, given, value = change.partition("=")
-    *path, name = key.split(".")
-    owner: Any = config
-    for part in path:
-        owner = owner.get(part) if isinstance(owner, dict) else None
-    if not given:
-        raise UserError(f"cannot change '{change}'; write it as task.decoding.beam=8")
-    if not isinstance(owner, dict):
-        raise UserError(f"cannot change '{change}'; the run's config has no '{'.'.join(path)}'")
-    try:
-        owner[name] = ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        owner[name] = value  # text, which on a command line has no quotes
 
 
 def _fitted(experiment: Experiment) -> Experiment:
