@@ -14,9 +14,9 @@ Score:    not measured; published for FCOS with a ResNet-50 that was pretrained 
 from research.common.config import to_config_dict
 from research.tasks.image_classification.models import ResNet
 from research.tasks.object_detection.augmentation import Augmentation
+from research.tasks.object_detection.data import DetectionTFDS
 from research.tasks.object_detection.decoding import Decoding
 from research.tasks.object_detection.models import Detector
-from research.tasks.object_detection.sources import DetectionTFDS
 from research.tasks.object_detection.task import ObjectDetection
 from research.training.experiment import Experiment
 from research.training.optimizer import Optimizer

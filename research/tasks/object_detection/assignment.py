@@ -12,17 +12,17 @@ import jax.numpy as jnp
 
 from research.tasks.object_detection.boxes import iou
 
-_TAUGHT = 10  # places for each object
+TOP_K = 10  # places for each object
 _SMALLEST = 1e-30  # of what is divided by
-_SCORE_POWER, _IOU_POWER = 0.5, 6.0  # how much class and box tell of how well a place sees
+ALPHA, BETA = 0.5, 6.0  # how much class and box tell of how well a place sees
 
 
 class Targets(NamedTuple):
     """What the places of an image are to say."""
 
-    object: jax.Array  # [places] int32, the object's number; any where there is none
-    quality: jax.Array  # [places] in [0, 1], the score to give to the object's class; 0: none
-    ignored: jax.Array  # [places] bool: nothing is asked of what is said there
+    matched_object: jax.Array  # [places] int32, the object's number; any where there is none
+    target_score: jax.Array  # [places] in [0, 1], the score to give to the object's class; 0: none
+    ignore_mask: jax.Array  # [places] bool: nothing is asked of what is said there
 
 
 def assign(
@@ -49,9 +49,9 @@ def assign(
     learned = (labels >= 0) & ~crowd
     overlap = iou(true_boxes[:, None], boxes[None])
     score = jnp.take(scores.T, jnp.maximum(labels, 0), axis=0)
-    fit = score**_SCORE_POWER * overlap**_IOU_POWER
+    fit = score**ALPHA * overlap**BETA
     fit = jnp.where(within & learned[:, None], fit, -1.0)
-    _, best = jax.lax.top_k(fit, min(_TAUGHT, fit.shape[1]))
+    _, best = jax.lax.top_k(fit, min(TOP_K, fit.shape[1]))
     rows = jnp.arange(len(labels))[:, None]
     chosen = jnp.zeros(fit.shape, bool).at[rows, best].set(True) & (fit >= 0)
     # A place that several objects want goes to the one that it meets best.

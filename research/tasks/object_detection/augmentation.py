@@ -8,7 +8,7 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from research.common.errors import ConfigError
 from research.tasks.object_detection.boxes import Annotation
-from research.tasks.object_detection.placement import canvas, fitting_scale, paste, scaled_size
+from research.tasks.object_detection.transforms import canvas, fitting_scale, paste, scaled_size
 
 Load = Callable[[int], tuple[Image.Image, Annotation]]
 

@@ -25,6 +25,32 @@ class Detections(NamedTuple):
     labels: np.ndarray  # [detections] int32
 
 
+class MatchedImage(NamedTuple):
+    """The objects and the confident detections of an image, matched to each other."""
+
+    image_index: int  # in the dataset
+    annotation: Annotation
+    detections: Detections
+    matched_object: np.ndarray  # [detections] int, from `match`; -1 for false positives
+
+    @property
+    def false_positives(self) -> np.ndarray:
+        """[detections] bool: detections of no object, or of one that is already matched."""
+        return self.matched_object < 0
+
+    @property
+    def false_negatives(self) -> np.ndarray:
+        """[objects] bool: objects without a detection."""
+        objects = np.arange(len(self.annotation.labels))
+        return ~np.isin(objects, self.matched_object) & ~self.annotation.crowd
+
+    @property
+    def error(self) -> float:
+        """The number of false negatives plus the summed scores of the false positives."""
+        scores = self.detections.scores[self.false_positives]
+        return float(self.false_negatives.sum() + scores.sum())
+
+
 class ClassPrecision(NamedTuple):
     """How well the objects of a class are found."""
 
@@ -89,7 +115,7 @@ def match(truth: Annotation, found: Detections) -> np.ndarray:
         for candidates in (free, truth.crowd):
             most = np.where(candidates, overlap[detection], 0)
             if most.any():
-                chosen[detection] = most.argmax()
+                chosen[detection] = np.argmax(most)
                 free[chosen[detection]] = False
                 break
     return chosen

@@ -25,7 +25,7 @@ class Annotation(NamedTuple):
         return Annotation(*(part[chosen] for part in self))
 
 
-NOTHING = Annotation(np.zeros((0, 4), np.float32), np.zeros(0, np.int32), np.zeros(0, bool))
+NO_OBJECTS = Annotation(np.zeros((0, 4), np.float32), np.zeros(0, np.int32), np.zeros(0, bool))
 
 
 def repaired(

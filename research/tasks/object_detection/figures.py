@@ -22,10 +22,15 @@ from research.reporting.pages import (
     shorten,
     stack,
 )
-from research.tasks.object_detection.average_precision import RECALL, AveragePrecision
-from research.tasks.object_detection.drawing import label_places
+from research.tasks.object_detection.average_precision import (
+    RECALL,
+    AveragePrecision,
+    MatchedImage,
+)
+from research.tasks.object_detection.data import AnnotatedImages
+from research.tasks.object_detection.visualization import label_places
 
-MOST_CURVES = 10  # classes; more cannot be told apart
+MAX_CURVES = 10  # classes; more cannot be told apart
 _CURVES = (
     *("#0969da", "#d1570c", "#1a7f37", "#8250df", "#bf3989"),
     *("#57606a", "#9a6700", "#1b9e9e", "#cf222e", "#54aeff"),
@@ -39,15 +44,14 @@ class _Style(NamedTuple):
     line: str
     points: float  # the width of the line
     letters: str  # the colour of text on it
-    meaning: str
 
 
-_KINDS = {  # those further down lie above the others, and let them be seen
-    "crowd": _Style("#c9d1d9", "--", 1.4, "black", "crowd, not counted"),
-    "found": _Style("#3fb950", "-", 1.4, "black", "found"),
-    "true": _Style("white", ":", 0.9, "black", "true box"),
-    "false": _Style("#f5a30a", "-", 1.4, "black", "false"),
-    "missed": _Style("#cf222e", "--", 1.4, "white", "missed"),
+_STYLES = {  # those further down lie above the others, and let them be seen
+    "crowd": _Style("#c9d1d9", "--", 1.4, "black"),
+    "true positive": _Style("#3fb950", "-", 1.4, "black"),
+    "ground truth": _Style("white", ":", 0.9, "black"),
+    "false positive": _Style("#f5a30a", "-", 1.4, "black"),
+    "false negative": _Style("#cf222e", "--", 1.4, "white"),
 }
 _PHOTOGRAPH = "#8b949e"  # stands for one in the legend: white lines are not seen on white
 _ACROSS = 3  # images beside each other
@@ -64,7 +68,7 @@ _LONGEST_LABEL = 18  # letters
 class Mark(NamedTuple):
     """A box in a scene."""
 
-    kind: str  # "true", "crowd", "missed", "found" or "false"
+    kind: str  # a key of `_STYLES`
     box: np.ndarray  # [4]
     label: str  # "" for none
 
@@ -78,13 +82,70 @@ class Scene(NamedTuple):
     marks: Sequence[Mark]
 
 
+def detection_grid(
+    matched: Sequence[MatchedImage],
+    images: AnnotatedImages,
+    class_names: Sequence[str],
+    threshold: float,
+    ground_truth: bool,
+) -> Figure:
+    """Images with their detections and missed objects.
+
+    Args:
+      matched: the images to show.
+      images: all images of the split.
+      class_names: by label.
+      threshold: minimum score of the detections in `matched`, for the legend.
+      ground_truth: also draw the ground-truth boxes of detected objects.
+    """
+    scenes = []
+    for one in matched:
+        image, marks = images.image(one.image_index), _marks(one, class_names)
+        if ground_truth:
+            detected = ~(one.annotation.crowd | one.false_negatives)
+            marks += [Mark("ground truth", box, "") for box in one.annotation.boxes[detected]]
+        scenes.append(Scene(_heading(one), reduced(image), image.size, marks))
+    return scene_grid(scenes, f"score >= {threshold}, IoU threshold 0.5")
+
+
+def _marks(image: MatchedImage, class_names: Sequence[str]) -> list[Mark]:
+    annotation, detections = image.annotation, image.detections
+    missed = annotation.select(annotation.crowd | image.false_negatives)
+    marks = [
+        Mark("crowd" if crowd else "false negative", box, class_names[label])
+        for box, label, crowd in zip(*missed, strict=True)
+    ]
+    for box, score, label, index in zip(*detections, image.matched_object, strict=True):
+        kind = "crowd" if index >= 0 and annotation.crowd[index] else "true positive"
+        kind = "false positive" if index < 0 else kind
+        marks.append(Mark(kind, box, f"{class_names[label]} {score:.2f}"))
+    return marks
+
+
+def _heading(image: MatchedImage) -> str:
+    positives = int((~image.annotation.crowd).sum())
+    false_negatives = int(image.false_negatives.sum())
+    false_positives = int(image.false_positives.sum())
+    true_positives = positives - false_negatives
+    counts = f"{true_positives} TP, {false_positives} FP, {false_negatives} FN"
+    return f"image {image.image_index}: {counts}"
+
+
+def precision_recall_title(measured: AveragePrecision) -> str:
+    """Returns the title of `precision_recall`, which states how many of the classes are drawn."""
+    title, classes = "Precision-recall curves at IoU 0.5", len(measured.per_class)
+    if classes > MAX_CURVES:
+        title += f", of {MAX_CURVES} of {classes} classes, those with the most objects"
+    return title
+
+
 def precision_recall(measured: AveragePrecision) -> Figure:
     """Precision over recall at IoU 0.5, of each class and their mean.
 
     Of many classes, the ten with the most objects are drawn.
     """
     classes = measured.per_class
-    most = sorted(classes, key=lambda name: -classes[name].objects)[:MOST_CURVES]
+    most = sorted(classes, key=lambda name: -classes[name].objects)[:MAX_CURVES]
     shown = [(name, one) for name, one in classes.items() if name in most]
     figure = Figure(figsize=(8.5, 4.4), layout="constrained")
     axes = figure.subplots()
@@ -121,7 +182,7 @@ def scene_grid(scenes: Sequence[Scene], caption: str) -> Figure:
     `caption` says in the legend what is drawn.
     """
     kinds = {mark.kind for scene in scenes for mark in scene.marks}
-    bands = [_legend([kind for kind in _KINDS if kind in kinds], caption)]
+    bands = [_legend([kind for kind in _STYLES if kind in kinds], caption)]
     for start in range(0, len(scenes), _ACROSS):
         bands += [_row(scenes[start : start + _ACROSS]), (0.2, None)]
     return stack(bands)
@@ -133,13 +194,13 @@ def _legend(kinds: Sequence[str], caption: str) -> Band:
         axes.set(xlim=(0, INNER), ylim=(2 * LINE, 0))
         left = _EDGE
         for kind in kinds:
-            style = _KINDS[kind]
+            style = _STYLES[kind]
             corner, size = (left, 0.03), (0.28, LINE - 0.06)
             axes.add_patch(Rectangle(corner, *size, fc=_PHOTOGRAPH, lw=0, clip_on=False))
             _outline(axes, style, corner, size)
             left += 0.36
-            axes.text(left, LINE / 2, style.meaning, va="center", color=TEXT, **FONT)
-            left += (len(style.meaning) + 2) * LETTER
+            axes.text(left, LINE / 2, kind, va="center", color=TEXT, **FONT)
+            left += (len(kind) + 2) * LETTER
         axes.text(left, LINE / 2, caption, va="center", color=FAINT, **FONT)
 
     return 2 * LINE, draw
@@ -171,16 +232,16 @@ def _draw_scene(axes: Any, scene: Scene, corner: np.ndarray) -> None:
     (left, top), (right, bottom) = corner, corner + size
     extent = (left, right, bottom, top)
     axes.imshow(scene.image, extent=extent, clip_on=False)
-    marks = sorted(scene.marks, key=lambda mark: list(_KINDS).index(mark.kind))
+    marks = sorted(scene.marks, key=lambda mark: list(_STYLES).index(mark.kind))
     boxes = [scale * mark.box for mark in marks]
     for mark, box in zip(marks, boxes, strict=True):
-        _outline(axes, _KINDS[mark.kind], corner + box[:2], box[2:] - box[:2])
+        _outline(axes, _STYLES[mark.kind], corner + box[:2], box[2:] - box[:2])
     labelled = [(mark, box) for mark, box in zip(marks, boxes, strict=True) if mark.label]
     texts = [shorten(mark.label, _LONGEST_LABEL) for mark, _ in labelled]
     sizes = [((len(text) + 0.6) * _LABEL_LETTER, _LABEL_LINE) for text in texts]
     places = label_places([box for _, box in labelled], sizes, size)
     for (mark, _), text, one, place in zip(labelled, texts, sizes, places, strict=True):
-        _write_label(axes, _KINDS[mark.kind], text, corner + place, one)
+        _write_label(axes, _STYLES[mark.kind], text, corner + place, one)
 
 
 def _write_label(

@@ -19,11 +19,11 @@ def class_loss(logits: jax.Array, labels: jax.Array, targets: Targets) -> jax.Ar
       labels: [objects] int32.
       targets: of the places.
     """
-    own = jax.nn.one_hot(labels[targets.object], logits.shape[1])
-    wanted = own * targets.quality[:, None]
+    own = jax.nn.one_hot(labels[targets.matched_object], logits.shape[1])
+    wanted = own * targets.target_score[:, None]
     weight = jnp.abs(wanted - jax.nn.sigmoid(logits)) ** 2
     losses = weight * optax.sigmoid_binary_cross_entropy(logits, wanted)
-    return jnp.sum(losses, where=~targets.ignored[:, None])
+    return jnp.sum(losses, where=~targets.ignore_mask[:, None])
 
 
 def box_loss(boxes: jax.Array, true_boxes: jax.Array, targets: Targets) -> jax.Array:
@@ -34,4 +34,4 @@ def box_loss(boxes: jax.Array, true_boxes: jax.Array, targets: Targets) -> jax.A
       true_boxes: [objects, 4].
       targets: of the places.
     """
-    return jnp.sum(targets.quality * (1 - giou(boxes, true_boxes[targets.object])))
+    return jnp.sum(targets.target_score * (1 - giou(boxes, true_boxes[targets.matched_object])))

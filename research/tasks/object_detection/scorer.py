@@ -1,177 +1,122 @@
-"""The score of a detector over a split, and pictures of what it finds and where it errs."""
+"""Average precision of a detector over a split, and figures of its detections."""
 
 import logging
-from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from research.data.dataset import Dataset, Example
 from research.task import Scorer
 from research.tasks.object_detection.average_precision import (
     AveragePrecision,
     Detections,
+    MatchedImage,
     average_precision,
     match,
 )
 from research.tasks.object_detection.boxes import Annotation
 from research.tasks.object_detection.data import AnnotatedImages, DetectionExamples
-from research.tasks.object_detection.figures import (
-    MOST_CURVES,
-    Mark,
-    Scene,
-    precision_recall,
-    reduced,
-    scene_grid,
-)
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 log = logging.getLogger(__name__)
-_SHOWN = 12  # images in a picture
-
-
-class _Image(NamedTuple):
-    """An image's objects and its confident detections, and which belong together."""
-
-    place: int  # in the dataset
-    truth: Annotation
-    found: Detections
-    chosen: np.ndarray  # [detections] int, the object that each found; -1: none
-
-    @property
-    def false(self) -> np.ndarray:
-        """[detections] bool: what is no object, or one that was found already."""
-        return self.chosen < 0
-
-    @property
-    def missed(self) -> np.ndarray:
-        """[objects] bool."""
-        return ~np.isin(np.arange(len(self.truth.labels)), self.chosen) & ~self.truth.crowd
-
-    @property
-    def errors(self) -> float:
-        """The objects missed and the false detections, these by their scores."""
-        return float(self.missed.sum() + self.found.scores[self.false].sum())
-
-    @property
-    def heading(self) -> str:
-        """What is right and wrong, in a line."""
-        objects, missed, false = (~self.truth.crowd).sum(), self.missed.sum(), self.false.sum()
-        return f"image {self.place}: {objects - missed} of {objects} found, {false} false"
+_MAX_IMAGES = 12  # in a figure
 
 
 class DetectionScorer(Scorer):
-    """Keeps the detections of each image; the pictures show those of a score of `told_from`."""
+    """Collects the detections of each image and computes COCO's average precision.
+
+    Args:
+      class_names: by label.
+      display_threshold: minimum score of the detections in figures.
+    """
 
     targets = ()
 
-    def __init__(self, class_names: tuple[str, ...], told_from: float):
-        self.class_names, self.told_from = class_names, told_from
-        self._found: dict[int, Detections] = {}  # by place in the dataset
-        self._truth: dict[int, Annotation] = {}  # likewise
+    def __init__(self, class_names: tuple[str, ...], display_threshold: float):
+        self.class_names, self.display_threshold = class_names, display_threshold
+        self._detections: dict[int, Detections] = {}  # by index in the dataset
+        self._annotations: dict[int, Annotation] = {}  # likewise
         self._measured: AveragePrecision | None = None  # it takes 20 s for COCO's 5,000 images
 
     def update(self, targets: Example, predictions: Example) -> None:
-        """Takes detections in pixels of the original images, the rest padding of score 0.
+        """Adds detections in pixels of the original images, padded with score 0.
 
         `boxes` are float32 [examples, detections, 4], `scores` float32 and `labels` int32
-        [examples, detections]. What a diverged network writes, not finite, is no detection.
+        [examples, detections]. Boxes that are not finite, as of a diverged network, are dropped.
         """
         self._measured = None
         boxes, scores, labels = (predictions[name] for name in ("boxes", "scores", "labels"))
-        real = (scores > 0) & np.isfinite(boxes).all(axis=-1)
+        valid = (scores > 0) & np.isfinite(boxes).all(axis=-1)
         for row, index in enumerate(targets["index"].tolist()):
-            arrays = (array[row, real[row]] for array in (boxes, scores, labels))
-            self._found[index] = Detections(*arrays)
+            arrays = (array[row, valid[row]] for array in (boxes, scores, labels))
+            self._detections[index] = Detections(*arrays)
 
     def result(self, dataset: Dataset) -> dict[str, float]:
-        """COCO's `ap`, `ap50` and `ap75`, and `ap/NAME` of each class, as fractions.
+        """Computes COCO's `ap`, `ap50` and `ap75`, and `ap/NAME` of each class, as fractions.
 
-        A class of which no object is to be found has no AP; where there is no object at all, there
-        is none, and a warning says so.
+        A class without ground-truth objects has no AP. Without any object in the split, the result
+        is empty and a warning is logged.
         """
         measured = self._measure(_images(dataset))
         if measured is None:
             return {}
-        of_classes = {f"ap/{name}": one.ap for name, one in measured.per_class.items()}
-        return {"ap": measured.ap, "ap50": measured.ap50, "ap75": measured.ap75, **of_classes}
+        per_class = {f"ap/{name}": one.ap for name, one in measured.per_class.items()}
+        return {"ap": measured.ap, "ap50": measured.ap50, "ap75": measured.ap75, **per_class}
 
-    def figures(self, dataset: Dataset) -> dict[str, Figure]:
-        """The curves of precision, the first images, and the hardest."""
+    def figures(self, dataset: Dataset) -> "dict[str, Figure]":
+        """Returns precision-recall curves, the first images, and those with the most errors."""
+        from research.tasks.object_detection.figures import (
+            detection_grid,
+            precision_recall,
+            precision_recall_title,
+        )
+
         images = _images(dataset)
-        matched = [self._match(images, index) for index in sorted(self._found)]
-        hardest = sorted(matched, key=lambda image: -image.errors)[:_SHOWN]
+        matched = [self._match(images, index) for index in sorted(self._detections)]
+        hardest = sorted(matched, key=lambda image: -image.error)[:_MAX_IMAGES]
         measured = self._measure(images)
         curves = {}
         if measured:
-            curves[_curves_title(len(measured.per_class))] = precision_recall(measured)
-        shown, total = len(hardest), f"{len(matched):,}"
-        by = "by objects missed and false detections"
-        first = self._scenes(images, matched[:_SHOWN], true_boxes=True)
+            curves[precision_recall_title(measured)] = precision_recall(measured)
+
+        def grid(chosen: list[MatchedImage], ground_truth: bool) -> "Figure":
+            return detection_grid(
+                chosen, images, self.class_names, self.display_threshold, ground_truth
+            )
+
+        count, total = len(hardest), f"{len(matched):,}"
+        by = "by false negatives and false positives"
         return curves | {
-            f"The first {shown} of {total} images": first,
-            f"The {shown} hardest of {total} images, {by}": self._scenes(images, hardest),
+            f"The first {count} of {total} images": grid(matched[:_MAX_IMAGES], True),
+            f"The {count} hardest of {total} images, {by}": grid(hardest, False),
         }
 
     def _measure(self, images: AnnotatedImages) -> AveragePrecision | None:
         if self._measured is None:
-            indices = sorted(self._found)
-            truth = [self._true(images, index) for index in indices]
-            found = [self._found[index] for index in indices]
-            if all(annotation.crowd.all() for annotation in truth):
-                log.warning("no AP: the %d images that were scored have no object", len(truth))
+            indices = sorted(self._detections)
+            annotations = [self._annotation(images, index) for index in indices]
+            detections = [self._detections[index] for index in indices]
+            if all(annotation.crowd.all() for annotation in annotations):
+                log.warning("undefined AP: no object in the %d evaluated images", len(annotations))
                 return None
-            self._measured = average_precision(truth, found, self.class_names)
+            self._measured = average_precision(annotations, detections, self.class_names)
         return self._measured
 
-    def _true(self, images: AnnotatedImages, index: int) -> Annotation:
-        """Kept, for to read it again can mean to read the image's file."""
-        if index not in self._truth:
-            self._truth[index] = images.annotation(index)
-        return self._truth[index]
+    def _annotation(self, images: AnnotatedImages, index: int) -> Annotation:
+        """Returns an annotation, cached because reading it can mean opening the image file."""
+        if index not in self._annotations:
+            self._annotations[index] = images.annotation(index)
+        return self._annotations[index]
 
-    def _match(self, images: AnnotatedImages, index: int) -> _Image:
-        truth, found = self._true(images, index), self._found[index]
-        confident = found.scores >= self.told_from
-        found = Detections(*(part[confident] for part in found))
-        return _Image(index, truth, found, match(truth, found))
-
-    def _scenes(
-        self, images: AnnotatedImages, chosen: Sequence[_Image], true_boxes: bool = False
-    ) -> Figure:
-        scenes = []
-        for one in chosen:
-            image = images.image(one.place)
-            marks = self._marks(one)
-            if true_boxes:
-                marks += _true_boxes(one)
-            scenes.append(Scene(one.heading, reduced(image), image.size, marks))
-        return scene_grid(scenes, f"detections of a score of {self.told_from} and more, at IoU 0.5")
-
-    def _marks(self, image: _Image) -> list[Mark]:
-        truth, found = image.truth, image.found
-        marks = []
-        for box, label, crowd in zip(*truth.select(truth.crowd | image.missed), strict=True):
-            marks.append(Mark("crowd" if crowd else "missed", box, self.class_names[label]))
-        for box, score, label, place in zip(*found, image.chosen, strict=True):
-            kind = "false" if place < 0 else "crowd" if truth.crowd[place] else "found"
-            marks.append(Mark(kind, box, f"{self.class_names[label]} {score:.2f}"))
-        return marks
-
-
-def _true_boxes(image: _Image) -> list[Mark]:
-    """Of the objects that were found, beside the boxes of their detections."""
-    found = ~(image.truth.crowd | image.missed)
-    return [Mark("true", box, "") for box in image.truth.boxes[found]]
+    def _match(self, images: AnnotatedImages, index: int) -> MatchedImage:
+        annotation, detections = self._annotation(images, index), self._detections[index]
+        confident = detections.scores >= self.display_threshold
+        detections = Detections(*(part[confident] for part in detections))
+        return MatchedImage(index, annotation, detections, match(annotation, detections))
 
 
 def _images(dataset: Dataset) -> AnnotatedImages:
     assert isinstance(dataset, DetectionExamples)
     return dataset.images
-
-
-def _curves_title(classes: int) -> str:
-    title = "Precision and recall, at IoU 0.5"
-    if classes > MOST_CURVES:
-        title += f", of {MOST_CURVES} of {classes} classes, those with the most objects"
-    return title

@@ -1,87 +1,88 @@
-"""Object detection as a task."""
+"""Object detection as a task of the engine."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
-from PIL import Image
 
 from research.common.errors import ConfigError
-from research.data.dataset import ArrayDataset, Bucket, Dataset
-from research.data.images import decode
+from research.data.dataset import Bucket, Dataset
 from research.task import Average, Batch, Task, Tree
 from research.tasks.object_detection.assignment import assign
 from research.tasks.object_detection.augmentation import Augmentation
-from research.tasks.object_detection.boxes import NOTHING, Annotation
-from research.tasks.object_detection.data import AnnotatedImages, DetectionExamples
+from research.tasks.object_detection.data import (
+    COCO,
+    VOC,
+    DetectionExamples,
+    DetectionTFDS,
+    DigitScenes,
+)
 from research.tasks.object_detection.decoding import Decoding
-from research.tasks.object_detection.drawing import draw
 from research.tasks.object_detection.losses import box_loss, class_loss
-from research.tasks.object_detection.models import Detector, places
-from research.tasks.object_detection.scenes import DigitScenes
+from research.tasks.object_detection.models import Detector, anchor_points
 from research.tasks.object_detection.scorer import DetectionScorer
-from research.tasks.object_detection.sources import COCO, VOC, DetectionTFDS
 
-_BOX_WEIGHT = 2.0  # of the loss of boxes beside that of classes, as in TOOD
+if TYPE_CHECKING:
+    from research.tasks.object_detection.predictor import ObjectDetectionPredictor
+
+_BOX_LOSS_WEIGHT = 2.0  # relative to the classification loss, as in TOOD
 
 
 @dataclass(frozen=True)
 class ObjectDetection(Task):
-    """The objects in an image: for each a class, a score and a box."""
+    """Predicts the class, score and bounding box of each object in an image."""
 
     source: DigitScenes | COCO | VOC | DetectionTFDS = field(default_factory=DigitScenes)
-    """Where the images and their objects come from."""
+    """The dataset of annotated images."""
 
     image_size: tuple[int, int] = (128, 128)
-    """Height and width that the network sees; images are fitted in, their proportions kept."""
+    """Height and width of the network input; images are letterboxed, keeping their aspect ratio."""
 
     max_objects: int = 100
-    """Objects of an image that are learned at most, the largest; all are scored."""
+    """Maximum number of training targets per image, the largest objects first; evaluation uses all
+    objects."""
 
     model: Detector = field(default_factory=Detector)
     """The network."""
 
     augmentation: Augmentation = field(default_factory=Augmentation)
-    """What is done to the training images."""
+    """Augmentation of the training images."""
 
     decoding: Decoding = field(default_factory=Decoding)
-    """How detections are chosen."""
+    """Selection of detections from the network outputs."""
 
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    """Subtracted from the pixels, which lie in [0, 1], by channel; ImageNet's."""
+    """Mean of each channel, subtracted from pixels in [0, 1]; by default that of ImageNet."""
 
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    """What the pixels are then divided by."""
+    """Standard deviation of each channel, which the centred pixels are divided by."""
 
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """What the network computes in; its parameters are float32 in any case."""
+    """Computation dtype of the network; parameters are always float32."""
 
     def __post_init__(self):
-        strides, given = self.model.strides, self.model.backbone.strides
-        first = given.index(strides[0]) if strides and strides[0] in given else 0
-        if not strides or strides != given[first : first + len(strides)]:
-            problem = f"must be some of the backbone's {given}, one after another, is {strides}"
+        strides, available = self.model.strides, self.model.backbone.strides
+        first = available.index(strides[0]) if strides and strides[0] in available else 0
+        if not strides or strides != available[first : first + len(strides)]:
+            problem = f"expected consecutive strides of the backbone, {available}, got {strides}"
             raise ConfigError("model.strides", problem)
         if self.model.width < 1 or self.model.head_depth < 0:
-            problem = "its width must be at least 1 and its head_depth not negative"
+            problem = "expected a width of at least 1 and a non-negative head_depth"
             raise ConfigError("model", problem)
         for size in self.image_size:
             if size < 1 or size % strides[-1]:
-                problem = f"must be multiples of the greatest stride, {strides[-1]}"
-                raise ConfigError("image_size", f"{problem}, is {self.image_size}")
+                problem = f"expected multiples of the largest stride, {strides[-1]}"
+                raise ConfigError("image_size", f"{problem}, got {self.image_size}")
         if self.max_objects < 1:
-            raise ConfigError("max_objects", f"must be at least 1, is {self.max_objects}")
+            raise ConfigError("max_objects", f"expected at least 1, got {self.max_objects}")
         if min(self.std) <= 0:
-            raise ConfigError("std", f"must be positive, is {self.std}")
+            raise ConfigError("std", f"expected positive values, got {self.std}")
 
     def resolve(self) -> "ObjectDetection":
-        """With the class names, which only the data know."""
+        """Returns the task with the class names of its dataset."""
         try:
             return replace(self, source=self.source.resolve())
         except ConfigError as error:
@@ -89,13 +90,13 @@ class ObjectDetection(Task):
 
     @cached_property
     def network(self) -> nn.Module:
-        """The model, made for the number of classes and the dtype."""
+        """The model with the number of classes and the computation dtype filled in."""
         dtype, classes = jnp.dtype(self.dtype), len(self.source.class_names)
         backbone = self.model.backbone.clone(dtype=dtype)
         return self.model.clone(backbone=backbone, classes=classes, dtype=dtype)
 
     def batch_spec(self, batch_size: int, length: Bucket | None) -> dict[str, jax.ShapeDtypeStruct]:
-        """What `DetectionExamples` says of an example, [batch, ...]."""
+        """Returns the arrays of `DetectionExamples` with a batch dimension."""
         shapes = {
             "image": ((*self.image_size, 3), jnp.uint8),
             "boxes": ((self.max_objects, 4), jnp.float32),
@@ -110,15 +111,15 @@ class ObjectDetection(Task):
         }
 
     def dataset(self, split: str) -> Dataset:
-        """The images of a split, whole."""
+        """Opens the letterboxed images of a split."""
         return self._examples(split, None)
 
     def training(self) -> Dataset:
-        """The images of "train", augmented."""
+        """Opens the augmented training images."""
         return self._examples("train", self.augmentation)
 
     def init(self, key: jax.Array) -> tuple[Tree, Tree]:
-        """Parameters, and the running averages of batch normalisation."""
+        """Returns initial parameters and batch statistics."""
         image = jnp.zeros((1, *self.image_size, 3))
         variables = dict(self.network.init(key, image, train=False))
         return variables.pop("params"), variables
@@ -126,7 +127,7 @@ class ObjectDetection(Task):
     def loss(
         self, params: Tree, variables: Tree, batch: Batch, key: jax.Array, train: bool
     ) -> tuple[dict[str, Average], Tree]:
-        """Of classes and of boxes, each summed over places and a mean over objects."""
+        """Computes the classification and box regression losses, normalised per object."""
         images = self.normalize(batch["image"])
         if train:
             (logits, boxes), variables = self.network.apply(
@@ -135,82 +136,47 @@ class ObjectDetection(Task):
         else:
             logits, boxes = self._apply(params, variables, images)
         true = batch["boxes"], batch["labels"], batch["crowd"]
-        of_classes, of_boxes = jax.vmap(self._losses)(logits, boxes, *true)
-        objects = ((batch["labels"] >= 0) & ~batch["crowd"]).sum(axis=1)
+        class_losses, box_losses = jax.vmap(self._image_losses)(logits, boxes, *true)
+        num_objects = ((batch["labels"] >= 0) & ~batch["crowd"]).sum(axis=1)
         mask = batch["mask"]
-        count = (objects * mask).sum()
+        count = (num_objects.astype(mask.dtype) * mask).sum()
         losses = {
-            "loss": of_classes + _BOX_WEIGHT * of_boxes,
-            "class_loss": of_classes,
-            "box_loss": of_boxes,
+            "loss": class_losses + _BOX_LOSS_WEIGHT * box_losses,
+            "class_loss": class_losses,
+            "box_loss": box_losses,
         }
-        return {name: Average((one * mask).sum(), count) for name, one in losses.items()}, variables
+        averages = {name: Average((loss * mask).sum(), count) for name, loss in losses.items()}
+        return averages, variables
 
     def predict(self, params: Tree, variables: Tree, batch: Batch) -> Batch:
-        """Detections in pixels of the original image, the best first.
+        """Returns detections in pixels of the original image, by decreasing score.
 
-        `boxes` float32 [batch, detections, 4], `scores` float32 [batch, detections], 0 where there
-        is no detection, and `labels` int32 [batch, detections].
+        `boxes` float32 [batch, detections, 4]; `scores` float32 [batch, detections], 0 for padding;
+        and `labels` int32 [batch, detections].
         """
         images = self.normalize(batch["image"])
         logits, boxes = self._apply(params, variables, images)
         scale, size = (jnp.tile(batch[name], 2)[:, None] for name in ("scale", "size"))
-        boxes = jnp.clip(boxes / scale, 0, size)
+        boxes = jnp.clip(boxes / scale, 0.0, size)
         boxes, scores, labels = jax.vmap(self.decoding)(jax.nn.sigmoid(logits), boxes)
         return {"boxes": boxes, "scores": scores, "labels": labels}
 
     def normalize(self, images: jax.Array) -> jax.Array:
-        """Images uint8 [batch, height, width, 3] as the network takes them."""
-        return ((images / 255.0 - jnp.array(self.mean)) / jnp.array(self.std)).astype(self.dtype)
+        """Converts images uint8 [batch, height, width, 3] to normalised network inputs."""
+        pixels = images.astype(jnp.float32) / 255.0
+        return ((pixels - jnp.array(self.mean)) / jnp.array(self.std)).astype(self.dtype)
 
     def scorer(self) -> DetectionScorer:
-        """COCO's average precision."""
-        return DetectionScorer(self.source.class_names, self.decoding.told_from)
+        """Returns a scorer that computes COCO's average precision."""
+        return DetectionScorer(self.source.class_names, self.decoding.display_threshold)
 
-    def read(self, given: str) -> Dataset:
-        """An image file."""
-        images = _OneImage(decode(Path(given), 3))
-        examples = DetectionExamples(images, self.image_size, self.max_objects)
-        # As arrays of the network's size: there can be many photographs.
-        arrays = examples.batch(np.zeros(1, int), (0,), None)
-        del arrays["mask"]  # which the pipeline makes
-        return ArrayDataset(**arrays)
+    def predictor(self) -> "ObjectDetectionPredictor":
+        """Returns the predictor that detects objects in image files."""
+        from research.tasks.object_detection.predictor import ObjectDetectionPredictor
 
-    def describe(self, predictions: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Any]:
-        """The detections worth telling of, the best first: `class`, `score`, and `box` in pixels.
+        return ObjectDetectionPredictor(self)
 
-        A box is (x_min, y_min, x_max, y_max) of the original image.
-        """
-        (one,), names = predictions, self.source.class_names
-        found = one["scores"] >= self.decoding.told_from
-        arrays = (one[name][found].tolist() for name in ("labels", "scores", "boxes"))
-        return {
-            "objects": [
-                {"class": names[label], "score": score, "box": box}
-                for label, score, box in zip(*arrays, strict=True)
-            ]
-        }
-
-    def rows(self, description: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """A row for each object, its box in whole pixels."""
-        rest = {key: value for key, value in description.items() if key != "objects"}
-        sides = ("x_min", "y_min", "x_max", "y_max")
-        nothing = dict.fromkeys(("class", "score", *sides), "-")
-        return [
-            rest
-            | {"class": one["class"], "score": one["score"]}
-            | {side: round(value) for side, value in zip(sides, one["box"], strict=True)}
-            for one in description["objects"]
-        ] or [rest | nothing]
-
-    def draw(self, given: str, description: Mapping[str, Any]) -> Image.Image:
-        """The image with the boxes and labels of `describe`."""
-        objects = description["objects"]
-        boxes = np.array([one["box"] for one in objects], np.float32).reshape(-1, 4)
-        names, scores = ([one[key] for one in objects] for key in ("class", "score"))
-        return draw(decode(Path(given), 3), boxes, names, np.array(scores))
-
-    def _losses(
+    def _image_losses(
         self,
         logits: jax.Array,
         boxes: jax.Array,
@@ -218,10 +184,10 @@ class ObjectDetection(Task):
         labels: jax.Array,
         crowd: jax.Array,
     ) -> tuple[jax.Array, jax.Array]:
-        """Of the classes and of the boxes of one image."""
-        centres, strides = map(jnp.array, places(self.image_size, self.model.strides))
+        """Returns the classification loss and the box regression loss of one image."""
+        points, strides = map(jnp.array, anchor_points(self.image_size, self.model.strides))
         scores = jax.nn.sigmoid(logits)
-        targets = assign(scores, boxes, centres, strides, true_boxes, labels, crowd)
+        targets = assign(scores, boxes, points, strides, true_boxes, labels, crowd)
         return class_loss(logits, labels, targets), box_loss(boxes, true_boxes, targets)
 
     def _apply(self, params: Tree, variables: Tree, images: jax.Array) -> Any:
@@ -233,19 +199,3 @@ class ObjectDetection(Task):
         except ConfigError as error:
             raise error.within("source").within("task") from None
         return DetectionExamples(images, self.image_size, self.max_objects, augmentation)
-
-
-class _OneImage(AnnotatedImages):
-    """An image of which nothing is known."""
-
-    def __init__(self, image: Image.Image):
-        self._image = image
-
-    def __len__(self) -> int:
-        return 1
-
-    def image(self, index: int) -> Image.Image:
-        return self._image
-
-    def annotation(self, index: int) -> Annotation:
-        return NOTHING

@@ -5,10 +5,10 @@ import pytest
 
 from research.tasks.object_detection.assignment import Targets, assign
 from research.tasks.object_detection.boxes import iou
-from research.tasks.object_detection.models import places
+from research.tasks.object_detection.models import anchor_points
 
 SIZE, CLASSES = (64, 96), 3
-CENTRES, STRIDES = places(SIZE, (8, 16, 32))
+CENTRES, STRIDES = anchor_points(SIZE, (8, 16, 32))
 PLACES = len(CENTRES)
 _assign = jax.jit(assign)
 
@@ -83,10 +83,10 @@ def test_targets_are_those_of_task_aligned_learning(seed):
     objects = [(box, int(rng.integers(CLASSES))) for box in true]
     targets, expected = assigned(scores, boxes, *objects), by_the_paper(scores, boxes, objects)
     strong = {place: one for place, one in expected.items() if one[1] > 1e-6}
-    assert set(np.flatnonzero(targets.quality > 1e-6)) == set(strong) and len(strong) > 10
+    assert set(np.flatnonzero(targets.target_score > 1e-6)) == set(strong) and len(strong) > 10
     for place, (number, quality) in strong.items():
-        assert targets.object[place] == number
-        assert targets.quality[place] == pytest.approx(quality, rel=1e-4)
+        assert targets.matched_object[place] == number
+        assert targets.target_score[place] == pytest.approx(quality, rel=1e-4)
 
 
 @pytest.mark.parametrize("sides", [(0.3, 1), (1, 4), (4, 30), (30, 64)])
@@ -99,16 +99,16 @@ def test_every_object_is_seen_from_somewhere_however_small_it_is(sides):
     of_images = jax.jit(jax.vmap(assign, in_axes=(None, None, None, None, 0, 0, 0)))
     scores, found = untrained()
     targets = of_images(scores, found, CENTRES, STRIDES, boxes, labels, crowd)
-    best = overlap(found, boxes).max(axis=1, where=np.asarray(targets.quality) > 0, initial=0)
+    best = overlap(found, boxes).max(axis=1, where=np.asarray(targets.target_score) > 0, initial=0)
     assert (best > 0).all()
-    np.testing.assert_allclose(targets.quality.max(axis=1), best, rtol=1e-5)
+    np.testing.assert_allclose(targets.target_score.max(axis=1), best, rtol=1e-5)
 
 
 def test_an_object_is_seen_from_within_alone():
     box = (10, 10, 70, 50)
     targets = assigned(*trained(np.random.default_rng(0)), (box, 1))
-    assert targets.quality.any()
-    assert not targets.quality[~inside(np.array(box))].any()
+    assert targets.target_score.any()
+    assert not targets.target_score[~inside(np.array(box))].any()
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -117,23 +117,23 @@ def test_at_most_ten_places_learn_an_object_and_the_best_is_worth_its_overlap(se
     scores, boxes = trained(rng)
     true = np.array([[0, 0, 48, 64], [48, 0, 96, 64]], np.float32)
     targets = assigned(scores, boxes, (true[0], 0), (true[1], 2))
-    assert (targets.quality >= 0).all() and (targets.quality <= 1).all()
+    assert (targets.target_score >= 0).all() and (targets.target_score <= 1).all()
     for number, box in enumerate(true):
-        mine = (targets.quality > 0) & (targets.object == number)
+        mine = (targets.target_score > 0) & (targets.matched_object == number)
         assert 1 <= mine.sum() <= 10
-        assert targets.quality[mine].max() == pytest.approx(overlap(boxes, box)[mine].max())
+        assert targets.target_score[mine].max() == pytest.approx(overlap(boxes, box)[mine].max())
 
 
 def test_at_most_ten_places_learn_a_huge_object_from_the_start():
     """Small boxes everywhere fit it so badly that a coarse floor would make all of them equal."""
     size = (640, 640)
-    centres, strides = places(size, (8, 16, 32))
+    centres, strides = anchor_points(size, (8, 16, 32))
     reach = strides[:, None]
     boxes = np.concatenate([centres - reach, centres + reach], axis=1)
     scores = np.full((len(centres), CLASSES), 0.01, np.float32)
     true, labels = np.array([[5, 5, 635, 635]], np.float32), np.zeros(1, np.int32)
     targets = assign(scores, boxes, centres, strides, true, labels, np.zeros(1, bool))
-    assert int((np.asarray(targets.quality) > 0).sum()) == 10
+    assert int((np.asarray(targets.target_score) > 0).sum()) == 10
 
 
 def test_a_perfect_box_is_worth_one():
@@ -142,7 +142,7 @@ def test_a_perfect_box_is_worth_one():
     boxes[40] = box
     assert inside(box)[40]
     targets = assigned(scores, boxes, (box, 1))
-    assert targets.quality[40] == 1 and targets.quality.argmax() == 40
+    assert targets.target_score[40] == 1 and targets.target_score.argmax() == 40
 
 
 def test_of_places_with_equal_boxes_the_one_that_knows_the_class_is_taught_more():
@@ -150,14 +150,14 @@ def test_of_places_with_equal_boxes_the_one_that_knows_the_class_is_taught_more(
     box = np.array([0, 0, 96, 64], np.float32)
     boxes[:] = box
     scores[7, 1], scores[8, 2] = 0.64, 0.81
-    quality = assigned(scores, boxes, (box, 1)).quality
+    quality = assigned(scores, boxes, (box, 1)).target_score
     assert quality[7] == 1 and quality[8] == pytest.approx((0.01 / 0.64) ** 0.5)
 
 
 def test_of_places_with_equal_scores_the_one_with_the_better_box_is_taught_more():
     scores, boxes = untrained()
     boxes[7], boxes[8], boxes[9] = (0, 0, 96, 64), (0, 0, 96, 57.6), (0, 0, 96, 32)
-    quality = assigned(scores, boxes, ((0, 0, 96, 64), 1)).quality
+    quality = assigned(scores, boxes, ((0, 0, 96, 64), 1)).target_score
     np.testing.assert_allclose(quality[7:10], [1, 0.9**6, 0.5**6], rtol=1e-4)
 
 
@@ -168,16 +168,16 @@ def test_a_place_that_two_objects_want_learns_the_one_it_overlaps_most():
     boxes[both] = (4, 0, 68, 64), (28, 0, 92, 64)
     for objects in (((left, 0), (right, 1)), ((right, 1), (left, 0))):
         targets = assigned(scores, boxes, *objects)
-        assert [objects[i][0] for i in targets.object[both]] == [left, right]
-        np.testing.assert_allclose(targets.quality[both], 60 / 68, rtol=1e-4)
+        assert [objects[i][0] for i in targets.matched_object[both]] == [left, right]
+        np.testing.assert_allclose(targets.target_score[both], 60 / 68, rtol=1e-4)
 
 
 def test_a_crowd_teaches_nothing_and_nothing_is_asked_there():
     scores, boxes = trained(np.random.default_rng(0))
     crowd = np.array([40, 10, 90, 60], np.float32)
     targets = assigned(scores, boxes, (crowd, 0, True))
-    assert not targets.quality.any()
-    np.testing.assert_array_equal(targets.ignored, inside(crowd))
+    assert not targets.target_score.any()
+    np.testing.assert_array_equal(targets.ignore_mask, inside(crowd))
 
 
 def test_an_object_in_a_crowd_is_learned():
@@ -185,21 +185,21 @@ def test_an_object_in_a_crowd_is_learned():
     crowd, one = np.array([0, 0, 96, 64], np.float32), np.array([20, 20, 60, 60], np.float32)
     targets = assigned(scores, boxes, (crowd, 0, True), (one, 0))
     alone = assigned(scores, boxes, (one, 0))
-    np.testing.assert_array_equal(targets.quality, alone.quality)
-    assert (targets.object[targets.quality > 0] == 1).all()
-    np.testing.assert_array_equal(targets.ignored, targets.quality == 0)
-    assert not alone.ignored.any()
+    np.testing.assert_array_equal(targets.target_score, alone.target_score)
+    assert (targets.matched_object[targets.target_score > 0] == 1).all()
+    np.testing.assert_array_equal(targets.ignore_mask, targets.target_score == 0)
+    assert not alone.ignore_mask.any()
 
 
 def test_an_image_without_objects_teaches_nothing_and_is_asked_all():
     for scores, boxes in (untrained(), trained(np.random.default_rng(0))):
         targets = assigned(scores, boxes)
-        assert not targets.quality.any() and not targets.ignored.any()
+        assert not targets.target_score.any() and not targets.ignore_mask.any()
 
 
 def test_identical_objects_share_no_place_and_break_nothing():
     targets = assigned(*untrained(), *[((20, 20, 60, 60), label) for label in (0, 1, 1)])
-    assert targets.quality.any() and np.isfinite(targets.quality).all()
+    assert targets.target_score.any() and np.isfinite(targets.target_score).all()
 
 
 @pytest.mark.parametrize("degenerate", [False, True])
@@ -211,9 +211,11 @@ def test_a_hundred_objects_give_sound_targets(degenerate):
     true = random_boxes(rng, 100, (1, 60))
     labels, crowd = rng.integers(CLASSES, size=100), rng.random(100) < 0.1
     targets = _assign(scores, boxes, CENTRES, STRIDES, true, labels, crowd)
-    assert (targets.quality >= 0).all() and (targets.quality <= 1).all()  # which no NaN is
-    assert targets.quality.any() == (not degenerate)
-    learned = np.asarray(targets.object)[np.asarray(targets.quality) > 0]
+    assert (targets.target_score >= 0).all() and (
+        targets.target_score <= 1
+    ).all()  # which no NaN is
+    assert targets.target_score.any() == (not degenerate)
+    learned = np.asarray(targets.matched_object)[np.asarray(targets.target_score) > 0]
     assert not crowd[learned].any() and (degenerate or len(set(learned.tolist())) > 10)
 
 
@@ -223,7 +225,7 @@ def test_predictions_get_no_gradient_from_their_targets():
     objects = (np.array([[20, 20, 60, 60]], np.float32), np.array([1]), np.array([False]))
 
     def worth(scores, boxes):
-        return assign(scores, boxes, CENTRES, STRIDES, *objects).quality.sum()
+        return assign(scores, boxes, CENTRES, STRIDES, *objects).target_score.sum()
 
     for gradient in jax.jit(jax.grad(worth, argnums=(0, 1)))(scores, boxes):
         assert not gradient.any()

@@ -7,7 +7,7 @@ from PIL import Image
 
 from research.common.errors import ConfigError
 from research.tasks.object_detection.augmentation import Augmentation
-from research.tasks.object_detection.boxes import NOTHING, Annotation
+from research.tasks.object_detection.boxes import NO_OBJECTS, Annotation
 
 # The label is the colour's place. A channel is 0 or 255 in each, so that it tells halfway between
 # two where one ends; black is the background, and a canvas' grey lies below halfway.
@@ -86,7 +86,7 @@ def results(augmentation, image, count=200):
     rng, image_size = np.random.default_rng(0), image.size[::-1]
 
     def load(index):
-        return image, NOTHING
+        return image, NO_OBJECTS
 
     images = [augmentation(load, 0, 1, image_size, rng)[0] for _ in range(count)]
     return np.stack(images).astype(float)
@@ -148,7 +148,7 @@ def test_a_mosaic_has_four_images_around_a_point_near_the_middle():
 
     def load(index):
         asked.append(index)
-        return Image.new("L", (48, 40), len(asked)).convert("RGB"), NOTHING
+        return Image.new("L", (48, 40), len(asked)).convert("RGB"), NO_OBJECTS
 
     for _ in range(800):
         asked.clear()

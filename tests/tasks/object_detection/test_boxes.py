@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from research.tasks.object_detection.boxes import (
-    NOTHING,
+    NO_OBJECTS,
     Annotation,
     area,
     giou,
@@ -98,7 +98,7 @@ def test_sound_boxes_are_left_as_they_are():
     assert not faults
     assert all(np.array_equal(one, other) for one, other in zip(found, given, strict=True))
     assert [part.dtype for part in found] == [np.float32, np.int32, bool]
-    nothing, faults = repaired(NOTHING, WIDTH, HEIGHT)
+    nothing, faults = repaired(NO_OBJECTS, WIDTH, HEIGHT)
     assert nothing.boxes.shape == (0, 4) and not faults
 
 

@@ -64,7 +64,7 @@ def measured(*precisions, objects=None):
 @pytest.mark.parametrize("size", [(128, 128), (640, 480), (480, 640), (4000, 3000), (3, 2)])
 def test_a_box_lies_over_its_pixels_however_large_the_image_is(size):
     box = np.array([0.1, 0.2, 0.6, 0.9]) * np.tile(size, 2)
-    _, (axes,) = grid(scene(size, mark("found", box)))
+    _, (axes,) = grid(scene(size, mark("true positive", box)))
     (image,), (patch,) = axes.images, outlines(axes)
     np.testing.assert_allclose(on_image(patch, image, size), box, rtol=1e-4)
     left, right, bottom, top = image.get_extent()
@@ -92,13 +92,13 @@ def test_three_images_stand_beside_each_other_and_do_not_touch():
 def test_kinds_of_boxes_are_told_apart_and_the_legend_says_how():
     marks = [
         mark(kind, (10 + 30 * i, 40, 30 + 30 * i, 60), kind)
-        for i, kind in enumerate(("found", "missed", "false"))
+        for i, kind in enumerate(("true positive", "false negative", "false positive"))
     ]
     figure, (axes,) = grid(scene((128, 128), *marks))
     styles = [(to_hex(patch.get_ec()), patch.get_linestyle()) for patch in outlines(axes)]
     assert set(styles) == {(FOUND, "-"), (MISSED, "--"), (FALSE, "-")}
     (legend, *_) = figure.axes
-    assert texts_of(legend) == ["found", "false", "missed", "caption"]
+    assert texts_of(legend) == ["true positive", "false positive", "false negative", "caption"]
     shown = [(to_hex(patch.get_ec()), patch.get_linestyle()) for patch in outlines(legend)]
     assert shown == styles  # what is missed lies above what is false
     fills = {
@@ -110,7 +110,7 @@ def test_kinds_of_boxes_are_told_apart_and_the_legend_says_how():
 def test_labels_can_be_read():
     """They lie on their colours and within the image, and none on another."""
     marks = [
-        mark("found", (x, y, x + 20, y + 16), "potted plant 0.98")
+        mark("true positive", (x, y, x + 20, y + 16), "potted plant 0.98")
         for x, y in ((0, 0), (2, 110), (100, 2), (104, 108), (50, 60), (55, 66))
     ]
     figure, (axes,) = grid(scene((128, 128), *marks))
@@ -131,7 +131,7 @@ def test_labels_can_be_read():
 
 
 def test_a_box_without_a_label_and_an_image_without_boxes_can_be_drawn():
-    _, (axes,) = grid(scene((64, 64), mark("true", (1, 1, 9, 9), "")), scene((64, 64)))
+    _, (axes,) = grid(scene((64, 64), mark("ground truth", (1, 1, 9, 9), "")), scene((64, 64)))
     assert len(axes.images) == 2
     assert len(outlines(axes)) == 1
     assert texts_of(axes) == ["image 0", "image 0"]
@@ -139,7 +139,7 @@ def test_a_box_without_a_label_and_an_image_without_boxes_can_be_drawn():
 
 def test_long_class_names_are_cut_and_signs_are_no_formula():
     label = "$a_b$" + "x" * 50
-    figure, _ = grid(scene((64, 64), mark("found", (1, 1, 9, 9), label)))
+    figure, _ = grid(scene((64, 64), mark("true positive", (1, 1, 9, 9), label)))
     assert "$a_b$" + "x" * 12 + "…" in texts(figure)
 
 

@@ -11,7 +11,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from research.tasks.object_detection.average_precision import Detections, match
-from research.tasks.object_detection.boxes import NOTHING, Annotation
+from research.tasks.object_detection.boxes import NO_OBJECTS, Annotation
 from research.tasks.object_detection.data import AnnotatedImages, DetectionExamples
 from research.tasks.object_detection.scorer import DetectionScorer
 from tests.reporting.drawing import drawn, texts
@@ -43,7 +43,7 @@ class Annotated(AnnotatedImages):
 def objects(*given):
     """The annotation of objects (box, label), or (box, label, True) of crowds."""
     if not given:
-        return NOTHING
+        return NO_OBJECTS
     boxes, labels, crowd = zip(*((*one, False)[:3] for one in given), strict=True)
     return Annotation(np.array(boxes, np.float32), np.array(labels, np.int32), np.array(crowd))
 
@@ -70,7 +70,7 @@ def padded(found, capacity, rng):
 def scored(truth, found, class_names=("cat", "dog"), seen=None, batch=2):
     """A scorer that has seen images in batches, the last one first, and the dataset."""
     rng = np.random.default_rng(0)
-    scorer = DetectionScorer(tuple(class_names), told_from=0.3)
+    scorer = DetectionScorer(tuple(class_names), display_threshold=0.3)
     order = np.arange(len(truth))[::-1] if seen is None else np.array(seen)
     for number, start in enumerate(range(0, len(order), batch)):
         index = order[start : start + batch]
@@ -359,7 +359,7 @@ def test_where_nothing_is_to_be_found_is_no_ap(caplog):
     """A run whose few validation images are empty goes on, and says so."""
     truth, found = [objects((A, 0, True)), objects()], [detections((A, 0.9, 0))] * 2
     assert result(truth, found) == {}
-    assert "no AP: the 2 images that were scored have no object" in caplog.text
+    assert "undefined AP: no object in the 2 evaluated images" in caplog.text
     assert [title.split()[0] for title, _ in figures(truth, found)] == ["The", "The"]
 
 
@@ -373,7 +373,7 @@ def test_what_is_found_missed_and_false_is_drawn_in_colours_of_their_own():
     found = detections((A, 0.75, 0), (B, 0.5, 0), ((46, 6, 52, 14), 0.9, 0), (B, 0.2, 1))
     _, (_, first), (_, hardest) = figures([truth], [found])
     for figure in (first, hardest):
-        assert headings(figure) == ["image 0: 1 of 2 found, 1 false"]
+        assert headings(figure) == ["image 0: 1 TP, 1 FP, 1 FN"]
         assert {"cat 0.75", "cat 0.50", "dog", "cat", "cat 0.90"} <= set(texts(figure))
         assert "dog 0.20" not in texts(figure)  # too unsure to be drawn
         counts = [len(outlines(figure, colour)) for colour in (FOUND, MISSED, FALSE, CROWD)]
@@ -396,14 +396,14 @@ def test_the_worst_images_come_first():
     _, (first_title, first), (title, hardest) = figures(truth, found)
     assert first_title == "The first 12 of 15 images"
     assert [int(text.split()[1][:-1]) for text in headings(first)] == list(range(12))
-    assert title == "The 12 hardest of 15 images, by objects missed and false detections"
+    assert title == "The 12 hardest of 15 images, by false negatives and false positives"
     assert len(headings(hardest)) == 12
     assert headings(hardest)[:5] == [
-        "image 14: 0 of 2 found, 0 false",
-        "image 3: 1 of 2 found, 1 false",
-        "image 7: 1 of 2 found, 1 false",
-        "image 5: 2 of 2 found, 1 false",
-        "image 0: 2 of 2 found, 0 false",
+        "image 14: 0 TP, 0 FP, 2 FN",
+        "image 3: 1 TP, 1 FP, 1 FN",
+        "image 7: 1 TP, 1 FP, 1 FN",
+        "image 5: 2 TP, 1 FP, 0 FN",
+        "image 0: 2 TP, 0 FP, 0 FN",
     ]
 
 
@@ -421,9 +421,9 @@ def test_of_many_classes_the_most_frequent_have_curves_and_the_title_says_so():
     truth = [objects(*[(A, label)] * (label + 1)) for label in range(13)]
     (title, curves), *_ = figures(truth, [detections((A, 0.9, 12))] * 13, names)
     assert title == (
-        "Precision and recall, at IoU 0.5, of 10 of 13 classes, those with the most objects"
+        "Precision-recall curves at IoU 0.5, of 10 of 13 classes, those with the most objects"
     )
     labels = [text.get_text() for text in curves.legends[0].get_texts()]
     assert [label.split()[1] for label in labels] == [*names[3:], "mean"]
     (few_title, _), *_ = figures([objects((A, 0))], [NO_DETECTIONS])
-    assert few_title == "Precision and recall, at IoU 0.5"
+    assert few_title == "Precision-recall curves at IoU 0.5"

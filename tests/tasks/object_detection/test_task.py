@@ -13,20 +13,23 @@ from PIL import Image
 
 from research.common.config import from_config_dict, to_config_dict
 from research.common.errors import ConfigError, UserError
-from research.common.files import save_image
+from research.data.images import save_image
 from research.evaluate import evaluate_run
 from research.hardware.mesh import MeshConfig
-from research.predict import define_flags, draw, main, predict
+from research.predict import define_flags, main, predict, visualize
+from research.predictor import Predictor
 from research.reporting.table import table
 from research.tasks.image_classification.models import ResNet
-from research.tasks.image_classification.task import ImageClassification
 from research.tasks.object_detection.average_precision import Detections, match
 from research.tasks.object_detection.boxes import Annotation
-from research.tasks.object_detection.data import AnnotatedImages, DetectionExamples
+from research.tasks.object_detection.data import (
+    COCO,
+    AnnotatedImages,
+    DetectionExamples,
+    DigitScenes,
+)
 from research.tasks.object_detection.decoding import Decoding
 from research.tasks.object_detection.models import Detector
-from research.tasks.object_detection.scenes import DigitScenes
-from research.tasks.object_detection.sources import COCO
 from research.tasks.object_detection.task import ObjectDetection
 from research.training.clock import Compilations
 from research.training.experiment import Experiment
@@ -43,6 +46,7 @@ TASK = ObjectDetection(
         backbone=ResNet(stem="strided", width=8), strides=(8, 16), width=16, head_depth=1
     ),
 )
+PREDICTOR = TASK.predictor()
 
 
 @pytest.fixture(scope="module")
@@ -265,19 +269,19 @@ def test_what_is_told_of_an_image_are_its_certain_detections_best_first():
         {"class": "7", "score": 0.75, "box": [1, 2, 30.5, 40]},
         {"class": "2", "score": 0.5, "box": [0, 0, 9, 9]},
     ]
-    task = replace(TASK, decoding=Decoding(told_from=0.5))
-    assert task.describe([found]) == {"objects": objects}
-    assert json.loads(json.dumps(task.describe([found]))) == {"objects": objects}
-    assert TASK.describe([prediction()]) == {"objects": []}
+    task = replace(TASK, decoding=Decoding(display_threshold=0.5))
+    assert task.predictor().postprocess([found]) == {"objects": objects}
+    assert json.loads(json.dumps(task.predictor().postprocess([found]))) == {"objects": objects}
+    assert PREDICTOR.postprocess([prediction()]) == {"objects": []}
 
 
 def test_the_table_has_a_row_for_each_object_and_one_for_an_image_without_any():
     found = prediction((7, 0.75, (1.4, 2.6, 30, 40)), (2, 0.5, (0, 0, 9, 9)))
     descriptions = [
-        {"file": "a.png", **TASK.describe([found])},
-        {"file": "b.png", **TASK.describe([prediction()])},
+        {"file": "a.png", **PREDICTOR.postprocess([found])},
+        {"file": "b.png", **PREDICTOR.postprocess([prediction()])},
     ]
-    lines = table([row for one in descriptions for row in TASK.rows(one)]).splitlines()
+    lines = table([row for one in descriptions for row in PREDICTOR.to_rows(one)]).splitlines()
     assert [line.split() for line in lines] == [
         ["file", "class", "score", "x_min", "y_min", "x_max", "y_max"],
         ["a.png", "7", "0.750", "1", "3", "30", "40"],
@@ -289,8 +293,10 @@ def test_the_table_has_a_row_for_each_object_and_one_for_an_image_without_any():
 def test_the_picture_is_the_file_with_its_objects_drawn_on(tmp_path):
     Image.new("RGB", (200, 100), "grey").save(tmp_path / "photo.png")
     given, plain = str(tmp_path / "photo.png"), Image.new("RGB", (200, 100), "grey")
-    nothing = TASK.draw(given, {"objects": []})
-    one = TASK.draw(given, {"objects": [{"class": "7", "score": 0.9, "box": [50, 40, 90, 80]}]})
+    nothing = PREDICTOR.visualize(given, {"objects": []})
+    one = PREDICTOR.visualize(
+        given, {"objects": [{"class": "7", "score": 0.9, "box": [50, 40, 90, 80]}]}
+    )
     assert nothing.size == one.size == (200, 100)
     assert np.array_equal(nothing, plain)
     changed = (np.asarray(one) != np.asarray(plain)).any(axis=-1)
@@ -307,7 +313,7 @@ def described(*files):
 
 def test_files_of_one_name_get_a_picture_each(tmp_path):
     files = [tmp_path / name for name in ("a/x.png", "b/x.png", "a/x_2.jpg", "b/x.jpg", "a/y.png")]
-    paths = draw(TASK, described(*files), tmp_path / "new" / "pictures")
+    paths = visualize(PREDICTOR, described(*files), tmp_path / "new" / "pictures")
     names = [path.name for path in paths]
     assert names == ["x.png", "x_2.png", "x_2_2.png", "x_3.png", "y.png"]
     assert sorted(names) == sorted(path.name for path in (tmp_path / "new/pictures").iterdir())
@@ -317,7 +323,7 @@ def test_files_of_one_name_get_a_picture_each(tmp_path):
 def test_no_input_is_written_over(tmp_path):
     file = tmp_path / "x.png"
     found, before = described(file), file.read_bytes()
-    assert draw(TASK, found, tmp_path) == [tmp_path / "x_2.png"]
+    assert visualize(PREDICTOR, found, tmp_path) == [tmp_path / "x_2.png"]
     assert file.read_bytes() == before
 
 
@@ -331,17 +337,27 @@ def test_what_is_scored_is_what_was_seen(split):
         np.testing.assert_array_equal(one["image"], truth.image(index))
 
 
-def test_a_task_without_pictures_writes_none_and_has_a_row_for_each_input(tmp_path):
-    (row,) = found = [{"file": "x.png", "class": "7"}]
-    assert draw(ImageClassification(), found, tmp_path / "pictures") == [None]
+class NoPictures(Predictor):
+    """A predictor that implements only the abstract methods."""
+
+    def preprocess(self, item):
+        raise NotImplementedError
+
+    def postprocess(self, predictions):
+        raise NotImplementedError
+
+
+def test_a_task_without_visualization_writes_no_picture_and_has_one_row_per_input(tmp_path):
+    (row,) = results = [{"file": "x.png", "class": "7"}]
+    assert visualize(NoPictures(), results, tmp_path / "pictures") == [None]
     assert not (tmp_path / "pictures").exists()
-    assert ImageClassification().rows(row) == [row]
+    assert NoPictures().to_rows(row) == [row]
 
 
 def test_pictures_that_cannot_be_written_are_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot write .*/file/x\.png: .*; choose another place"):
-        draw(TASK, described(tmp_path / "x.png"), tmp_path / "file")
+        visualize(PREDICTOR, described(tmp_path / "x.png"), tmp_path / "file")
 
 
 def test_an_image_is_saved_whole_or_not_at_all(tmp_path, monkeypatch):
@@ -432,14 +448,23 @@ def test_in_bfloat16_losses_and_predictions_are_float32():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"image_size": (64, 40)}, r"image_size: must be multiples of the greatest stride, 16, is"),
-        ({"image_size": (0, 64)}, r"image_size: must be multiples"),
-        ({"max_objects": 0}, "max_objects: must be at least 1, is 0"),
-        ({"std": (1.0, 0.0, 1.0)}, "std: must be positive"),
-        ({"model": Detector(strides=(8, 16, 64))}, r"strides: must be some of .*\(4, 8, 16, 32\)"),
-        ({"model": Detector(strides=(8, 32))}, "strides: must be some of .*, one after another"),
-        ({"model": Detector(strides=(16, 8))}, "strides: must be some of .*, one after another"),
-        ({"model": Detector(strides=())}, "strides: must be some of"),
+        ({"image_size": (64, 40)}, "image_size: expected multiples of the largest stride, 16, got"),
+        ({"image_size": (0, 64)}, "image_size: expected multiples"),
+        ({"max_objects": 0}, "max_objects: expected at least 1, got 0"),
+        ({"std": (1.0, 0.0, 1.0)}, "std: expected positive values"),
+        (
+            {"model": Detector(strides=(8, 16, 64))},
+            r"strides: expected consecutive .*\(4, 8, 16, 32\), got",
+        ),
+        (
+            {"model": Detector(strides=(8, 32))},
+            "strides: expected consecutive strides of the backbone",
+        ),
+        (
+            {"model": Detector(strides=(16, 8))},
+            "strides: expected consecutive strides of the backbone",
+        ),
+        ({"model": Detector(strides=())}, "strides: expected consecutive"),
     ],
 )
 def test_a_config_that_cannot_work_is_refused(changes, message):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from research.common.errors import ConfigError
-from research.tasks.object_detection.decoding import Decoding, suppress
+from research.tasks.object_detection.decoding import Decoding, non_max_suppression
 
 _CLASSES = 3
 
@@ -74,22 +74,22 @@ def test_the_boxes_that_stay_are_those_of_the_greedy_algorithm():
     labels = rng.integers(2, size=(300, 40))
     expected = [stay(*one, 0.6) for one in zip(boxes, labels, strict=True)]
     assert 0.2 < np.mean(expected) < 0.8
-    together = jax.jit(jax.vmap(lambda b, n: suppress(b, n, 0.6)))(boxes, labels)
+    together = jax.jit(jax.vmap(lambda b, n: non_max_suppression(b, n, 0.6)))(boxes, labels)
     np.testing.assert_array_equal(together, expected)
-    np.testing.assert_array_equal(suppress(boxes[0], labels[0], 0.6), expected[0])
+    np.testing.assert_array_equal(non_max_suppression(boxes[0], labels[0], 0.6), expected[0])
 
 
 def test_what_is_suppressed_suppresses_nothing():
     """A chain in which each box overlaps its neighbours alone: every other one stays."""
     left = 4.0 * np.arange(41)
     chain = np.stack([left, 0 * left, left + 10, 0 * left + 10], axis=1)
-    kept = jax.jit(suppress)(chain, np.zeros(41, int), 0.4)
+    kept = jax.jit(non_max_suppression)(chain, np.zeros(41, int), 0.4)
     np.testing.assert_array_equal(kept, np.arange(41) % 2 == 0)
 
 
 def test_an_overlap_of_just_the_threshold_is_allowed():
     boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 5]], np.float32)
-    both = jax.jit(suppress)
+    both = jax.jit(non_max_suppression)
     assert both(boxes, np.zeros(2, int), 0.5).tolist() == [True, True]
     assert both(boxes, np.zeros(2, int), 0.49).tolist() == [True, False]
 
@@ -147,7 +147,7 @@ def test_a_score_of_just_the_threshold_is_a_detection_and_less_is_none():
         ({"detections": -1}, "detections: must be at least 1, is -1"),
         ({"iou_threshold": 1.1}, r"iou_threshold: must lie in \[0, 1\], is 1.1"),
         ({"score_threshold": -0.1}, r"score_threshold: must lie in \[0, 1\], is -0.1"),
-        ({"told_from": 50}, r"told_from: must lie in \[0, 1\], is 50"),
+        ({"display_threshold": 50}, r"display_threshold: must lie in \[0, 1\], is 50"),
     ],
 )
 def test_a_decoding_that_cannot_be_is_refused(changes, message):

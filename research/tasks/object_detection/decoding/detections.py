@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
+from research.common.config import formerly
 from research.common.errors import ConfigError
-from research.tasks.object_detection.boxes import iou
+from research.tasks.object_detection.decoding.nms import non_max_suppression
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Decoding:
     score_threshold: float = 0.01
     """The least score of a detection; AP wants it low, as it counts the order and not the score."""
 
-    told_from: float = 0.3
+    display_threshold: float = formerly("told_from", default=0.3)
     """The least score of a detection that `predict` tells of."""
 
     detections: int = 100
@@ -32,7 +33,7 @@ class Decoding:
         for key in ("candidates", "detections"):
             if getattr(self, key) < 1:
                 raise ConfigError(key, f"must be at least 1, is {getattr(self, key)}")
-        for key in ("iou_threshold", "score_threshold", "told_from"):
+        for key in ("iou_threshold", "score_threshold", "display_threshold"):
             if not 0 <= getattr(self, key) <= 1:
                 raise ConfigError(key, f"must lie in [0, 1], is {getattr(self, key)}")
 
@@ -55,36 +56,11 @@ class Decoding:
         best, pair = jax.lax.top_k(pairs, min(self.candidates, len(pairs)))
         place, label = jnp.divmod(pair, scores.shape[1])
         boxes = boxes[chosen[place]]
-        kept = (best >= self.score_threshold) & suppress(boxes, label, self.iou_threshold)
+        kept = (best >= self.score_threshold) & non_max_suppression(
+            boxes, label, self.iou_threshold
+        )
         # Ascending in rank, as `top_k` leaves equal numbers in their order.
         best, order = jax.lax.top_k(jnp.where(kept, best, 0.0), min(self.detections, len(best)))
         missing = (0, self.detections - len(order))
         boxes, label = boxes[order], label[order].astype(jnp.int32)
         return jnp.pad(boxes, (missing, (0, 0))), jnp.pad(best, missing), jnp.pad(label, missing)
-
-
-def suppress(boxes: jax.Array, labels: jax.Array, threshold: float) -> jax.Array:
-    """Greedy non-maximum suppression: which boxes stay, [boxes] bool.
-
-    A box goes if one before it stays that has its class and overlaps it by more than `threshold`.
-    This is computed for all at once, again and again until nothing changes: each round settles at
-    least one more box, and in practice a few rounds settle all.
-
-    Args:
-      boxes: [boxes, 4], the best first.
-      labels: [boxes] int32.
-      threshold: of intersection over union.
-    """
-    count = len(boxes)
-    before = jnp.arange(count)[:, None] < jnp.arange(count)[None, :]
-    same = labels[:, None] == labels[None, :]
-    dominates = before & same & (iou(boxes[:, None], boxes[None]) > threshold)
-
-    def again(carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        _, kept = carry
-        return kept, ~(dominates & kept[:, None]).any(axis=0)
-
-    everything = jnp.ones(count, bool)
-    first = again((everything, everything))
-    _, kept = jax.lax.while_loop(lambda carry: (carry[0] != carry[1]).any(), again, first)
-    return kept

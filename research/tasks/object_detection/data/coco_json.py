@@ -13,8 +13,8 @@ import numpy as np
 
 from research.common.config import suggest
 from research.common.errors import UserError
-from research.tasks.object_detection.annotated_files import Faults, Listing
 from research.tasks.object_detection.boxes import Annotation
+from research.tasks.object_detection.data.annotated_files import Faults, Listing
 
 _USED = {
     *("images", "id", "file_name", "width", "height"),

@@ -13,7 +13,7 @@ from research.common.config import suggest
 from research.common.errors import ConfigError, UserError
 from research.data.images import decode
 from research.tasks.object_detection.boxes import Annotation, named, repaired
-from research.tasks.object_detection.data import AnnotatedImages
+from research.tasks.object_detection.data.annotated_images import AnnotatedImages
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -123,6 +123,19 @@ def held_out(items: Sequence[T], fraction: float, key: str) -> tuple[list[T], li
     order = np.random.default_rng(0).permutation(len(items))
     rest, held = sorted(order[count:].tolist()), sorted(order[:count].tolist())
     return [items[i] for i in rest], [items[i] for i in held]
+
+
+def distinct(classes: Sequence[str], key: str, where: Path | str) -> tuple[str, ...]:
+    """The names of classes, of which there must be some."""
+    if not classes:
+        raise ConfigError(key, f"{where} has no class; annotate objects, or set class_names")
+    return tuple(dict.fromkeys(classes))
+
+
+def check_fraction(key: str, fraction: float) -> None:
+    """Refuses a fraction outside of (0, 1)."""
+    if not 0 < fraction < 1:
+        raise ConfigError(key, f"must lie between 0 and 1, is {fraction}")
 
 
 def _relabelled(listing: Listing, class_names: tuple[str, ...]) -> np.ndarray:

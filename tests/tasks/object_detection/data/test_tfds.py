@@ -10,8 +10,8 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from research.common.errors import UserError
-from research.tasks.object_detection.records import AnnotatedRecords, Features
-from research.tasks.object_detection.sources import DetectionTFDS
+from research.tasks.object_detection.data import DetectionTFDS
+from research.tasks.object_detection.data.records import AnnotatedRecords, Features
 
 SHARED = Path(__file__).parents[4] / "shared" / "tensorflow_datasets"
 

@@ -11,7 +11,7 @@ from PIL import Image
 from research.common.errors import UserError
 from research.data.images import decode, image_size
 from research.tasks.object_detection.boxes import Annotation, named, repaired
-from research.tasks.object_detection.data import AnnotatedImages
+from research.tasks.object_detection.data.annotated_images import AnnotatedImages
 
 log = logging.getLogger(__name__)
 _NAMED = 20  # faulty images that are named; a large data set can have many thousands

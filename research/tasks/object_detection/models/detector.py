@@ -57,7 +57,7 @@ class Detector(nn.Module):
         levels = self._pyramid(levels, train)
         classify = _Head(self.width, self.head_depth, self.classes, self.dtype, name="classify")
         locate = _Head(self.width, self.head_depth, 4, self.dtype, name="locate")
-        centres, strides = places(images.shape[1:3], self.strides)
+        centres, strides = anchor_points(images.shape[1:3], self.strides)
         sides = jnp.minimum(locate(levels, train), _FARTHEST)
         distances = jnp.exp(sides) * strides[:, None]
         low, high = centres - distances[..., :2], centres + distances[..., 2:]
@@ -95,7 +95,9 @@ class _Head(nn.Module):
         return jnp.concatenate(outputs, axis=1).astype(jnp.float32)
 
 
-def places(image_size: tuple[int, ...], strides: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+def anchor_points(
+    image_size: tuple[int, ...], strides: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray]:
     """The centres [places, 2] in x and y, and the strides [places], in pixels, float32."""
     centres, steps = [], []
     for stride in strides:

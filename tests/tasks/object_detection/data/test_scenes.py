@@ -3,8 +3,7 @@ import pytest
 from PIL import Image
 
 from research.common.errors import ConfigError
-from research.tasks.object_detection import scenes
-from research.tasks.object_detection.scenes import DigitScenes
+from research.tasks.object_detection.data import DigitScenes, scenes
 
 SPLITS = ("train", "validation", "test")
 COUNT = 200  # scenes looked at

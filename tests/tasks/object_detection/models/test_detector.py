@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from research.tasks.image_classification.models import ResNet
-from research.tasks.object_detection.models import Detector, places
+from research.tasks.object_detection.models import Detector, anchor_points
 
 SMALL = ResNet(width=4)
 
@@ -17,7 +17,7 @@ def shapes(model, size, train=False):
 
 
 def test_places_are_told_of_row_by_row_the_finest_level_first():
-    centres, strides = places((16, 32), (8, 16))
+    centres, strides = anchor_points((16, 32), (8, 16))
     assert centres.tolist() == [
         *([4, 4], [12, 4], [20, 4], [28, 4]),
         *([4, 12], [12, 12], [20, 12], [28, 12]),
@@ -33,8 +33,10 @@ def test_places_are_told_of_row_by_row_the_finest_level_first():
 )
 def test_every_place_gives_logits_and_a_box_in_float32(strides, size, dtype):
     model = Detector(backbone=SMALL, strides=strides, width=8, classes=5, dtype=jnp.dtype(dtype))
-    (logits, boxes), variables = shapes(model, size)
-    count = len(places(size, strides)[0])
+    # Flax's BatchNorm mixes its float32 scale with bfloat16 inputs.
+    with jax.numpy_dtype_promotion("standard"):
+        (logits, boxes), variables = shapes(model, size)
+    count = len(anchor_points(size, strides)[0])
     assert logits.shape == (2, count, 5) and boxes.shape == (2, count, 4)
     assert {leaf.dtype for leaf in (logits, boxes)} == {jnp.dtype("float32")}
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
@@ -103,7 +105,7 @@ def test_what_moves_in_the_image_moves_at_all_levels(seen, number):
 
 def test_every_box_lies_about_its_place(seen):
     """At first a few strides wide."""
-    centres, strides = places(SIZE, STRIDES)
+    centres, strides = anchor_points(SIZE, STRIDES)
     for boxes in seen[1]:
         low, high = centres - boxes[:, :2], boxes[:, 2:] - centres
         sides = np.concatenate([low, high], axis=1) / strides[:, None]

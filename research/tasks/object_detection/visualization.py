@@ -12,7 +12,7 @@ _PALETTE = (
 )
 
 
-def draw(
+def draw_detections(
     image: Image.Image, boxes: np.ndarray, labels: Sequence[str], scores: np.ndarray
 ) -> Image.Image:
     """A copy of an image with detections drawn on it, lines and letters in proportion to it.

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from research.tasks.object_detection.boxes import NOTHING, Annotation
-from research.tasks.object_detection.placement import GREY, canvas, letterbox, paste
+from research.tasks.object_detection.boxes import NO_OBJECTS, Annotation
+from research.tasks.object_detection.transforms import GREY, canvas, letterbox, paste
 
 WHITE = (255, 255, 255)
 
@@ -62,7 +62,7 @@ def test_a_letterbox_holds_the_whole_image_and_tells_its_scale(size, image_size,
 
 
 def test_an_image_without_objects_has_none_then():
-    _, placed, _ = letterbox(Image.new("RGB", (9, 7)), NOTHING, (32, 32))
+    _, placed, _ = letterbox(Image.new("RGB", (9, 7)), NO_OBJECTS, (32, 32))
     assert placed.boxes.shape == (0, 4) and len(placed.labels) == len(placed.crowd) == 0
 
 

@@ -4,8 +4,9 @@ from PIL import Image
 
 from research.common.errors import UserError
 from research.tasks.object_detection.augmentation import Augmentation
-from research.tasks.object_detection.boxes import NOTHING, Annotation
-from research.tasks.object_detection.data import AnnotatedImages, DetectionExamples, Part
+from research.tasks.object_detection.boxes import NO_OBJECTS, Annotation
+from research.tasks.object_detection.data import AnnotatedImages, DetectionExamples
+from research.tasks.object_detection.data.annotated_images import Part
 from research.tasks.object_detection.task import ObjectDetection
 
 SIZES = ((100, 50), (30, 60), (33, 47), (64, 64))
@@ -26,7 +27,7 @@ class Pictures(AnnotatedImages):
 
     def annotation(self, index):
         if index == EMPTY:
-            return NOTHING
+            return NO_OBJECTS
         width, height = SIZES[index % 4]
         parts = np.arange(1, index + 2, dtype=np.float32) / (index + 1)
         zeros = np.zeros(index + 1, np.float32)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageChops
 
-from research.tasks.object_detection.drawing import draw, label_places
+from research.tasks.object_detection.visualization import draw_detections, label_places
 
 
 def overlap(a, b):
@@ -60,7 +60,7 @@ def test_a_label_does_not_leave_the_image():
 def test_detections_are_drawn_on_a_copy_of_the_image():
     image = Image.new("RGB", (640, 480), "white")
     box = np.array([[100, 200, 300, 400]], np.float32)
-    result = draw(image, box, ["cat"], np.array([0.9]))
+    result = draw_detections(image, box, ["cat"], np.array([0.9]))
     assert result.size == image.size
     assert changed(image, Image.new("RGB", image.size, "white")) is None
     x_min, y_min, x_max, y_max = changed(image, result)
@@ -74,7 +74,9 @@ def test_detections_are_drawn_on_a_copy_of_the_image():
 
 def test_on_a_small_image_a_thin_line_lies_just_within_the_box():
     image = Image.new("RGB", (128, 128), "white")
-    result = draw(image, np.array([[50, 60, 90, 100]], np.float32), ["7"], np.array([0.9]))
+    result = draw_detections(
+        image, np.array([[50, 60, 90, 100]], np.float32), ["7"], np.array([0.9])
+    )
     below_the_label = (0, 62, 128, 128)
     seen = changed(image.crop(below_the_label), result.crop(below_the_label))
     assert seen == (50, 0, 90, 100 - 62)
@@ -83,22 +85,22 @@ def test_on_a_small_image_a_thin_line_lies_just_within_the_box():
 
 def test_a_line_can_be_seen_on_its_own_colour():
     box = np.array([[100, 200, 300, 400]], np.float32)
-    on_black = draw(Image.new("RGB", (640, 480)), box, ["cat"], np.array([0.9]))
+    on_black = draw_detections(Image.new("RGB", (640, 480)), box, ["cat"], np.array([0.9]))
     same = Image.new("RGB", (640, 480), on_black.getpixel((200, 200)))
-    left, _, right, bottom = changed(same, draw(same, box, ["cat"], np.array([0.9])))
+    left, _, right, bottom = changed(same, draw_detections(same, box, ["cat"], np.array([0.9])))
     assert left < 102 and right > 298 and bottom > 398
 
 
 def test_nothing_found_leaves_the_image_as_it_is():
     image = Image.new("RGB", (64, 48), "white")
-    result = draw(image, np.zeros((0, 4), np.float32), [], np.zeros(0))
+    result = draw_detections(image, np.zeros((0, 4), np.float32), [], np.zeros(0))
     assert changed(image, result) is None
 
 
 def test_a_class_has_one_colour_and_digits_have_different_ones():
     def colour(label, x):
         box = np.array([[x, 300, x + 50, 350]], np.float32)
-        image = draw(Image.new("RGB", (640, 480)), box, [label], np.array([0.5]))
+        image = draw_detections(Image.new("RGB", (640, 480)), box, [label], np.array([0.5]))
         return image.getpixel((x + 25, 300))
 
     assert colour("cat", 100) == colour("cat", 400)
@@ -109,7 +111,7 @@ def test_lines_and_letters_grow_with_the_image():
     def measure(scale):
         image = Image.new("RGB", (640 * scale, 480 * scale))
         box = scale * np.array([[100, 200, 300, 400]], np.float32)
-        result = draw(image, box, ["cat"], np.array([0.9]))
+        result = draw_detections(image, box, ["cat"], np.array([0.9]))
         colour = result.getpixel((200 * scale, 200 * scale))
         line = pixels(result, colour)[scale * 250 : scale * 350, : 200 * scale]
         return int(line.sum(axis=1).max()), 200 * scale - changed(image, result)[1]
@@ -122,7 +124,9 @@ def test_lines_and_letters_grow_with_the_image():
 
 def test_labels_can_be_read_on_a_small_image():
     image = Image.new("RGB", (128, 128), "white")
-    result = draw(image, np.array([[50, 60, 90, 100]], np.float32), ["7"], np.array([0.9]))
+    result = draw_detections(
+        image, np.array([[50, 60, 90, 100]], np.float32), ["7"], np.array([0.9])
+    )
     assert 60 - changed(image, result)[1] >= 10  # pixels, the height of a label
     assert np.asarray(result)[:60].max(axis=-1).min() < 60  # dark letters
 
@@ -130,5 +134,5 @@ def test_labels_can_be_read_on_a_small_image():
 @pytest.mark.parametrize("box", [(0, 0, 128, 128), (127.9, 127.9, 128, 128), (5, 5, 5, 5)])
 def test_boxes_at_the_edge_and_empty_ones_can_be_drawn(box):
     image = Image.new("RGB", (128, 128))
-    result = draw(image, np.array([box], np.float32), ["a class"], np.array([0.9]))
+    result = draw_detections(image, np.array([box], np.float32), ["a class"], np.array([0.9]))
     assert changed(image, result)

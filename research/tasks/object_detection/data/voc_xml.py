@@ -13,8 +13,8 @@ import numpy as np
 
 from research.common.errors import UserError
 from research.data.images import SUFFIXES, image_size
-from research.tasks.object_detection.annotated_files import Faults, Listing
 from research.tasks.object_detection.boxes import Annotation
+from research.tasks.object_detection.data.annotated_files import Faults, Listing
 
 ANNOTATIONS, IMAGES = "Annotations", "JPEGImages"  # folders
 

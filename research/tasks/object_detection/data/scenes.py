@@ -10,7 +10,7 @@ from sklearn.datasets import load_sample_image
 from research.common.errors import ConfigError
 from research.tasks.image_classification.data import Digits
 from research.tasks.object_detection.boxes import Annotation
-from research.tasks.object_detection.data import AnnotatedImages
+from research.tasks.object_detection.data.annotated_images import AnnotatedImages
 
 _SPLITS = ("train", "validation", "test")
 _TRIES = 20  # places tried for a digit before it is given up
@@ -145,7 +145,8 @@ def _ink(glyph: np.ndarray, source: DigitScenes, rng: np.random.Generator) -> np
     height = int(rng.integers(source.digit_height[0], source.digit_height[1] + 1))
     large = np.asarray(Image.fromarray(glyph).resize((height, height), Image.Resampling.BICUBIC))
     rows, columns = np.nonzero(large >= _INK)
-    return large[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+    top, bottom, left, right = np.min(rows), np.max(rows), np.min(columns), np.max(columns)
+    return large[top : bottom + 1, left : right + 1]
 
 
 def _paste(
