@@ -454,15 +454,15 @@ def test_in_bfloat16_losses_and_predictions_are_float32():
         ({"std": (1.0, 0.0, 1.0)}, "std: expected positive values"),
         (
             {"model": Detector(strides=(8, 16, 64))},
-            r"strides: expected consecutive .*\(4, 8, 16, 32\), got",
+            r"consecutive .*, \(4, 8, 16, 32\), got",
         ),
         (
             {"model": Detector(strides=(8, 32))},
-            "strides: expected consecutive strides of the backbone",
+            "strides: expected consecutive",
         ),
         (
             {"model": Detector(strides=(16, 8))},
-            "strides: expected consecutive strides of the backbone",
+            "strides: expected consecutive",
         ),
         ({"model": Detector(strides=())}, "strides: expected consecutive"),
     ],
