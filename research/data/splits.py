@@ -2,10 +2,9 @@
 
 import hashlib
 import logging
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -19,7 +18,7 @@ Content = bytes | str | Path
 
 _SEED = 0  # of every hold-out, so that it does not depend on the seed of a run
 _NAMED = 5  # duplicates that a warning names
-_SAMPLE = 4096  # bytes that are read at the start, the middle and the end of a file
+_SAMPLE = 4096  # bytes that are hashed at the start, the middle and the end of a large file
 MAX_FILES = 200_000  # files of a split that are compared; more would delay the start by minutes
 log = logging.getLogger(__name__)
 
@@ -206,9 +205,9 @@ def find_duplicates(
         for split, contents in held_out.items()
         for name, digest in _digests(contents)
     ]
-    wanted = {digest for _, _, digest in examples}
-    originals: dict[bytes, str] = {}
-    for name, digest in _digests(train):
+    wanted, sizes = {digest for *_, digest in examples}, {digest.size for *_, digest in examples}
+    originals: dict[_Digest, str] = {}
+    for name, digest in _digests(train, sizes):
         if digest in wanted:
             originals.setdefault(digest, name)
     shared: dict[str, list[tuple[str, str]]] = {split: [] for split in held_out}
@@ -218,36 +217,49 @@ def find_duplicates(
     return shared
 
 
-def _digests(contents: Iterable[tuple[str, Content]]) -> Iterable[tuple[str, bytes]]:
-    """Yields the name and the content hash of each example that can be read."""
+class _Digest(NamedTuple):
+    size: int  # in bytes
+    hash: bytes  # of all bytes; for a large file, of those at its start, middle and end
+
+
+def _digests(
+    contents: Iterable[tuple[str, Content]], sizes: Collection[int] | None = None
+) -> Iterator[tuple[str, _Digest]]:
+    """Yields the name and the digest of each readable example, or of those of the given sizes."""
     files: list[tuple[str, Path]] = []
     for name, content in contents:
         if isinstance(content, Path):
             files.append((name, content))
-        else:
-            yield name, _hash(content.encode() if isinstance(content, str) else content)
+            continue
+        data = content.encode() if isinstance(content, str) else content
+        if sizes is None or len(data) in sizes:
+            yield name, _Digest(len(data), _hash(data))
     if len(files) > MAX_FILES:
         log.info("%d files are not compared for duplicates: more than %d", len(files), MAX_FILES)
         return
-    with ThreadPoolExecutor() as pool:  # a read of a cold disk takes a millisecond
-        for (name, _), sample in zip(files, pool.map(_sample, [f for _, f in files]), strict=True):
-            if sample is not None:
-                yield name, _hash(sample)
+    with ThreadPoolExecutor() as pool:  # cold disks and networks take a millisecond per file
+        digests = pool.map(partial(_file_digest, sizes=sizes), [path for _, path in files])
+        for (name, _), digest in zip(files, digests, strict=True):
+            if digest is not None:
+                yield name, digest
 
 
-def _sample(path: Path) -> bytes | None:
-    """Returns the size of a file with bytes of its start, middle and end; None if unreadable."""
+def _file_digest(path: Path, sizes: Collection[int] | None) -> _Digest | None:
     try:
+        size = path.stat().st_size
+        if sizes is not None and size not in sizes:
+            return None
         with path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            parts = [size.to_bytes(8, "little")]
+            if size <= 3 * _SAMPLE:
+                return _Digest(size, _hash(file.read()))
+            parts = []
             for offset in (0, (size - _SAMPLE) // 2, size - _SAMPLE):
-                file.seek(max(0, offset))
+                file.seek(offset)
                 parts.append(file.read(_SAMPLE))
     except OSError:
         return None
-    return b"".join(parts)
+    return _Digest(size, _hash(b"".join(parts)))
 
 
-def _hash(content: bytes) -> bytes:
-    return hashlib.blake2b(content, digest_size=16).digest()
+def _hash(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=16).digest()

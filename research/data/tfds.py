@@ -80,10 +80,9 @@ class TFDSSource:
         decoders = {feature: tfds.decode.SkipDecoding() for feature in raw}
         try:
             records = data_set.as_data_source(split=spec, decoders=decoders)
-        except ValueError as error:
-            known = ", ".join(f"'{name}'" for name in data_set.info.splits)
-            problem = f"cannot read '{spec}' of '{self.name}' ({_first_line(error)})"
-            raise missing_split(split, f"{problem}; its splits: {known}") from None
+        except ValueError:
+            hint = suggest(spec, data_set.info.splits)
+            raise missing_split(split, f"'{self.name}' has no '{spec}'; {hint}") from None
         if split == "train":
             self._check_overlap(data_set)
         return records

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -16,7 +16,6 @@ from research.tasks.object_detection.boxes import Annotation, named, repaired
 from research.tasks.object_detection.data.annotated_images import AnnotatedImages
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 
 class Faults:
@@ -111,31 +110,11 @@ class AnnotatedFiles(AnnotatedImages):
         return self.objects.select(np.arange(self.starts[index], self.starts[index + 1]))
 
 
-def held_out(items: Sequence[T], fraction: float, key: str) -> tuple[list[T], list[T]]:
-    """Two parts, the second with that fraction of the items: the same ones each time.
-
-    Raises:
-      ConfigError: there are too few items; `key` is the fraction's.
-    """
-    count = max(1, round(len(items) * fraction))
-    if count >= len(items):
-        raise ConfigError(key, f"leaves nothing of {len(items)} images; annotate more")
-    order = np.random.default_rng(0).permutation(len(items))
-    rest, held = sorted(order[count:].tolist()), sorted(order[:count].tolist())
-    return [items[i] for i in rest], [items[i] for i in held]
-
-
 def distinct(classes: Sequence[str], key: str, where: Path | str) -> tuple[str, ...]:
     """The names of classes, of which there must be some."""
     if not classes:
         raise ConfigError(key, f"{where} has no class; annotate objects, or set class_names")
     return tuple(dict.fromkeys(classes))
-
-
-def check_fraction(key: str, fraction: float) -> None:
-    """Refuses a fraction outside of (0, 1)."""
-    if not 0 < fraction < 1:
-        raise ConfigError(key, f"must lie between 0 and 1, is {fraction}")
 
 
 def _relabelled(listing: Listing, class_names: tuple[str, ...]) -> np.ndarray:

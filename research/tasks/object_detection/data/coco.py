@@ -3,12 +3,19 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from research.common.errors import ConfigError
+from research.data.splits import (
+    check_duplicates,
+    check_fraction,
+    fall_back_to_validation,
+    hold_out_random,
+    missing_split,
+)
 from research.tasks.object_detection.data.annotated_files import (
     AnnotatedFiles,
-    check_fraction,
     distinct,
-    held_out,
 )
 from research.tasks.object_detection.data.annotated_images import AnnotatedImages, Part
 from research.tasks.object_detection.data.coco_json import read_coco
@@ -60,13 +67,26 @@ class COCO:
 
     def open(self, split: str) -> AnnotatedImages:
         """The images of a split, whose objects are kept in memory."""
-        if split == "test" and not self.test:
-            split = "validation"
+        if split == "train":
+            check_duplicates(self, ("validation", "test") if self.test else ("validation",))
+        files, indices = self._select(split)
+        return files if indices is None else Part(files, indices.tolist())
+
+    def contents(self, split: str) -> list[tuple[str, Path]]:
+        """Returns the path of each image of a split, as a name and as a file."""
+        files, indices = self._select(split)
+        paths = [files.folder / file for file in files.files]
+        chosen = paths if indices is None else [paths[i] for i in indices]
+        return [(str(path), path) for path in chosen]
+
+    def _select(self, split: str) -> tuple[AnnotatedFiles, np.ndarray | None]:
+        """Returns the images of a file, and the positions of those in the split; None: all."""
+        split = fall_back_to_validation(split, bool(self.test), self.path)
         if split == "test" or self.validation:
-            return self._load(split)
-        images = self._load("train")
-        kept, held = held_out(range(len(images)), self.validation_fraction, "validation_fraction")
-        return Part(images, held if split == "validation" else kept)
+            return self._load(split), None
+        files = self._load("train")
+        kept, held_out = hold_out_random(len(files), self.validation_fraction)
+        return files, held_out if split == "validation" else kept
 
     def _load(self, split: str) -> AnnotatedFiles:
         folders = {
@@ -87,5 +107,5 @@ class COCO:
         if not file.is_file():
             or_empty = "" if split == "train" else f", or leave {split} empty"
             problem = f"there is no file {file}; name that of the annotations{or_empty}"
-            raise ConfigError(split, problem)
+            raise missing_split(split, problem)
         return file

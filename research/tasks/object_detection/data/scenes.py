@@ -8,11 +8,11 @@ from PIL import Image, ImageOps
 from sklearn.datasets import load_sample_image
 
 from research.common.errors import ConfigError
+from research.data.splits import SPLITS
 from research.tasks.image_classification.data import Digits
 from research.tasks.object_detection.boxes import Annotation
 from research.tasks.object_detection.data.annotated_images import AnnotatedImages
 
-_SPLITS = ("train", "validation", "test")
 _TRIES = 20  # places tried for a digit before it is given up
 _INK = 64  # of 255: what is fainter is not seen, and lies outside the box
 _OPAQUE = 160  # of 255: from there on nothing shines through, as through ink
@@ -96,7 +96,7 @@ class _Scenes(AnnotatedImages):
         return self._scene(rng) if rng and self.split == "train" else self._fixed(index)
 
     def _fixed(self, index: int) -> tuple[Image.Image, Annotation]:
-        return self._scene(np.random.default_rng((_SPLITS.index(self.split), index)))
+        return self._scene(np.random.default_rng((SPLITS.index(self.split), index)))
 
     def _scene(self, rng: np.random.Generator) -> tuple[Image.Image, Annotation]:
         scene = _background(self.source.scene_size, rng)

@@ -8,29 +8,14 @@ import tensorflow_datasets as tfds
 
 from research.common.config import suggest
 from research.common.errors import ConfigError
-from research.data.tfds import builder, open_split
+from research.data.tfds import TFDSSource
 from research.tasks.object_detection.data.annotated_images import AnnotatedImages
 from research.tasks.object_detection.data.records import AnnotatedRecords, Features
 
 
-@dataclass(frozen=True)
-class DetectionTFDS:
+@dataclass(frozen=True, kw_only=True)
+class DetectionTFDS(TFDSSource):
     """A data set of TensorFlow Datasets with images and the objects in them, as ArrayRecord."""
-
-    name: str
-    """As in TFDS's catalogue, such as "coco/2017" or "voc/2012"."""
-
-    data_dir: str = ""
-    """Where the data sets lie; empty: `TFDS_DATA_DIR`, else `~/tensorflow_datasets`."""
-
-    train: str = "train"
-    """The split to learn from, in TFDS's notation."""
-
-    validation: str = "validation"
-    """The split to choose by."""
-
-    test: str = "test"
-    """The split to report."""
 
     image: str = "image"
     """The feature that holds the image."""
@@ -57,7 +42,7 @@ class DetectionTFDS:
                 hint = suggest(name, class_names)
                 raise ConfigError("class_names", f"'{self.name}' has a class '{name}', too; {hint}")
         labels = np.array([class_names.index(name) for name in classes], np.int32)
-        records = open_split(self.name, getattr(self, split), self.data_dir, raw=(self.image,))
+        records = self.records(split, raw=(self.image,))
         parts = self._parts()
         marks = (name for name in ("is_crowd", "is_difficult") if name in parts)
         features = Features(self.image, self.objects, self.crowd or next(marks, ""))
@@ -65,11 +50,7 @@ class DetectionTFDS:
 
     def _classes(self) -> tuple[str, ...]:
         """By the records' labels, after a look at the features."""
-        known = builder(self.name, self.data_dir).info.features
-        for key in ("image", "objects"):
-            if getattr(self, key) not in known:
-                hint = suggest(getattr(self, key), known)
-                raise ConfigError(key, f"'{self.name}' has no such feature; {hint}")
+        self.check_features("image", "objects")
         parts = self._parts()
         for key, part in (("objects", "bbox"), ("objects", "label"), ("crowd", self.crowd)):
             if part and part not in parts:
@@ -85,6 +66,5 @@ class DetectionTFDS:
 
     def _parts(self) -> dict[str, Any]:
         """The features of an object, by name."""
-        known = builder(self.name, self.data_dir).info.features
-        parts = getattr(known[self.objects], "feature", None)
+        parts = getattr(self.features()[self.objects], "feature", None)
         return dict(parts.items()) if isinstance(parts, tfds.features.FeaturesDict) else {}

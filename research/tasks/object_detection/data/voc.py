@@ -7,12 +7,18 @@ from pathlib import Path
 from research.common.config import suggest
 from research.common.errors import ConfigError
 from research.common.files import read_lines
+from research.data.images import SUFFIXES
+from research.data.splits import (
+    check_duplicates,
+    check_fraction,
+    fall_back_to_validation,
+    hold_out_random,
+    missing_split,
+)
 from research.tasks.object_detection.data.annotated_files import (
     AnnotatedFiles,
     Listing,
-    check_fraction,
     distinct,
-    held_out,
 )
 from research.tasks.object_detection.data.annotated_images import AnnotatedImages
 from research.tasks.object_detection.data.voc_xml import ANNOTATIONS, IMAGES, read_voc
@@ -61,10 +67,20 @@ class VOC:
 
     def open(self, split: str) -> AnnotatedImages:
         """The images of a split, whose objects are kept in memory."""
+        if split == "train":
+            has_test = bool(self.test) or not self._has_sets()
+            check_duplicates(self, ("validation", "test") if has_test else ("validation",))
         class_names = self.resolve().class_names
         listing = self._read(self._stems(split))
         listing.faults.report(f"{listing.where} ({split})")
         return AnnotatedFiles(Path(self.path) / IMAGES, listing, class_names)
+
+    def contents(self, split: str) -> list[tuple[str, Path]]:
+        """Returns the path of each image of a split, as a name and as a file."""
+        folder = (Path(self.path) / IMAGES).glob("*")
+        paths = {path.stem: path for path in folder if path.suffix.lower() in SUFFIXES}
+        found = [paths[stem] for stem in self._stems(split) if stem in paths]
+        return [(str(path), path) for path in found]
 
     def _read(self, stems: Sequence[str]) -> Listing:
         folder = Path(self.path) / IMAGES
@@ -75,17 +91,18 @@ class VOC:
     def _stems(self, split: str) -> list[str]:
         """What the annotations of a split are called, without their suffix."""
         if self._has_sets():
-            if split == "test" and not self.test:
-                split = "validation"
+            split = fall_back_to_validation(split, bool(self.test), self.path)
             if split == "test" or self.validation:
                 return self._image_set(split)
             rest = self._image_set("train")
         else:
-            rest, test = held_out(self._all(), self.test_fraction, "test_fraction")
+            stems = self._all()
+            kept, held_out = hold_out_random(len(stems), self.test_fraction, "test_fraction")
             if split == "test":
-                return test
-        kept, held = held_out(rest, self.validation_fraction, "validation_fraction")
-        return held if split == "validation" else kept
+                return [stems[i] for i in held_out]
+            rest = [stems[i] for i in kept]
+        kept, held_out = hold_out_random(len(rest), self.validation_fraction)
+        return [rest[i] for i in (held_out if split == "validation" else kept)]
 
     def _has_sets(self) -> bool:
         return (Path(self.path) / "ImageSets" / "Main").is_dir()
@@ -101,7 +118,7 @@ class VOC:
         file = folder / f"{name}.txt"
         if not file.is_file():
             known = suggest(name, (other.stem for other in folder.glob("*.txt")))
-            raise ConfigError(split, f"there is no image set {file}; {known}")
+            raise missing_split(split, f"there is no image set {file}; {known}")
         if stems := [line.strip() for line in read_lines(file) if line.strip()]:
             return stems
         raise ConfigError(split, f"{file} names no image; name some")

@@ -123,8 +123,20 @@ def test_some_of_cocos_images_are_held_out(coco):
     assert kept == sorted(kept) and held != [17, 18, 19, 20]
     assert greys(test) == held == greys(source.open("validation"))
     assert [test.annotation(i).boxes[0, 2] for i in range(4)] == held
-    with pytest.raises(ConfigError, match="validation_fraction: leaves nothing of 1 images"):
+    with pytest.raises(ConfigError, match=r"cannot hold out 0\.1 of 1 examples"):
         coco(many(1), validation="").open("train")
+
+
+def test_images_in_two_splits_are_reported(coco, caplog):
+    source = coco(many(3), test="test.json", test_images="other")
+    root = Path(source.path)
+    (root / "test.json").write_text(json.dumps(many(2)))
+    for folder, shades in {"images": (1, 2, 3), "other": (9, 3)}.items():
+        for number, grey in enumerate(shades, 1):
+            save(root / folder / f"{number}.png", grey=grey)
+    source.open("train")
+    shared = f"1 test examples are in the training split too: {root}/other/2.png = {root}/images/3"
+    assert shared in caplog.text
 
 
 def test_each_split_of_coco_has_its_file_and_its_folder(coco):
@@ -271,17 +283,21 @@ def test_a_file_is_parsed_once_until_it_changes(coco, monkeypatch):
 def test_what_is_not_there_is_named_by_its_key(coco):
     source = coco()
     for keys, split, message in (
-        ({"train": "nowhere.json"}, "train", "config.train: there is no file .*nowhere.json"),
+        ({"train": "nowhere.json"}, "train", "no train split: there is no file .*nowhere.json"),
         ({"train_images": "away"}, "train", "config.train_images: there is no folder .*away"),
         ({"test": "train.json"}, "test", "config.test_images: there is no folder .*test2017"),
-        ({"validation": "nowhere.json"}, "validation", "config.validation: there is no file"),
+        (
+            {"validation": "nowhere.json"},
+            "validation",
+            "config.validation: no validation split: there is no file",
+        ),
     ):
         with pytest.raises(ConfigError, match=message):
             replace(source, **keys).resolve().open(split)
-    with pytest.raises(ConfigError, match="validation_fraction: must lie between 0 and 1, is 1"):
+    with pytest.raises(ConfigError, match="validation_fraction: invalid fraction 1"):
         replace(source, validation_fraction=1.0)
     for fraction in ("test_fraction", "validation_fraction"):
-        with pytest.raises(ConfigError, match=f"{fraction}: must lie between 0 and 1"):
+        with pytest.raises(ConfigError, match=f"{fraction}: invalid fraction"):
             VOC(path="", **{fraction: 0.0})
     empty = coco_json() | {"annotations": [], "categories": []}
     with pytest.raises(ConfigError, match=r"config.train: .*train.json has no class"):

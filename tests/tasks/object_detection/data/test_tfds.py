@@ -189,7 +189,7 @@ def test_a_damaged_image_is_named(source):
         ({"objects": "corners"}, "config.objects: .* is XYXY; only REL_YXYX can be read"),
         ({"crowd": "is_crowdy"}, "config.crowd: .* have no 'is_crowdy'; did you mean 'is_crowd'"),
         ({"class_names": ("ant", "bees")}, "config.class_names: .* 'bee'.*did you mean 'bees'"),
-        ({"train": "trian"}, "'tiny_scenes' has no split 'trian'"),
+        ({"train": "trian"}, "no train split: 'tiny_scenes' has no 'trian'; did you mean 'train'?"),
         ({"name": "elsewhere"}, "make dataset NAME=elsewhere` prepares it"),
     ],
 )

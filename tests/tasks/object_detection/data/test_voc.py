@@ -172,7 +172,10 @@ def test_what_voc_lacks_is_named(voc, tmp_path):
         source.resolve()
     image_sets(source, train=["a", "b"], trainval=[])
     for changes, message in (
-        ({"train": "trian"}, "config.train: there is no image set .* did you mean 'train'"),
+        (
+            {"train": "trian"},
+            "config.train: no train split: there is no image set .* did you mean 'train'",
+        ),
         ({"train": "trainval"}, "config.train: .*trainval.txt names no image"),
         ({}, "Annotations/b.xml cannot be read .*take it out of the image set"),
     ):
