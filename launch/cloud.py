@@ -1,4 +1,4 @@
-"""What the launcher asks of a cloud, whichever of Google's two interfaces it goes through."""
+"""The interface of a cloud API to the launcher: Cloud TPU and Compute Engine implement it."""
 
 from __future__ import annotations
 
@@ -7,64 +7,64 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from launch.gcloud import Argv, Laptop
+from launch.gcloud import Argv, LocalHost
 from launch.plan import Plan
 
-SCOPE = "https://www.googleapis.com/auth/cloud-platform"  # the machines' own rights
+SCOPE = "https://www.googleapis.com/auth/cloud-platform"  # of the VMs' service account
 TIMER = Path(__file__).parent / "worker" / "deadman.py"
 
 
 class State(enum.Enum):
-    """Where all that a plan stands for is, taken together."""
+    """The combined state of all resources of a plan."""
 
-    ABSENT = "absent"  # nothing is there, and nothing costs
+    ABSENT = "absent"  # no resource exists
     WAITING = "waiting for capacity"
     CREATING = "being created"
     READY = "ready"
-    LOST = "taken away"  # preempted, suspended, stopped
+    LOST = "lost"  # preempted, suspended, stopped
     FAILED = "failed"
     DELETING = "being deleted"
-    REMAINS = "gone but for what is free of charge"
+    REMAINS = "deleted except for resources that are free of charge"
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What is there of a plan."""
+    """The resources of a plan that exist."""
 
     state: State
     detail: str = ""
-    """In the cloud's own words."""
+    """The states that the cloud reports."""
 
     machines: tuple[str, ...] = ()
-    """The workers' names, where they are machines of their own to the cloud."""
+    """The VM names of the workers, for Compute Engine."""
 
 
 class Cloud(Protocol):
-    """Command lines for a plan. Nothing in here runs anything but what `describe` reads."""
+    """The gcloud commands for a plan. Only `describe` runs any."""
 
     plan: Plan
 
     def create(self, metadata: Path) -> list[Argv]:
-        """Creates all, in order. `metadata` is the file that holds the plan."""
+        """Returns the commands that create all resources, with the plan in the file `metadata`."""
 
     def delete(self) -> list[Argv]:
-        """Deletes all, in order. To delete what is not there is no harm."""
+        """Returns the commands that delete all resources, whether or not they exist."""
 
-    def describe(self, laptop: Laptop) -> Resources:
-        """Looks at all.
+    def describe(self, local_host: LocalHost) -> Resources:
+        """Returns the state of all resources.
 
         Raises:
-          GcloudError: it could not be looked at; that there is nothing is no error.
+          GcloudError: a command failed; missing resources are not an error.
         """
 
     def ssh(self, command: str, resources: Resources) -> list[Argv]:
-        """Runs a shell command on each worker, or opens a terminal if it is empty.
+        """Returns one SSH command per worker, which opens a terminal if `command` is empty.
 
-        One command line for each: gcloud's own `--worker=all` keeps the answers of several apart
-        only by `--output-directory`, which fails in the versions that were read.
+        gcloud's `--worker=all` separates the workers' output only with `--output-directory`, which
+        does not work in gcloud 528.
         """
 
 
 def metadata_flag(metadata: Path) -> str:
-    """The flag that gives machines their plan, and the timer that starts with them."""
+    """Returns the flag that sets the VMs' plan and startup script."""
     return f"--metadata-from-file=polymath={metadata},startup-script={TIMER}"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from launch.cloud import SCOPE, Resources, State, metadata_flag
-from launch.gcloud import Argv, Laptop, call_json, described
+from launch.gcloud import Argv, LocalHost, call_json, describe_resource
 from launch.plan import METADATA, Plan
 from research.common.errors import UserError
 
@@ -34,20 +34,20 @@ _NODE = {
     "HIDING": State.LOST,
     "HIDDEN": State.LOST,
     "DELETING": State.DELETING,
-}  # with all others it is on its way: CREATING, STARTING, RESTARTING, REIMAGING, REPAIRING, ...
+}  # all other states precede READY: CREATING, STARTING, RESTARTING, REIMAGING, REPAIRING, ...
 _WORST_FIRST = (State.LOST, State.DELETING, State.CREATING)
 
 
 class CloudTPU:
-    """A plan's command lines for `gcloud compute tpus`.
+    """The `gcloud compute tpus` commands for a plan.
 
     Raises:
-      UserError: the plan asks for what this way does not have.
+      UserError: the Cloud TPU API does not support the plan.
     """
 
     def __init__(self, plan: Plan):
         if plan.capacity == "flex-start":
-            raise UserError(f"{plan.accelerator} is not had by --flex-start; use --spot, or wait")
+            raise UserError(f"invalid --flex-start: not offered for {plan.accelerator}; use --spot")
         self.plan = plan
         self._where = [f"--project={plan.project}", f"--zone={plan.zone}"]
 
@@ -57,13 +57,13 @@ class CloudTPU:
         flags += [metadata_flag(metadata), "--quiet"]
         if not plan.queued:
             version = f"--version={plan.image}"
-            # gcloud waits, and so tells when there is no capacity.
+            # Without --async, so that gcloud reports missing capacity.
             return [[*TPUS, "tpu-vm", "create", plan.name, version, *flags]]
         if plan.slices == 1:
             nodes = [f"--node-id={plan.name}"]
         else:
             nodes = [f"--node-count={plan.slices}", f"--node-prefix={plan.name}"]
-        # gcloud ignores the end of the interval where its beginning is not given.
+        # gcloud ignores --valid-until-duration without --valid-after-duration.
         until = f"--valid-until-duration={max(1, round(plan.max_wait_hours * 3600))}s"
         nodes += [f"--runtime-version={plan.image}", "--valid-after-duration=0s", until]
         return [[*TPUS, "queued-resources", "create", plan.name, *nodes, *flags, "--async"]]
@@ -81,14 +81,16 @@ class CloudTPU:
         nodes = [[*TPUS, "tpu-vm", "delete", node, *flags] for node in self.plan.nodes]
         if not self.plan.queued:
             return nodes
-        # The request takes its nodes along, but for those that outlived an earlier request.
+        # --force deletes the nodes of the request, but not those of an earlier request.
         return [[*TPUS, "queued-resources", "delete", self.plan.name, *flags, "--force"], *nodes]
 
-    def describe(self, laptop: Laptop) -> Resources:
+    def describe(self, local_host: LocalHost) -> Resources:
         asked = [*TPUS, "queued-resources", "describe", self.plan.name, *self._where]
-        request = described(laptop, asked) if self.plan.queued else None
-        listed = call_json(laptop, [*TPUS, "tpu-vm", "list", *self._where])
-        nodes = {name: node for node in listed if (name := base(node["name"])) in self.plan.nodes}
+        request = describe_resource(local_host, asked) if self.plan.queued else None
+        listed = call_json(local_host, [*TPUS, "tpu-vm", "list", *self._where])
+        nodes = {
+            name: node for node in listed if (name := base_name(node["name"])) in self.plan.nodes
+        }
         said = [f"{name} {node.get('state', 'UNKNOWN')}" for name, node in sorted(nodes.items())]
         if request is not None:
             word, error = request_state(request)
@@ -97,7 +99,7 @@ class CloudTPU:
                 return Resources(_REQUEST.get(word, State.CREATING), ", ".join(said))
         elif not nodes:
             return Resources(State.ABSENT)
-        elif self.plan.queued:  # its nodes have outlived the request
+        elif self.plan.queued:  # the nodes outlived their request
             going = all(node.get("state") == "DELETING" for node in nodes.values())
             return Resources(State.DELETING if going else State.LOST, ", ".join(said))
         return Resources(self._together(nodes.values()), ", ".join(said))
@@ -111,7 +113,7 @@ class CloudTPU:
     def ssh(self, command: str, resources: Resources) -> list[Argv]:
         flags = [*self._where, *([f"--command={command}", "--quiet"] if command else [])]
         workers = range(self.plan.slice.hosts)
-        if self.plan.internal_ips:  # only a request's SSH has a tunnel
+        if self.plan.internal_ips:  # only `queued-resources ssh` supports IAP tunnels
             request = [*TPUS, "queued-resources", "ssh", self.plan.name, "--tunnel-through-iap"]
             return [
                 [*request, f"--node={node}", f"--worker={worker}", *flags]
@@ -125,26 +127,26 @@ class CloudTPU:
         ]
 
 
-def find(laptop: Laptop, name: str, where: list[str]) -> Plan | None:
-    """The plan of the request or node of that name; None: there is none, or it has no plan.
+def find(local_host: LocalHost, name: str, where: list[str]) -> Plan | None:
+    """Returns the plan of a queued resource or node; None if it does not exist or has no plan.
 
     Args:
-      laptop: runs gcloud.
-      name: as `run` was given it.
+      local_host: runs gcloud.
+      name: the name of the launch.
       where: the flags for project and zone.
 
     Raises:
-      GcloudError: the cloud could not be asked.
+      GcloudError: a command failed.
     """
-    # A request; a node; the first of several nodes that have outlived their request.
+    # A queued resource, a node, or the first of several nodes that outlived their request.
     for noun, called in (("queued-resources", name), ("tpu-vm", name), ("tpu-vm", f"{name}-0")):
-        if found := described(laptop, [*TPUS, noun, "describe", called, *where]):
+        if found := describe_resource(local_host, [*TPUS, noun, "describe", called, *where]):
             return plan_of(found)
     return None
 
 
 def plan_of(resource: Any) -> Plan | None:
-    """The plan that a described request or node carries; None: it is not of this launcher."""
+    """Returns the plan in the metadata of a queued resource or node; None if it has none."""
     specs = resource.get("tpu", {}).get("nodeSpec", [])
     node = specs[0].get("node", {}) if specs else resource
     text = node.get("metadata", {}).get(METADATA)
@@ -152,12 +154,12 @@ def plan_of(resource: Any) -> Plan | None:
 
 
 def request_state(request: Any) -> tuple[str, str]:
-    """The state of a described request, and what the cloud says of a failure."""
+    """Returns the state of a queued resource and its error message."""
     state = request.get("state", {})
     error = state.get("failedData", {}).get("error", {}).get("message", "")
     return state.get("state", "UNKNOWN"), error
 
 
-def base(name: str) -> str:
-    """The last part of a resource's full name."""
+def base_name(name: str) -> str:
+    """Returns the last part of a resource's full name."""
     return name.rpartition("/")[2]

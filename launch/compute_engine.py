@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from launch.cloud import SCOPE, Resources, State, metadata_flag
-from launch.gcloud import Argv, Laptop, call_json, described
+from launch.gcloud import Argv, LocalHost, call_json, describe_resource
 from launch.plan import METADATA, Plan
 from research.common.errors import UserError
 
@@ -81,21 +81,23 @@ class ComputeEngine:
         return [
             [*GROUPS, "delete", name, *self._zone, "--quiet"],
             [*COMPUTE, "resource-policies", "delete", name, *self._region, "--quiet"],
-            # At last, since it holds the plan, by which the rest is found.
+            # Last, because `find` reads the plan from it.
             [*COMPUTE, "instance-templates", "delete", name, *self._region, "--quiet"],
         ]
 
-    def describe(self, laptop: Laptop) -> Resources:
-        group = described(laptop, [*GROUPS, "describe", self.plan.name, *self._zone])
+    def describe(self, local_host: LocalHost) -> Resources:
+        group = describe_resource(local_host, [*GROUPS, "describe", self.plan.name, *self._zone])
         if group is None:
             left = [
                 noun
                 for noun in ("instance-templates", "resource-policies")
-                if described(laptop, [*COMPUTE, noun, "describe", self.plan.name, *self._region])
+                if describe_resource(
+                    local_host, [*COMPUTE, noun, "describe", self.plan.name, *self._region]
+                )
             ]
             detail = f"without a group: {', '.join(left)}"
             return Resources(State.REMAINS, detail) if left else Resources(State.ABSENT)
-        listed = call_json(laptop, [*GROUPS, "list-instances", self.plan.name, *self._zone])
+        listed = call_json(local_host, [*GROUPS, "list-instances", self.plan.name, *self._zone])
         words = [instance.get("instanceStatus", "") for instance in listed]
         names = tuple(sorted(instance["name"] for instance in listed))
         detail = ", ".join(f"{i['name']} {_error(i) or i.get('instanceStatus')}" for i in listed)
@@ -124,23 +126,25 @@ def _error(instance: Any) -> str:
     return "; ".join(f"{error.get('code')}: {error.get('message')}" for error in errors)
 
 
-def find(laptop: Laptop, name: str, where: list[str]) -> Plan | None:
-    """The plan in the instance template of that name; None: there is none, or it has no plan.
+def find(local_host: LocalHost, name: str, where: list[str]) -> Plan | None:
+    """Returns the plan in an instance template; None if it does not exist or has no plan.
 
     Args:
-      laptop: runs gcloud.
-      name: as `run` was given it.
+      local_host: runs gcloud.
+      name: the name of the launch.
       where: the flags for project and region.
 
     Raises:
-      GcloudError: the cloud could not be asked.
+      GcloudError: the command failed.
     """
-    template = described(laptop, [*COMPUTE, "instance-templates", "describe", name, *where])
+    template = describe_resource(
+        local_host, [*COMPUTE, "instance-templates", "describe", name, *where]
+    )
     return plan_of(template.get("properties", {})) if template else None
 
 
 def plan_of(resource: Any) -> Plan | None:
-    """The plan that a described instance, or a template's properties, carries."""
+    """Returns the plan in the metadata of an instance or of a template's properties."""
     items = resource.get("metadata", {}).get("items", [])
     text = next((item["value"] for item in items if item["key"] == METADATA), None)
     return Plan.from_metadata(text) if text else None

@@ -1,4 +1,4 @@
-"""Runs gcloud's command lines, and tells from what they say what went wrong."""
+"""Runs gcloud commands and classifies their errors."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ from typing import Any, NamedTuple
 from research.common.errors import UserError
 
 Argv = list[str]
-PAUSE_SECONDS = 2.0  # between tries
+PAUSE_SECONDS = 2.0  # between retries
 
 
 class Kind(enum.Enum):
-    """Why a command failed, as far as it matters to what is done next."""
+    """The class of a failure, which decides how the launcher reacts."""
 
-    ABSENT = "there is no such resource"
-    TAKEN = "the name is taken"
+    ABSENT = "resource not found"
+    TAKEN = "the name already exists"
     CAPACITY = "the zone has no capacity now"
     QUOTA = "the project's quota does not allow it"
     LOGIN = "gcloud is not logged in"
-    DENIED = "not permitted"
+    DENIED = "permission denied"
     DISABLED = "the API is not enabled"
-    USAGE = "gcloud does not take this"
-    TRANSIENT = "the cloud could not be reached, or not answer"
-    OTHER = "for a reason that is not known here"
+    USAGE = "invalid gcloud command"
+    TRANSIENT = "cannot reach the cloud"
+    OTHER = "unknown error"
 
 
-# What gcloud and the API say, in the order in which it is looked for: a refusal for want of
-# capacity or quota comes under the same code.
-_SAYS = (
+# Error messages of gcloud and the API. The first match decides: errors about capacity and about
+# quota share a status code, so the more specific patterns come first.
+_PATTERNS = (
     (Kind.LOGIN, r"gcloud auth login|UNAUTHENTICATED|not currently have an active account|reauth"),
     (Kind.DISABLED, r"SERVICE_DISABLED|has not been used in project|API .*not enabled"),
     (Kind.CAPACITY, r"no more capacity|RESOURCE_POOL_EXHAUSTED|nsufficient.*capacity|stockout"),
     (Kind.CAPACITY, r"not have enough resources|does not have enough capacity"),
     (Kind.TAKEN, r"ALREADY_EXISTS|already exists"),
     (Kind.ABSENT, r"NOT_FOUND|was not found|[Nn]ot found|matched no objects|does not exist"),
-    (Kind.TRANSIENT, r"per minute"),  # a rate, which is not what a project may have
+    (Kind.TRANSIENT, r"per minute"),  # a rate limit, unlike the quota of a project
     (Kind.QUOTA, r"[Qq]uota|RESOURCE_EXHAUSTED"),
     (
         Kind.USAGE,
@@ -54,11 +54,13 @@ _SAYS = (
     (Kind.TRANSIENT, r"UNAVAILABLE|INTERNAL|DEADLINE|ABORTED|HTTPError 5\d\d|\b429\b|timed out"),
     (Kind.TRANSIENT, r"[Cc]onnection|[Nn]etwork|Unable to reach|reset by peer|resolve host"),
 )
-_NAMES = re.compile(r"'[^']*'|\"[\w.-]+\"|projects/\S+")  # somebody's, which may be any words
+_NAMES = re.compile(
+    r"'[^']*'|\"[\w.-]+\"|projects/\S+"
+)  # resource names, which may contain any word
 
 
 class Completed(NamedTuple):
-    """What a command left."""
+    """The exit code and output of a command."""
 
     returncode: int
     stdout: str
@@ -66,28 +68,31 @@ class Completed(NamedTuple):
 
 
 class GcloudError(Exception):
-    """A command failed. `kind` is why, and `says` is how gcloud says it."""
+    """A gcloud command failed; `kind` classifies gcloud's `message`."""
 
     def __init__(self, argv: Argv, completed: Completed):
         said = " ".join(completed.stderr.split())
-        self.kind, self.argv = kind_of(completed.stderr), argv
-        self.says = said[max(0, said.find("ERROR")) :][:600] or f"exit code {completed.returncode}"
-        super().__init__(f"{' '.join(argv[:5])}: {self.says}")
+        self.kind, self.argv = classify_error(completed.stderr), argv
+        self.message = (
+            said[max(0, said.find("ERROR")) :][:600] or f"exit code {completed.returncode}"
+        )
+        super().__init__(f"{' '.join(argv[:5])}: {self.message}")
 
 
-def kind_of(stderr: str) -> Kind:
-    """The kind of a failure, from what was said."""
+def classify_error(stderr: str) -> Kind:
+    """Returns the kind of failure that an error message describes."""
     said = _NAMES.sub("", stderr)
-    return next((kind for kind, pattern in _SAYS if re.search(pattern, said)), Kind.OTHER)
+    return next((kind for kind, pattern in _PATTERNS if re.search(pattern, said)), Kind.OTHER)
 
 
-class Laptop:
-    """Where the launcher runs: its processes and its clock. A simulation has its own."""
+class LocalHost:
+    """Processes and clock of the machine that runs the launcher; tests substitute a simulation."""
 
     def run(self, argv: Argv, timeout: float = 300.0) -> Completed:
-        """Runs a command to its end; after `timeout` seconds it counts as failed.
+        """Runs a command and waits; it fails with exit code 124 after `timeout` seconds.
 
-        It has no terminal: SSH would read from it, and Ctrl-C would end what is under way.
+        It runs without a terminal, from which SSH would read, and in its own session, so that
+        Ctrl-C does not interrupt it.
 
         Raises:
           UserError: gcloud is not installed.
@@ -114,63 +119,62 @@ class Laptop:
             return Completed(124, "", f"timed out after {timeout:.0f} s")
         return Completed(process.returncode, stdout, stderr)
 
-    def run_at_once(self, commands: Sequence[Argv], timeout: float) -> list[Completed]:
-        """Runs commands side by side; what each of them left, in their order."""
+    def run_parallel(self, commands: Sequence[Argv], timeout: float) -> list[Completed]:
+        """Runs commands in parallel and returns their results in order."""
         with ThreadPoolExecutor(32) as pool:
             return list(pool.map(lambda argv: self.run(argv, timeout), commands))
 
     def now(self) -> float:
-        """Seconds since 1970."""
+        """Returns the Unix time in seconds."""
         return time.time()
 
     def sleep(self, seconds: float) -> None:
-        """Waits."""
+        """Sleeps for a number of seconds."""
         time.sleep(seconds)
 
 
-def call(laptop: Laptop, argv: Argv, timeout: float = 300.0, tries: int = 1) -> str:
-    """What a command printed.
+def call(local_host: LocalHost, argv: Argv, timeout: float = 300.0, tries: int = 1) -> str:
+    """Runs a command and returns its standard output.
 
     Args:
-      laptop: runs it.
+      local_host: runs the command.
       argv: the command.
       timeout: in seconds.
-      tries: how often, where the cloud could not be reached; more than one only for a command
-        that may be carried out twice.
+      tries: the number of tries after transient errors; more than one only for idempotent commands.
 
     Raises:
-      GcloudError: it failed.
+      GcloudError: the command failed.
     """
-    completed = laptop.run(argv, timeout)
-    while completed.returncode and kind_of(completed.stderr) is Kind.TRANSIENT and tries > 1:
-        laptop.sleep(PAUSE_SECONDS)
-        completed, tries = laptop.run(argv, timeout), tries - 1
+    completed = local_host.run(argv, timeout)
+    while completed.returncode and classify_error(completed.stderr) is Kind.TRANSIENT and tries > 1:
+        local_host.sleep(PAUSE_SECONDS)
+        completed, tries = local_host.run(argv, timeout), tries - 1
     if completed.returncode:
         raise GcloudError(argv, completed)
     return completed.stdout
 
 
-def call_json(laptop: Laptop, argv: Argv) -> Any:
-    """What a command that reads printed, as `--format=json` gives it, decoded.
+def call_json(local_host: LocalHost, argv: Argv) -> Any:
+    """Runs a read-only command with `--format=json` and returns the decoded output.
 
     Raises:
-      GcloudError: it failed, or what it printed was cut off.
+      GcloudError: the command failed, or its output is truncated.
     """
-    printed = call(laptop, [*argv, "--format=json"], tries=3)
+    printed = call(local_host, [*argv, "--format=json"], tries=3)
     try:
         return json.loads(printed)
     except ValueError:
         raise GcloudError(argv, Completed(1, printed, "the connection broke off")) from None
 
 
-def described(laptop: Laptop, argv: Argv) -> Any:
-    """What a `describe` says; None: there is nothing of that name.
+def describe_resource(local_host: LocalHost, argv: Argv) -> Any:
+    """Returns the output of a `describe` command; None if the resource does not exist.
 
     Raises:
-      GcloudError: the cloud could not be asked.
+      GcloudError: the command failed for another reason.
     """
     try:
-        return call_json(laptop, argv)
+        return call_json(local_host, argv)
     except GcloudError as error:
         if error.kind is Kind.ABSENT:
             return None

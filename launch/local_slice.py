@@ -158,20 +158,20 @@ def follow(training: Slice, output: IO[str]) -> dict[str, Any]:
         time.sleep(TICK_SECONDS)
     screen.show(training.new_lines())
     verdict = training.verdict()
-    screen.flush_before_errors() if is_refusal(verdict) else screen.flush()
+    screen.flush_before_errors() if is_user_error(verdict) else screen.flush()
     return verdict
 
 
-def is_refusal(verdict: dict[str, Any]) -> bool:
+def is_user_error(verdict: dict[str, Any]) -> bool:
     """Whether a user's error ended all."""
     return verdict["code"] == 2 and str(verdict["traceback"]).startswith("error: ")
 
 
-def in_words(verdict: dict[str, Any]) -> str:
+def summary(verdict: dict[str, Any]) -> str:
     """The verdict as the last words of a run."""
     if verdict["outcome"] == "finished":
         return "finished"
-    if is_refusal(verdict):
+    if is_user_error(verdict):
         return str(verdict["traceback"])
     told = f"{verdict['outcome']}: process {verdict['rank']}: {verdict['cause']}"
     return f"{told}\n{verdict['traceback']}".rstrip()
@@ -214,14 +214,14 @@ def main(arguments: list[str]) -> int:
             Path(folder),
             options.processes,
             ["-m", "research.train", *options.training],
-            dict(cpu_environment(options.devices), PYTHONPATH=_with_root()),
+            dict(cpu_environment(options.devices), PYTHONPATH=_python_path()),
             workdir=workdir,
             attempt=next_attempt(workdir),
             stall_seconds=options.stall_seconds,
         )
         _stop_at_signals(training)
         verdict = follow(training, sys.stdout)
-    print(in_words(verdict), file=sys.stderr)
+    print(summary(verdict), file=sys.stderr)
     return int(verdict["code"])
 
 
@@ -237,7 +237,7 @@ def _stop_at_signals(training: Slice) -> None:
         signal.signal(number, stop)
 
 
-def _with_root() -> str:
+def _python_path() -> str:
     """The modules of this repository, from wherever this is called."""
     return os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
 

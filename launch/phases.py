@@ -1,47 +1,47 @@
-"""The phase a launch is in, and for how long somebody has been looking at it."""
+"""The phase of a launch, and for how long the launcher has observed it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from launch.gcloud import Laptop
+from launch.gcloud import LocalHost
 
-LOOK_SECONDS = 150.0  # a look takes no longer; between looks further apart nobody was looking
+MAX_POLL_SECONDS = 150.0  # a poll takes no longer; after a longer gap the local host was asleep
 
-Tell = Callable[[str, str], None]
-"""Tells of an event: its kind, and what there is to say."""
+LogEvent = Callable[[str, str], None]
+"""Logs an event, given its name and its text."""
 
 
 class Phases:
-    """Tells of each new phase once. Its clock stands still while nobody looks.
+    """Logs each new phase once. Its clock stops while the local host is asleep.
 
     Args:
-      laptop: whose time it is.
-      tell: is told of every new phase.
+      local_host: provides the time.
+      log: receives an event per new phase.
     """
 
-    def __init__(self, laptop: Laptop, tell: Tell):
-        self._laptop, self._tell = laptop, tell
-        self.began = self._looked_at = laptop.now()
-        """When this attempt began, in seconds since 1970."""
+    def __init__(self, local_host: LocalHost, log: LogEvent):
+        self._local_host, self._log = local_host, log
+        self.began = self._updated_at = local_host.now()
+        """Unix time at which this attempt began."""
 
         self.now = self.since = 0.0
-        """Seconds that somebody looked: until now, and until the phase began."""
+        """Observed seconds until now, and until the phase began."""
 
         self.phase = ""
 
-    def look(self) -> None:
-        """Somebody looks again."""
-        now = self._laptop.now()
-        self.now += min(now - self._looked_at, LOOK_SECONDS)
-        self._looked_at = now
+    def update(self) -> None:
+        """Advances the clock; called at every poll."""
+        now = self._local_host.now()
+        self.now += min(now - self._updated_at, MAX_POLL_SECONDS)
+        self._updated_at = now
 
     def enter(self, phase: str, text: str) -> None:
-        """Notes the phase that the launch is in."""
+        """Sets the phase, and logs it if it is new."""
         if phase != self.phase:
             self.phase, self.since = phase, self.now
-            self._tell(phase, text)
+            self._log(phase, text)
 
-    def lasts(self, seconds: float) -> bool:
-        """Whether the present phase was seen to last for so long."""
+    def longer_than(self, seconds: float) -> bool:
+        """Returns whether the current phase has been observed for longer than `seconds`."""
         return self.now - self.since > seconds

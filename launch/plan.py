@@ -1,4 +1,4 @@
-"""What is to be created, and what is to run on it: decided once, and then carried about."""
+"""The plan of a launch: the slices to create and the training to run on them."""
 
 from __future__ import annotations
 
@@ -12,150 +12,154 @@ from typing import Any
 from launch.accelerators import Slice, parse
 from research.common.errors import UserError
 
-_LEAST = {
+_MINIMUM = {
     "slices": 1,
     "tries": 1,
     "max_hours": 0.001,
     "max_wait_hours": 0.001,
-    "lease_minutes": 2,  # to boot
+    "lease_minutes": 2,  # the VMs need about two to boot
     "stall_minutes": 0.05,
 }
-METADATA = "polymath"  # the key of an instance's metadata under which its plan lies
+METADATA = "polymath"  # the key of the plan in a VM's metadata
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A run on one or more slices. It lies in the machines' metadata, so any laptop can go on.
+    """A run on one or more slices. The VMs' metadata contain it, so any machine can attach.
 
     Raises:
-      UserError: a value is wrong, or two do not go together.
+      UserError: a value is invalid, or two are incompatible.
     """
 
     name: str
-    """Of the request, of its nodes and of all else that is created for it."""
+    """The name of the queued resource, its nodes and all other resources of the launch."""
 
     project: str
-    """Of Google Cloud."""
+    """The Google Cloud project."""
 
     zone: str
-    """Where, such as us-central1-a."""
+    """The Google Cloud zone, such as us-central1-a."""
 
     accelerator: str
-    """The slice, such as v5litepod-16."""
+    """The accelerator type of a slice, such as v5litepod-16."""
 
     slices: int = 1
-    """How many of them; more than one are joined over the data centre's network."""
+    """The number of slices; several train together over the data center network."""
 
     capacity: str = "on-demand"
-    """What is paid: on-demand; spot, which may be taken away; or reserved."""
+    """The provisioning model: on-demand, spot (preemptible), reserved or flex-start."""
 
     queued: bool = True
-    """Wait in the queue for capacity. Otherwise it is there now or refused."""
+    """Whether to wait in the queue for capacity; otherwise missing capacity is an error."""
 
     runtime_version: str = ""
-    """The machines' image; "": that of the accelerator."""
+    """The TPU software version; "" selects the default of the accelerator type."""
 
     network: str = ""
-    """VPC network; "": the project's default."""
+    """The VPC network; "" selects the project's default."""
 
     subnetwork: str = ""
-    """Subnetwork; "": the network's own."""
+    """The subnetwork; "" selects the network's default."""
 
     service_account: str = ""
-    """Whom the machines act as; "": the project's default. It must be able to delete them."""
+    """The VMs' service account, which may delete them; "" selects the default."""
 
     internal_ips: bool = False
-    """No address on the internet; SSH goes through IAP, packages come through Cloud NAT."""
+    """Whether VMs have no external IP: SSH then uses IAP, and packages need Cloud NAT."""
 
     max_hours: float = 24.0
-    """The cap on the machines' life, over all attempts."""
+    """The limit on the VMs' lifetime, summed over all attempts."""
 
     max_wait_hours: float = 24.0
-    """How long a request may wait for capacity."""
+    """The limit on the wait for capacity."""
 
     lease_minutes: float = 15.0
-    """The machines are deleted when for so long neither training nor laptop has shown life."""
+    """The VMs delete themselves after this time without training and launcher."""
 
     stall_minutes: float = 20.0
-    """A training that has begun and makes no step for so long is ended."""
+    """A training without a step for this time is stopped."""
 
     tries: int = 5
-    """How often machines may be created, this time included, before the run is given up."""
+    """The maximum number of attempts to create VMs, including this one."""
 
     workdir: str = ""
-    """The run's folder, gs://BUCKET/PATH."""
+    """The workdir of the run, gs://BUCKET/PATH."""
 
     data: str = ""
-    """TFDS data sets, gs://BUCKET/PATH, that each worker copies to its disk; "": none."""
+    """TFDS datasets, gs://BUCKET/PATH, that each worker copies to its disk; "" for none."""
 
     commit: str = ""
-    """Of the code; with "-dirty" where uncommitted changes were taken along."""
+    """The commit of the code, with the suffix "-dirty" if it includes uncommitted changes."""
 
     arguments: tuple[str, ...] = ()
-    """Of `python -m research.train`; none: the machines are for working on by hand."""
+    """Arguments of `python -m research.train`; empty for interactive use."""
 
     attempt: int = 1
-    """Counts the creations for this workdir."""
+    """The number of this attempt in its workdir, from 1."""
 
     spent_hours: float = 0.0
-    """What earlier attempts have used of `max_hours`."""
+    """The part of `max_hours` that earlier attempts used."""
 
     def __post_init__(self):
         if not re.fullmatch(r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?", self.name):
             raise UserError(
-                f"'{self.name}' cannot be a name; use at most 40 of a-z, 0-9 and -, a letter first"
+                f"invalid name '{self.name}': expected at most 40 of a-z, 0-9 and -, a letter first"
             )
-        for key, least in _LEAST.items():
-            if not least <= getattr(self, key) < math.inf:  # which no NaN is
+        for key, least in _MINIMUM.items():
+            if not least <= getattr(self, key) < math.inf:  # also rejects NaN
                 flag = f"--{key.replace('_', '-')}"
-                raise UserError(f"{flag}={getattr(self, key):g} must be at least {least:g}")
+                raise UserError(
+                    f"invalid {flag}={getattr(self, key):g}: must be at least {least:g}"
+                )
         if self.slices > 1 and not self.slice.multislice:
-            raise UserError(f"TPU {self.slice.generation} cannot be joined; use --slices=1")
+            raise UserError(
+                f"invalid --slices: TPU {self.slice.generation} has no multislice; use --slices=1"
+            )
         if self.slices > 1 and not self.queued and self.slice.api == "tpu":
-            raise UserError("several slices come through the queue only; leave out --direct")
+            raise UserError("invalid --direct: several slices need the queue; remove --direct")
         if self.internal_ips and not self.queued:
-            raise UserError("SSH goes through IAP for queued requests only; leave out --direct")
+            raise UserError("invalid --direct: SSH through IAP needs the queue; remove --direct")
 
     @property
     def slice(self) -> Slice:
-        """Facts of the accelerator."""
+        """The slice of the accelerator type."""
         return parse(self.accelerator)
 
     @property
     def image(self) -> str:
-        """The machines' image."""
+        """The runtime version or image family of the VMs."""
         return self.runtime_version or self.slice.runtime_version
 
     @property
     def chips(self) -> int:
-        """In all slices."""
+        """The number of chips of all slices."""
         return self.slices * self.slice.chips
 
     @property
     def workers(self) -> int:
-        """Machines in all slices, with one training process each."""
+        """The number of host VMs of all slices, each with one training process."""
         return self.slices * self.slice.hosts
 
     @property
     def nodes(self) -> tuple[str, ...]:
-        """The slices' names."""
+        """The names of the TPU nodes, one per slice."""
         if self.slices == 1:
             return (self.name,)
         return tuple(f"{self.name}-{index}" for index in range(self.slices))
 
     @property
     def hours(self) -> float:
-        """What is left of the cap for this attempt."""
+        """The part of `max_hours` that remains for this attempt."""
         return max(0.0, self.max_hours - self.spent_hours)
 
     @property
     def dollars_per_hour(self) -> float | None:
-        """List price of all slices; None: unknown."""
+        """The list price of all slices; None if unknown."""
         price = self.slice.price(self.zone, spot=self.capacity == "spot")
         return None if price is None else price.dollars * self.chips
 
-    def again(self, used_hours: float) -> Plan:
-        """The next attempt, after one that lived for so long."""
+    def next_attempt(self, used_hours: float) -> Plan:
+        """Returns the plan of the next attempt, after VMs that lived for `used_hours`."""
         return dataclasses.replace(
             self,
             attempt=self.attempt + 1,
@@ -164,11 +168,12 @@ class Plan:
         )
 
     def metadata(self, delete: list[list[str]], begin: str) -> str:
-        """The JSON that the machines carry: the plan, and what they do by themselves.
+        """Returns the VMs' metadata as JSON: the plan and the settings of the dead man's timer.
 
         Args:
-          delete: the commands that delete them, for the dead man's timer.
-          begin: the shell command that sets up and starts, on a machine's first boot; "": none.
+          delete: the commands by which the timer deletes the VMs.
+          begin: the shell script that sets up a VM at its first boot and starts the training; ""
+            for none.
         """
         timer = {"hours": self.hours, "lease_seconds": self.lease_minutes * 60}
         doing = {"delete": delete, "begin": begin}
@@ -176,10 +181,10 @@ class Plan:
 
     @classmethod
     def from_metadata(cls, text: str) -> Plan:
-        """The plan that `metadata` wrote, by this version of the launcher or an older one.
+        """Parses the output of `metadata`, of this version of the launcher or another one.
 
         Raises:
-          UserError: it is none.
+          UserError: the text is not a plan.
         """
         try:
             values: dict[str, Any] = json.loads(text)
@@ -187,4 +192,4 @@ class Plan:
             plan = {key: values[key] for key in known}
             return cls(**plan | {"arguments": tuple(plan.get("arguments", ()))})
         except (ValueError, TypeError) as error:
-            raise UserError(f"the machines' plan is unreadable ({error}); delete them") from None
+            raise UserError(f"cannot read the VMs' plan ({error}); delete them") from None

@@ -1,4 +1,4 @@
-"""What a person, or with --json a program, is told."""
+"""Output to the terminal: text, or JSON lines with --json."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from launch.plan import Plan
 
 
 class Screen:
-    """Prints events as they come: lines to read, or JSON lines."""
+    """Prints events as text or as JSON lines."""
 
     def __init__(self, as_json: bool):
         self._json, self._began = as_json, time.monotonic()
 
-    def tell(self, event: str, text: str) -> None:
-        """One event of a launch; `log 3` is a line of worker 3's log."""
+    def log(self, event: str, text: str) -> None:
+        """Prints one event of a launch; the event `log 3` is a line of worker 3's log."""
         if self._json:
             self.value({"time": time.time(), "event": event, "text": text})
         elif event.startswith("log "):
@@ -28,15 +28,15 @@ class Screen:
             print(f"{seconds:>8}  {event}{text and f': {text}'}", flush=True)
 
     def value(self, value: Any) -> None:
-        """One JSON value on a line."""
+        """Prints a value as one line of JSON."""
         print(json.dumps(value), flush=True)
 
     def cost(self, plan: Plan) -> None:
-        """What a plan will cost, before anything does."""
-        self.tell("cost", cost_in_words(plan))
+        """Prints the price and the maximum cost of a plan."""
+        self.log("cost", format_cost(plan))
 
     def outcome(self, outcome: Outcome, plan: Plan) -> None:
-        """How a launch ended."""
+        """Prints the outcome of a launch and its cost."""
         price = plan.dollars_per_hour
         dollars = None if price is None else round(price * outcome.hours, 2)
         if self._json:
@@ -45,13 +45,13 @@ class Screen:
             return
         verdict = outcome.verdict or {}
         if verdict.get("traceback"):
-            print(f"\nworker {verdict['rank']}, the first that failed:\n{verdict['traceback']}")
+            print(f"\nworker {verdict['rank']} failed first:\n{verdict['traceback']}")
         about = "" if dollars is None else f", about ${dollars:.2f}"
-        self.tell(outcome.kind, outcome.text)
-        self.tell("machines", f"{outcome.hours:.2f} hours{about}")
+        self.log(outcome.kind, outcome.text)
+        self.log("machines", f"{outcome.hours:.2f} hours{about}")
 
     def items(self, items: list[Item]) -> None:
-        """A table of what there is."""
+        """Prints a table of resources."""
         if self._json:
             keys = ("kind", "name", "zone", "state", "dollars_per_hour")
             self.value([{key: getattr(item, key) for key in keys} for item in items])
@@ -62,12 +62,12 @@ class Screen:
             print("  ".join(word.ljust(width) for word, width in zip(row, widths)).rstrip())
 
 
-def cost_in_words(plan: Plan) -> str:
-    """The price per hour, and what the cap allows at most."""
+def format_cost(plan: Plan) -> str:
+    """Formats the price per hour and the maximum cost of a plan."""
     what = f"{plan.slices} x {plan.accelerator}, {plan.chips} chips, {plan.workers} workers"
     price = plan.slice.price(plan.zone, spot=plan.capacity == "spot")
     if price is None or plan.dollars_per_hour is None:
-        return f"{what}; no price is known for {plan.zone}; at most {plan.max_hours:g} hours"
+        return f"{what}; unknown price in {plan.zone}; at most {plan.max_hours:g} hours"
     most = plan.dollars_per_hour * plan.max_hours
     return (
         f"{what}; ${plan.dollars_per_hour:.2f} an hour (${price.dollars:.2f} a chip, list price in "

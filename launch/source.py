@@ -1,4 +1,4 @@
-"""The code that is sent to the workers: exactly what is committed."""
+"""The code that the workers run: a commit, packed as an archive."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from research.common.errors import UserError
 
 ROOT = Path(__file__).parents[1]
-STAMP = "COMMIT"  # the file that says at the workers what was sent
+STAMP = "COMMIT"  # the file on the workers that contains the stamp
 
 
 @dataclass(frozen=True)
@@ -20,19 +20,19 @@ class Source:
     """A state of the repository."""
 
     tree: str
-    """What git calls it."""
+    """The commit or tree hash."""
 
     stamp: str
-    """What is written down: the commit, with "-dirty" where changes were taken along."""
+    """The commit hash, with the suffix "-dirty" if uncommitted changes are included."""
 
     root: Path = ROOT
 
-    def holds(self, path: str) -> bool:
-        """Whether a file, named from the root of the repository, is part of it."""
+    def contains(self, path: str) -> bool:
+        """Returns whether it contains a file, given by its path from the repository's root."""
         return _git(self.root, "cat-file", "-e", f"{self.tree}:{path}").returncode == 0
 
     def archive(self) -> bytes:
-        """A gzipped tar of it, with its stamp."""
+        """Returns a gzipped tar archive, including the stamp."""
         packed = _git(self.root, "archive", "--format=tar", self.tree)
         if packed.returncode:
             raise UserError(f"git cannot pack {self.tree}: {packed.stderr.decode().strip()}")
@@ -45,19 +45,19 @@ class Source:
         return gzip.compress(buffer.getvalue(), mtime=0)
 
 
-def take(dirty: bool = False, root: Path = ROOT) -> Source:
-    """The code as it is committed.
+def snapshot(dirty: bool = False, root: Path = ROOT) -> Source:
+    """Returns the committed code.
 
     Args:
-      dirty: take changes of known files along, and say so in the stamp.
-      root: of the repository.
+      dirty: include uncommitted changes of tracked files, and mark the stamp.
+      root: the root of the repository.
 
     Raises:
-      UserError: it is no repository; or it has changes, and `dirty` was not said.
+      UserError: `root` is not a repository, or it has changes and `dirty` is False.
     """
     head = _git(root, "rev-parse", "HEAD")
     if head.returncode:
-        raise UserError(f"{root} is no git repository with a commit; the workers get a commit")
+        raise UserError(f"invalid repository {root}: expected a git repository with a commit")
     commit = head.stdout.decode().strip()
     changed = _git(root, "status", "--porcelain").stdout.decode().splitlines()
     if not changed:
@@ -65,14 +65,14 @@ def take(dirty: bool = False, root: Path = ROOT) -> Source:
     unknown = [line[3:] for line in changed if line.startswith("??")]
     if not dirty:
         which = ", ".join(line[3:] for line in changed[:3]) + (" ..." if len(changed) > 3 else "")
-        raise UserError(f"uncommitted: {which}; commit, or take changes along by --dirty")
+        raise UserError(f"uncommitted: {which}; commit, or include the changes with --dirty")
     if unknown:
-        raise UserError(f"git does not know {unknown[0]}; `git add` it, or ignore it")
+        raise UserError(f"untracked file {unknown[0]}; `git add` it, or add it to .gitignore")
     stash = _git(root, "stash", "create")
     tree = stash.stdout.decode().strip()
     if stash.returncode or not tree:
         raise UserError(
-            f"git cannot take the changes along ({stash.stderr.decode().strip()}); commit"
+            f"cannot include the uncommitted changes ({stash.stderr.decode().strip()}); commit"
         )
     return Source(tree, f"{commit}-dirty", root)
 
@@ -83,4 +83,4 @@ def _git(root: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
             ["git", "-C", str(root), *arguments], capture_output=True, check=False
         )
     except FileNotFoundError:
-        raise UserError("git is not installed; the workers get a commit of the code") from None
+        raise UserError("git is not installed; it packs the code for the workers") from None

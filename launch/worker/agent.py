@@ -24,13 +24,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from launch.worker import devices
 from launch.worker.files import read_json, renew_lease, root, write_json
 from launch.worker.gang import Failure, verdict
-from launch.worker.metadata import JobError, place
+from launch.worker.metadata import JobError, worker_rank
 from launch.worker.process import exit_code
 from launch.worker.supervisor import is_alive, kill_leftovers, read_heartbeat, supervise
 
 START_SECONDS = 20.0  # until a supervisor has told that it lives
-LAST_SECONDS = 15.0  # beyond the grace, until a supervisor that was asked to stop is killed
-LONGEST_READ = 1 << 20  # bytes of the log in one poll
+KILL_SECONDS = 15.0  # beyond the grace, until a supervisor that was asked to stop is killed
+MAX_READ_BYTES = 1 << 20  # bytes of the log in one poll
 
 
 def start(job: dict[str, Any], rank: int | None) -> None:
@@ -44,7 +44,7 @@ def start(job: dict[str, Any], rank: int | None) -> None:
     if is_alive(folder):
         raise JobError("a training lives here already; `agent.py stop` ends it")
     renew_lease(folder)
-    where = place(job, rank)
+    worker = worker_rank(job, rank)
     kill_leftovers(folder)
     killed = devices.free()
     command = [sys.executable, __file__, "supervise", f"--job={json.dumps(job)}"]
@@ -64,7 +64,7 @@ def start(job: dict[str, Any], rank: int | None) -> None:
             lines = log.read_text(errors="replace").strip().splitlines()
             raise JobError((lines or ["the supervisor did not start"])[-1].replace("error: ", ""))
         time.sleep(0.02)
-    print(json.dumps({"rank": where.rank, "pid": process.pid, "killed": killed}), flush=True)
+    print(json.dumps({"rank": worker.rank, "pid": process.pid, "killed": killed}), flush=True)
 
 
 def poll(offsets: dict[str, int]) -> None:
@@ -92,7 +92,7 @@ def stop(grace: float | None, again: bool) -> None:
         _signal_supervisor(folder, signal.SIGTERM)
         if grace is None:
             grace = float(read_json(folder / "job.json").get("grace_seconds", 60))
-        until = time.monotonic() + grace + LAST_SECONDS
+        until = time.monotonic() + grace + KILL_SECONDS
         while is_alive(folder) and time.monotonic() < until:
             time.sleep(0.1)
         if is_alive(folder):
@@ -111,7 +111,7 @@ def _status(folder: Path) -> dict[str, Any]:
     facts, timer = read_json(folder / "supervisor.json"), read_json(folder / "deadman.json")
     ended = None
     if facts and not alive:
-        ended = read_json(folder / "result.json") or _gone(folder, facts["rank"])
+        ended = read_json(folder / "result.json") or _missing_verdict(folder, facts["rank"])
     return {
         "rank": facts.get("rank"),
         "state": ended["outcome"] if ended else facts.get("state", "idle"),
@@ -124,7 +124,7 @@ def _status(folder: Path) -> dict[str, Any]:
     }
 
 
-def _gone(folder: Path, rank: int) -> dict[str, Any]:
+def _missing_verdict(folder: Path, rank: int) -> dict[str, Any]:
     """The verdict on a supervisor that has left none."""
     log = folder / "logs" / "supervisor.log"
     told = log.read_text(errors="replace")[-2000:] if log.exists() else ""
@@ -139,11 +139,11 @@ def _log_from(folder: Path, offset: int, over: bool) -> tuple[bytes, int]:
             if offset > file.seek(0, os.SEEK_END):
                 offset = 0
             file.seek(offset)
-            data = file.read(LONGEST_READ)
+            data = file.read(MAX_READ_BYTES)
     except FileNotFoundError:
         return b"", 0
     whole = data.rfind(b"\n") + 1
-    if (not over and len(data) < LONGEST_READ) or whole:
+    if (not over and len(data) < MAX_READ_BYTES) or whole:
         data = data[:whole]
     return data, offset + len(data)
 
@@ -170,7 +170,7 @@ def main(arguments: list[str]) -> int:
         if options.verb == "start":
             start(options.job, options.rank)
         elif options.verb == "supervise":
-            result = supervise(options.job, place(options.job, options.rank))
+            result = supervise(options.job, worker_rank(options.job, options.rank))
             return exit_code(result["code"])
         elif options.verb == "poll":
             poll(options.offsets)

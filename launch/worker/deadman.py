@@ -64,7 +64,7 @@ def read_plan() -> dict[str, Any]:
             time.sleep(PERIOD)
 
 
-def birth() -> tuple[float, bool]:
+def first_boot() -> tuple[float, bool]:
     """Unix time of the machine's first boot, remembered on its disk, and whether this is it."""
     path = ROOT / "born"
     try:
@@ -86,7 +86,7 @@ def begin(command: str) -> None:
         )
 
 
-def watch(plan: dict[str, Any], born: float) -> str:
+def wait_for_reason(plan: dict[str, Any], born: float) -> str:
     """Waits until there is a reason to delete, and returns it."""
     hours, lease_seconds = float(plan["hours"]), float(plan["lease_seconds"])
     while True:
@@ -96,11 +96,11 @@ def watch(plan: dict[str, Any], born: float) -> str:
         time.sleep(PERIOD)
 
 
-def tell(plan: dict[str, Any]) -> None:
+def save_status(plan: dict[str, Any]) -> None:
     """Leaves what it knows in the run's folder, for a laptop that was away."""
     if plan.get("workdir"):
-        place = f"{plan['workdir']}/logs/attempt-{plan['attempt']}/timer.json"
-        _run(["gcloud", "storage", "cp", "--quiet", str(ROOT / "deadman.json"), place])
+        path = f"{plan['workdir']}/logs/attempt-{plan['attempt']}/timer.json"
+        _run(["gcloud", "storage", "cp", "--quiet", str(ROOT / "deadman.json"), path])
 
 
 def end_training() -> None:
@@ -151,7 +151,7 @@ def main() -> None:
     if os.fork():
         return
     _detach()
-    born, is_first_boot = birth()
+    born, is_first_boot = first_boot()
     _renew_lease()
     plan = read_plan()
     facts: dict[str, Any] = {
@@ -162,14 +162,14 @@ def main() -> None:
         "reason": None,
     }
     _write(ROOT / "deadman.json", json.dumps(facts) + "\n")
-    tell(plan)
+    save_status(plan)
     if is_first_boot and plan.get("begin"):
         begin(plan["begin"])
-    facts["reason"] = watch(plan, born)
+    facts["reason"] = wait_for_reason(plan, born)
     _write(ROOT / "deadman.json", json.dumps(facts) + "\n")
     print(f"deleting {plan.get('name')}: {facts['reason']}", flush=True)
     end_training()
-    tell(plan)
+    save_status(plan)
     delete(plan["delete"])
 
 

@@ -8,12 +8,12 @@ import shutil
 import subprocess
 from pathlib import Path
 
-KEPT = 5  # logs of earlier attempts
-_READ = 1 << 19  # bytes of a log's end that can tell why it ended
-_SHOWN = 60  # lines of a traceback at most
+MAX_OLD_LOGS = 5  # logs of earlier attempts
+_MAX_BYTES = 1 << 19  # bytes of a log's end that can tell why it ended
+_MAX_LINES = 60  # lines of a traceback at most
 
 # What JAX, gloo and gRPC say where another process has gone; words as of jax 0.10.
-_ECHO = re.compile(
+_PEER_LOST = re.compile(
     r"closed by peer|reset by peer|broken pipe|socket closed|connection refused"
     r"|gloo .*(failed|timed? ?out)|distributed service|coordination ?(service|agent|client)"
     r"|another task|barrier|heartbeat|peer .*(died|unreachable|lost)|rendezvous"
@@ -36,7 +36,7 @@ _NO_MESSAGE = re.compile(
 
 def rotate(log: Path) -> None:
     """Makes room for a new log: `training.log` becomes `training.log.1`, and so on."""
-    for number in range(KEPT, 0, -1):
+    for number in range(MAX_OLD_LOGS, 0, -1):
         older = log.with_name(f"{log.name}.{number}")
         newer = log.with_name(f"{log.name}.{number - 1}") if number > 1 else log
         with contextlib.suppress(FileNotFoundError):
@@ -47,7 +47,7 @@ def read_from(log: Path, offset: int) -> str:
     """The text of a log from an offset, at most the last half MiB."""
     try:
         with log.open("rb") as file:
-            offset = max(offset, log.stat().st_size - _READ)
+            offset = max(offset, log.stat().st_size - _MAX_BYTES)
             file.seek(offset)
             return file.read().decode(errors="replace")
     except OSError:
@@ -61,13 +61,13 @@ def first_cause(text: str) -> tuple[str, bool]:
     dumped; else the one line of a user's error; else the last lines.
     """
     chains = _chains(text)
-    own = [chain for chain in chains if not _is_echo(chain)]
+    own = [chain for chain in chains if not _is_secondary(chain)]
     lines = [line for line in text.rstrip().splitlines() if not NOISE.match(line)]
     refusals = [line for line in lines if line.startswith("error: ")]
     told = [part for part in (*own[:1], stacks(text)) if part]
     told = told or chains[:1] or refusals[-1:] or ["\n".join(lines[-10:])]
-    echo = not own and bool(chains or _ECHO.search(text))
-    return "\n\n".join(_shortened(part) for part in told), echo
+    secondary = not own and bool(chains or _PEER_LOST.search(text))
+    return "\n\n".join(_shortened(part) for part in told), secondary
 
 
 def stacks(text: str) -> str:
@@ -120,18 +120,18 @@ def _chains(text: str) -> list[str]:
     return ["\n".join(chain).rstrip() for chain in chains]
 
 
-def _is_echo(chain: str) -> bool:
+def _is_secondary(chain: str) -> bool:
     """Whether the first exception of a chain, from which the others came, speaks of another."""
     first = re.split("|".join(_LINK), chain)[0].splitlines()
     begin = next((i for i, line in enumerate(first) if i and not line.startswith(" ")), 0)
     message = "\n".join(first[begin:])
-    return bool(_FROM_JAX.match(message) and _ECHO.search(message))
+    return bool(_FROM_JAX.match(message) and _PEER_LOST.search(message))
 
 
 def _shortened(text: str) -> str:
     """A long traceback's beginning and end."""
     lines = text.rstrip().splitlines()
-    if len(lines) > _SHOWN:
-        half = _SHOWN // 2
-        lines = [*lines[:half], f"  ... {len(lines) - _SHOWN} lines ...", *lines[-half:]]
+    if len(lines) > _MAX_LINES:
+        half = _MAX_LINES // 2
+        lines = [*lines[:half], f"  ... {len(lines) - _MAX_LINES} lines ...", *lines[-half:]]
     return "\n".join(lines)

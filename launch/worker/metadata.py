@@ -12,15 +12,15 @@ class JobError(Exception):
     """The job cannot run here. The message is one line that names the culprit and the remedy."""
 
 
-class Place(NamedTuple):
+class WorkerRank(NamedTuple):
     """This worker among all of the job."""
 
     rank: int
     workers: int
-    first: str  # the host of worker 0
+    coordinator: str  # the host of worker 0
 
 
-def place(job: dict[str, Any], rank: int | None) -> Place:
+def worker_rank(job: dict[str, Any], rank: int | None) -> WorkerRank:
     """This worker's place: as the job says where it names hosts, else from the metadata.
 
     Raises:
@@ -28,12 +28,12 @@ def place(job: dict[str, Any], rank: int | None) -> Place:
     """
     hosts = job.get("hosts")
     if not hosts:
-        return _place_in_metadata()
+        return _rank_from_metadata()
     if rank is None or not 0 <= rank < len(hosts):
         raise JobError(
             f"--rank is {rank}, but the job names {len(hosts)} hosts; give 0 to {len(hosts) - 1}"
         )
-    return Place(rank, len(hosts), hosts[0])
+    return WorkerRank(rank, len(hosts), hosts[0])
 
 
 def attribute(key: str) -> str | None:
@@ -52,7 +52,7 @@ def attribute(key: str) -> str | None:
         raise JobError(f"cannot read this machine's metadata ({error}); name hosts") from None
 
 
-def _place_in_metadata() -> Place:
+def _rank_from_metadata() -> WorkerRank:
     number, endpoints = attribute("agent-worker-number"), attribute("worker-network-endpoints")
     if number is None or not endpoints:
         raise JobError("the metadata do not name the workers; name hosts in the job, and --rank")
@@ -60,9 +60,9 @@ def _place_in_metadata() -> Place:
     slices = _tpu_environment()
     slice_id = int(slices.get("MEGASCALE_SLICE_ID") or 0)
     slice_count = int(slices.get("MEGASCALE_NUM_SLICES") or 1)
-    first = slices.get("MEGASCALE_COORDINATOR_ADDRESS") or hosts[0]
+    coordinator = slices.get("MEGASCALE_COORDINATOR_ADDRESS") or hosts[0]
     rank = slice_id * len(hosts) + int(number)
-    return Place(rank, slice_count * len(hosts), first.split(":")[0])
+    return WorkerRank(rank, slice_count * len(hosts), coordinator.split(":")[0])
 
 
 def _host(worker: str) -> str:

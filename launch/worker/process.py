@@ -38,15 +38,15 @@ class Child:
         directory: Path,
         environment: dict[str, str],
         output: IO[bytes],
-        at_parents_death: int = signal.SIGKILL,
+        parent_death_signal: int = signal.SIGKILL,
     ):
         parent = os.getpid()
 
         def tie() -> None:
             if _LIBC is not None:
-                _LIBC.prctl(_SET_PARENT_DEATH_SIGNAL, at_parents_death)
+                _LIBC.prctl(_SET_PARENT_DEATH_SIGNAL, parent_death_signal)
                 if os.getppid() != parent:  # it died in between
-                    os.kill(os.getpid(), at_parents_death)
+                    os.kill(os.getpid(), parent_death_signal)
 
         self._process = subprocess.Popen(
             command,
@@ -90,7 +90,7 @@ class Child:
             self._process.wait(_UNTIL_GONE)
 
 
-def kill_marked(variable: str) -> None:
+def kill_by_environment(variable: str) -> None:
     """Kills every process that has the variable, `NAME=value`, in its environment.
 
     Numbers of processes are given anew, after a reboot from the beginning; a mark is not.
@@ -98,7 +98,7 @@ def kill_marked(variable: str) -> None:
     _kill_all(lambda pid: variable.encode() in _environment(pid))
 
 
-def in_words(code: int) -> str:
+def describe_exit(code: int) -> str:
     """An exit code as a person says it, such as `killed by SIGKILL`."""
     if code >= 0:
         return f"exit code {code}"

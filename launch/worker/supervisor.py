@@ -15,10 +15,18 @@ from typing import Any
 
 from launch.worker import logs
 from launch.worker.files import read_json, renew_lease, root, write_json
-from launch.worker.gang import BEGUN, TERMINATED, Failure, Gang, Message, stopped, verdict
-from launch.worker.metadata import JobError, Place
-from launch.worker.process import Child, exit_code, in_words, kill_marked
-from launch.worker.wire import BEAT_SECONDS, Hub, Link
+from launch.worker.gang import (
+    FIRST_STEP_COUNT,
+    TERMINATED,
+    Failure,
+    Gang,
+    Message,
+    stopped,
+    verdict,
+)
+from launch.worker.metadata import JobError, WorkerRank
+from launch.worker.process import Child, describe_exit, exit_code, kill_by_environment
+from launch.worker.wire import HEARTBEAT_SECONDS, Hub, Link
 
 GANG_PORT = int(os.environ.get("POLYMATH_GANG_PORT", "8479"))
 COORDINATOR_PORT = int(os.environ.get("POLYMATH_COORDINATOR_PORT", "8476"))
@@ -26,7 +34,7 @@ JOIN_SECONDS = 1800.0  # from the first worker's start to the last's, which may 
 COPY_SECONDS = 30.0  # between copies of the log into the workdir
 STACKS_SECONDS = 1.0  # for Python to dump its stacks into the log
 TICK_SECONDS = 0.1
-MARK = "POLYMATH_HEARTBEAT"  # in the environment of every training process
+HEARTBEAT_VARIABLE = "POLYMATH_HEARTBEAT"  # in the environment of every training process
 
 
 class Supervisor:
@@ -36,26 +44,26 @@ class Supervisor:
     `heartbeat` and `logs/training.log`.
     """
 
-    def __init__(self, job: dict[str, Any], place: Place):
-        self._job, self._place, self._root = job, place, root()
+    def __init__(self, job: dict[str, Any], worker: WorkerRank):
+        self._job, self._worker, self._root = job, worker, root()
         self._log = self._root / "logs" / "training.log"
         self._child: Child | None = None
-        self._facts: dict[str, Any] = {"pid": os.getpid(), "rank": place.rank, "state": "starting"}
+        self._facts: dict[str, Any] = {"pid": os.getpid(), "rank": worker.rank, "state": "starting"}
         self._facts.update(attempt=job.get("attempt", 1), child=None, first_step_at=None)
         self._messages: list[Message] = []
         self._reported = False  # how the training process ended
-        self._asked = self._terminated = False  # to end
+        self._stop_requested = self._terminated = False  # to end
         self._copying = threading.Lock()
         self._dumping, self._dump_at = False, 0.0
-        self._beat_at = 0.0
+        self._last_heartbeat = 0.0
         # Where the log ended when the training last went on, and at the look before that: what
         # tells of its end comes after.
-        self._beats, self._log_before, self._log_now = 0, 0, 0
+        self._heartbeats, self._log_before, self._log_now = 0, 0, 0
 
     def run(self) -> dict[str, Any]:
         """Trains, and returns the gang's verdict once this worker's processes are gone."""
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._ask)
+            signal.signal(number, self._request_stop)
         self._save_facts()
         link = self._join()
         threading.Thread(target=self._copy_log_regularly, daemon=True).start()
@@ -68,17 +76,17 @@ class Supervisor:
         result = dict(ended["verdict"], time=time.time())
         write_json(self._root / "result.json", result)
         if not self._is_refused(result):
-            self._copy(self._log, f"worker-{self._place.rank}.log")
+            self._copy(self._log, f"worker-{self._worker.rank}.log")
             # Worker 0 tells for all, unless it is the one that has gone.
-            if self._place.rank == 0 or (result["rank"] == 0 and result["again"]):
+            if self._worker.rank == 0 or (result["rank"] == 0 and result["again"]):
                 self._copy(self._root / "result.json", "result.json")
         return result
 
     def _join(self) -> Hub | Link:
-        rank, workers, first = self._place
+        rank, workers, coordinator = self._worker
         job = f"{self._job.get('name')} {self._job.get('attempt', 1)}"
         if rank:
-            return Link(rank, job, (first, GANG_PORT), JOIN_SECONDS)
+            return Link(rank, job, (coordinator, GANG_PORT), JOIN_SECONDS)
         stall = float(self._job.get("stall_seconds", 600))
         gang = Gang(workers, time.monotonic(), JOIN_SECONDS, stall, self._grace)
         try:
@@ -88,18 +96,20 @@ class Supervisor:
 
     def _tick(self, link: Hub | Link) -> Message | None:
         """Looks once at everything; the order to end, once it is given."""
-        if self._asked:
+        if self._stop_requested:
             # Do not wait to be told: the hub may be gone with its machine.
             if self._child is None:
                 return self._stopped()
             self._terminate()
-            self._asked = False
+            self._stop_requested = False
             self._messages.append(self._request())
-        if time.monotonic() > self._beat_at + BEAT_SECONDS:
-            self._beat_at = time.monotonic()
+        if time.monotonic() > self._last_heartbeat + HEARTBEAT_SECONDS:
+            self._last_heartbeat = time.monotonic()
             renew_lease(self._root)
             training = None if self._reported else self._child
-            self._messages.append(self._beat(training) if training else {"kind": "alive"})
+            self._messages.append(
+                self._heartbeat_message(training) if training else {"kind": "alive"}
+            )
         if self._child is not None:
             self._watch(self._child)
         messages, self._messages = self._messages, []
@@ -123,18 +133,18 @@ class Supervisor:
             with self._log.open("ab") as output:
                 self._child = Child(arguments, directory, self._environment(), output)
         except OSError as error:
-            failure = Failure(self._place.rank, f"cannot start {arguments[0]}: {error.strerror}")
+            failure = Failure(self._worker.rank, f"cannot start {arguments[0]}: {error.strerror}")
             self._messages.append(dict(dataclasses.asdict(failure), kind="failure"))
             return
         self._facts.update(state="running", child=self._child.pid)
         self._save_facts()
 
     def _environment(self) -> dict[str, str]:
-        rank, workers, first = self._place
+        rank, workers, coordinator = self._worker
         environment = dict(os.environ, PYTHONUNBUFFERED="1", PYTHONFAULTHANDLER="1")
-        environment[MARK] = str(self._heartbeat)
+        environment[HEARTBEAT_VARIABLE] = str(self._heartbeat)
         if workers > 1:
-            environment["JAX_COORDINATOR_ADDRESS"] = f"{first}:{COORDINATOR_PORT}"
+            environment["JAX_COORDINATOR_ADDRESS"] = f"{coordinator}:{COORDINATOR_PORT}"
             environment.update(JAX_NUM_PROCESSES=str(workers), JAX_PROCESS_ID=str(rank))
         if (self._root / "data").is_dir():  # where `begin.sh` copies data sets to
             environment["TFDS_DATA_DIR"] = str(self._root / "data")
@@ -151,18 +161,18 @@ class Supervisor:
                 self._messages.append({"kind": "stacks", "traceback": logs.first_cause(text)[0]})
         elif not self._reported:
             self._reported = True
-            self._beat(child)  # what came of it since the last look
+            self._heartbeat_message(child)  # what came of it since the last look
             self._messages.append(self._report(code))
 
-    def _beat(self, child: Child) -> Message:
+    def _heartbeat_message(self, child: Child) -> Message:
         step, count = read_heartbeat(self._heartbeat)
-        if count > self._beats and not self._dumping:  # by which a held process goes on
+        if count > self._heartbeats and not self._dumping:  # by which a held process goes on
             self._log_before, self._log_now = self._log_now, self._log.stat().st_size
-            self._beats = count
-        if count >= BEGUN and self._facts["first_step_at"] is None:
+            self._heartbeats = count
+        if count >= FIRST_STEP_COUNT and self._facts["first_step_at"] is None:
             self._facts["first_step_at"] = self._heartbeat.stat().st_mtime
             self._save_facts()
-        return {"kind": "beat", "step": step, "count": count, "stopped": child.is_stopped()}
+        return {"kind": "heartbeat", "step": step, "count": count, "stopped": child.is_stopped()}
 
     def _report(self, code: int) -> Message:
         if code == 0:
@@ -170,8 +180,10 @@ class Supervisor:
         if code in (TERMINATED, -signal.SIGTERM):
             return self._request()
         text = logs.read_from(self._log, self._log_before)
-        traceback, echo = logs.first_cause(text)
-        failure = Failure(self._place.rank, in_words(code), traceback, echo, exit_code(code))
+        traceback, secondary = logs.first_cause(text)
+        failure = Failure(
+            self._worker.rank, describe_exit(code), traceback, secondary, exit_code(code)
+        )
         return dict(dataclasses.asdict(failure), kind="failure")
 
     def _request(self) -> Message:
@@ -183,7 +195,7 @@ class Supervisor:
         return {"kind": "stop", "cause": cause, "grace": command.get("grace"), "again": again}
 
     def _stopped(self) -> Message:
-        ended = verdict("stopped", stopped(self._place.rank, self._request()))
+        ended = verdict("stopped", stopped(self._worker.rank, self._request()))
         return {"kind": "end", "verdict": ended, "grace": self._grace}
 
     def _end_child(self, grace: float) -> None:
@@ -209,7 +221,7 @@ class Supervisor:
             now = self._log.stat().st_size if self._log.exists() else 0
             if now != size:
                 size = now
-                self._copy(self._log, f"worker-{self._place.rank}.log")
+                self._copy(self._log, f"worker-{self._worker.rank}.log")
 
     def _is_refused(self, result: dict[str, Any]) -> bool:
         """Whether a user's error ended it before its first step: no folder is made for that.
@@ -234,8 +246,8 @@ class Supervisor:
     def _grace(self) -> float:
         return float(self._job.get("grace_seconds", 60))
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        self._asked = True
+    def _request_stop(self, number: int, frame: FrameType | None) -> None:
+        self._stop_requested = True
 
     def _save_facts(self) -> None:
         write_json(self._root / "supervisor.json", self._facts)
@@ -275,7 +287,7 @@ def is_alive(folder: Path) -> bool:
     return held is None
 
 
-def supervise(job: dict[str, Any], place: Place) -> dict[str, Any]:
+def supervise(job: dict[str, Any], worker: WorkerRank) -> dict[str, Any]:
     """Runs a job's part here, in the foreground; the gang's verdict.
 
     Raises:
@@ -295,9 +307,9 @@ def supervise(job: dict[str, Any], place: Place) -> dict[str, Any]:
             (folder / name).unlink()
     logs.rotate(folder / "logs" / "training.log")
     write_json(folder / "job.json", job)
-    return Supervisor(job, place).run()
+    return Supervisor(job, worker).run()
 
 
 def kill_leftovers(folder: Path) -> None:
     """Kills the training processes there that have no supervisor any more."""
-    kill_marked(f"{MARK}={folder / 'heartbeat'}")
+    kill_by_environment(f"{HEARTBEAT_VARIABLE}={folder / 'heartbeat'}")

@@ -14,7 +14,7 @@ import time
 
 from launch.worker.gang import FAILURE_GRACE, Failure, Gang, Message, verdict
 
-BEAT_SECONDS = 1.0
+HEARTBEAT_SECONDS = 1.0
 SILENCE_SECONDS = 30.0
 _RETRY_SECONDS = 0.5
 _LAST_SECONDS = 5.0  # for the last order to arrive
@@ -24,7 +24,7 @@ class Lines:
     """A socket that gives and takes whole lines."""
 
     def __init__(self, connection: socket.socket):
-        self.connection, self.heard = connection, time.monotonic()
+        self.connection, self.last_received = connection, time.monotonic()
         self._rest = b""
         connection.settimeout(5)
 
@@ -37,7 +37,7 @@ class Lines:
         data = self.connection.recv(1 << 16)
         if not data:
             raise ConnectionResetError
-        self.heard = time.monotonic()
+        self.last_received = time.monotonic()
         *whole, self._rest = (self._rest + data).split(b"\n")
         return [json.loads(line.decode()) for line in whole]
 
@@ -59,7 +59,7 @@ class Hub:
         self._gang, self._job = gang, job
         self._selector = selectors.DefaultSelector()
         self._members: dict[int, Lines] = {}
-        self._told = 0.0
+        self._last_broadcast = 0.0
         self._listener: socket.socket | None = None
         if port is not None:
             self._listener = socket.socket()
@@ -72,18 +72,18 @@ class Hub:
     def exchange(self, messages: list[Message], timeout: float) -> list[Message]:
         """Hands on this worker's messages and returns its orders, after so many seconds at most."""
         for message in messages:
-            self._gang.heard(0, message, time.monotonic())
+            self._gang.receive(0, message, time.monotonic())
         if self._listener is None:
             time.sleep(timeout)
         else:
             for key, _ in self._selector.select(timeout):
-                self._accept() if key.data is None else self._hear(key.data)
+                self._accept() if key.data is None else self._receive(key.data)
         self._drop_silent()
         orders = self._gang.orders(time.monotonic())
-        if not orders and time.monotonic() > self._told + BEAT_SECONDS:
-            self._tell({"kind": "beat"})
+        if not orders and time.monotonic() > self._last_broadcast + HEARTBEAT_SECONDS:
+            self._broadcast({"kind": "heartbeat"})
         for order in orders:
-            self._tell(order)
+            self._broadcast(order)
         return orders
 
     def close(self) -> None:
@@ -92,7 +92,7 @@ class Hub:
         while self._members and time.monotonic() < until:
             for key, _ in self._selector.select(0.2):
                 if key.data is not None:
-                    self._hear(key.data)
+                    self._receive(key.data)
         for key in list((self._selector.get_map() or {}).values()):
             key.fileobj.close()  # type: ignore[union-attr]
         self._selector.close()
@@ -102,17 +102,17 @@ class Hub:
         connection, _ = self._listener.accept()
         self._selector.register(connection, selectors.EVENT_READ, Lines(connection))
 
-    def _hear(self, lines: Lines) -> None:
+    def _receive(self, lines: Lines) -> None:
         try:
             for message in lines.receive():
-                self._take(lines, message)
+                self._handle(lines, message)
         except (OSError, ValueError, KeyError, TypeError):  # TypeError: no JSON object
             self._hang_up(lines)
 
-    def _take(self, lines: Lines, message: Message) -> None:
+    def _handle(self, lines: Lines, message: Message) -> None:
         rank = self._rank(lines)
         if rank is not None:
-            self._gang.heard(rank, message, time.monotonic())
+            self._gang.receive(rank, message, time.monotonic())
         elif message["job"] != self._job or message["rank"] in self._members:
             raise ValueError("not one of us")
         else:
@@ -133,11 +133,11 @@ class Hub:
 
     def _drop_silent(self) -> None:
         for lines in list(self._members.values()):
-            if time.monotonic() > lines.heard + SILENCE_SECONDS:
+            if time.monotonic() > lines.last_received + SILENCE_SECONDS:
                 self._hang_up(lines)
 
-    def _tell(self, message: Message) -> None:
-        self._told = time.monotonic()
+    def _broadcast(self, message: Message) -> None:
+        self._last_broadcast = time.monotonic()
         for lines in list(self._members.values()):
             try:
                 lines.send(message)
@@ -160,7 +160,7 @@ class Link:
         self._address = address
         self._give_up = time.monotonic() + join_seconds
         self._lines: Lines | None = None
-        self._going = False
+        self._started = False
 
     def exchange(self, messages: list[Message], timeout: float) -> list[Message]:
         """Hands on this worker's messages and returns its orders, after so many seconds at most."""
@@ -187,20 +187,22 @@ class Link:
         with selectors.DefaultSelector() as selector:
             selector.register(lines.connection, selectors.EVENT_READ)
             if not selector.select(timeout):
-                if time.monotonic() > lines.heard + SILENCE_SECONDS:
+                if time.monotonic() > lines.last_received + SILENCE_SECONDS:
                     raise TimeoutError
                 return []
-        orders = [message for message in lines.receive() if message["kind"] != "beat"]
-        self._going = self._going or any(order["kind"] == "go" for order in orders)
+        orders = [message for message in lines.receive() if message["kind"] != "heartbeat"]
+        self._started = self._started or any(order["kind"] == "go" for order in orders)
         return orders
 
     def _lost(self) -> list[Message]:
         """Before the beginning the hub may not be there yet; later all is over without it."""
         self.close()
         self._lines = None
-        if not self._going and time.monotonic() < self._give_up:
+        if not self._started and time.monotonic() < self._give_up:
             time.sleep(_RETRY_SECONDS)
             return []
-        what = "has gone: killed, or its machine or network lost" if self._going else "did not come"
+        what = (
+            "has gone: killed, or its machine or network lost" if self._started else "did not come"
+        )
         failure = Failure(0, f"its agent {what}", again=True)
         return [{"kind": "end", "verdict": verdict("failed", failure), "grace": FAILURE_GRACE}]

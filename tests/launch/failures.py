@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from launch.local_slice import ROOT, Slice, cpu_environment, follow, in_words
+from launch.local_slice import ROOT, Slice, cpu_environment, follow, summary
 from tests.launch.failing import SIGNS, WAYS
 
 STALL_SECONDS = 3
@@ -47,7 +47,7 @@ def trial(way, guilty, folder, processes=4, step=5, plain=False):
     while alive(folder) and time.time() < failed_at + 60:
         time.sleep(0.05)
     seconds = time.time() - failed_at
-    words = in_words(verdict)
+    words = summary(verdict)
     is_said = re.search(SIGNS[way], f"{verdict['cause']}\n{verdict['traceback']}")
     named = verdict["rank"] == guilty and is_said is not None
     return Trial(way, guilty, named, seconds, words)

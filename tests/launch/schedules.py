@@ -11,12 +11,12 @@ import random
 import time
 
 from launch import cloud_tpu, compute_engine
-from launch.checks import attempts
+from launch.checks import last_attempt
 from launch.commands import cloud_of
-from launch.gcloud import Completed, Laptop
-from launch.lifecycle import Launch, Refused
+from launch.gcloud import Completed, LocalHost
+from launch.lifecycle import CloudError, Launch
 from launch.plan import Plan
-from launch.workers import code_place
+from launch.workers import code_path
 from tests.launch.twin.faults import DELAYS, Faults
 from tests.launch.twin.simulation import World
 
@@ -57,7 +57,7 @@ class NeverEnds(BaseException):
     """The launcher goes on and on."""
 
 
-class SimulatedLaptop(Laptop):
+class SimulatedHost(LocalHost):
     """Runs gcloud in the twin.
 
     Args:
@@ -76,7 +76,7 @@ class SimulatedLaptop(Laptop):
             *self._world.cloud.gcloud(argv, timeout=timeout)
         )
 
-    def run_at_once(self, commands, timeout):
+    def run_parallel(self, commands, timeout):
         if lost := self._reach(len(commands), ssh=True):
             return [lost] * len(commands)
         return [Completed(*one) for one in self._world.cloud.at_once(commands, timeout)]
@@ -124,7 +124,7 @@ def trial(seed):
     drawn = random.Random(seed)
     kind = drawn.choice(list(KINDS))
     world = World(Faults.drawn(seed), steps=STEPS)
-    world.objects.write("bucket", code_place(WORKDIR)[len("gs://bucket/") :], b"code")
+    world.objects.write("bucket", code_path(WORKDIR)[len("gs://bucket/") :], b"code")
     max_hours = drawn.choice([24.0, 24.0, 24.0, 0.2])
     plan = Plan(
         name="run",
@@ -138,8 +138,8 @@ def trial(seed):
     dies_at = drawn.choice([None, drawn.randint(1, 60)])
     begin = world.clock.now() + drawn.uniform(0, 1800)
     cut = (begin, begin + drawn.choice([0.0, drawn.uniform(10, 7200)]))
-    laptop = SimulatedLaptop(world, dies_at, cut, only_ssh=drawn.random() < 0.3)
-    ends = [_launch(world, plan, laptop, exists=False)]
+    local_host = SimulatedHost(world, dies_at, cut, only_ssh=drawn.random() < 0.3)
+    ends = [_launch(world, plan, local_host, exists=False)]
     if ends[-1] == "died" and drawn.random() < 0.5:
         world.clock.sleep(drawn.uniform(30, 4 * 3600))
         ends.append(_come_back(world, plan))
@@ -149,28 +149,28 @@ def trial(seed):
     return Trial(seed, kind, ends, world.faults.struck, wrong)
 
 
-def _launch(world, plan, laptop, exists):
+def _launch(world, plan, local_host, exists):
     """Runs a launcher; how it ended."""
-    tell = lambda event, text: None  # noqa: E731
+    log = lambda event, text: None  # noqa: E731
     try:
         if not exists:
-            plan = dataclasses.replace(plan, attempt=1 + attempts(plan, laptop))
-        return Launch(cloud_of(plan), laptop, tell, cloud_of, exists).run().kind
+            plan = dataclasses.replace(plan, attempt=1 + last_attempt(plan, local_host))
+        return Launch(cloud_of(plan), local_host, log, cloud_of, exists).run().kind
     except (LaptopDied, NeverEnds) as end:
         return "died" if isinstance(end, LaptopDied) else "never ends"
-    except Refused as refused:
+    except CloudError as refused:
         return f"refused: {refused.kind.name}"
 
 
 def _come_back(world, plan):
     """What a person does another day: attach, or where there is nothing to attach to, run."""
-    laptop = SimulatedLaptop(world)
+    local_host = SimulatedHost(world)
     region = [f"--region={plan.zone.rpartition('-')[0]}", f"--project={plan.project}"]
     zone = [f"--zone={plan.zone}", f"--project={plan.project}"]
     world.faults.kinds, world.faults._left = (), collections.Counter()
-    found = cloud_tpu.find(laptop, plan.name, zone)
-    found = found or compute_engine.find(laptop, plan.name, region)
-    return _launch(world, found or plan, laptop, exists=found is not None)
+    found = cloud_tpu.find(local_host, plan.name, zone)
+    found = found or compute_engine.find(local_host, plan.name, region)
+    return _launch(world, found or plan, local_host, exists=found is not None)
 
 
 def _wrong(world, plan, ends):
@@ -184,7 +184,7 @@ def _wrong(world, plan, ends):
         if world.cloud.meter.running and timed:
             wrong.append("machines live on")
         world.faults._left.clear()
-        Launch(cloud_of(plan), SimulatedLaptop(world), lambda e, t: None, cloud_of, True).delete()
+        Launch(cloud_of(plan), SimulatedHost(world), lambda e, t: None, cloud_of, True).delete()
     elif not {"crash", "quota"} & set(world.faults.struck) and not capped:
         # Who attaches while all is being deleted is told to run the command again.
         well = ends[-1] == "finished" or ends == ["died", "deleted"]
@@ -198,7 +198,7 @@ def _wrong(world, plan, ends):
     if not (run and run.finished):
         world.faults._left.clear()
         again = dataclasses.replace(plan, max_hours=24.0)
-        end = _launch(world, again, SimulatedLaptop(world), exists=False)
+        end = _launch(world, again, SimulatedHost(world), exists=False)
         run = world.runs.get(WORKDIR)
         if end != "finished" or not (run and run.finished) or world.cloud.leaked():
             return [*wrong, f"the same command again: {end}"]

@@ -11,9 +11,9 @@ import pytest
 
 from launch.local_slice import ROOT, free_ports
 from launch.worker import devices
-from launch.worker.agent import LONGEST_READ
-from launch.worker.metadata import JobError, Place, place
-from launch.worker.process import kill_marked
+from launch.worker.agent import MAX_READ_BYTES
+from launch.worker.metadata import JobError, WorkerRank, worker_rank
+from launch.worker.process import kill_by_environment
 from launch.worker.supervisor import read_heartbeat
 from research.hardware import processes
 from research.training.logging import TrainingLogger
@@ -146,7 +146,7 @@ def test_a_long_log_comes_in_parts_of_whole_lines(worker):
         status, part = worker.poll(offset)
         if not part:
             break
-        assert len(part) <= LONGEST_READ
+        assert len(part) <= MAX_READ_BYTES
         offset = status["offset"]
         parts.append(part)
     assert "".join(parts) == log
@@ -245,7 +245,7 @@ def test_a_mark_kills_nobody_else(tmp_path):
         subprocess.Popen(["sleep", "1000"], env={"POLYMATH_HEARTBEAT": f"{tmp_path}/{name}"})
         for name in ("other", "heartbeat2")
     ]
-    kill_marked(f"POLYMATH_HEARTBEAT={tmp_path}/heartbeat")
+    kill_by_environment(f"POLYMATH_HEARTBEAT={tmp_path}/heartbeat")
     assert [other.poll() for other in others] == [None, None]
     for other in others:
         other.kill()
@@ -302,7 +302,7 @@ def test_a_worker_that_waits_for_others_is_not_taken_for_lost(tmp_path):
     impatient = (
         f"import sys; sys.path.insert(0, {str(ROOT)!r}); "
         "from launch.worker import agent, supervisor, wire; "
-        "wire.SILENCE_SECONDS = 0.8; wire.BEAT_SECONDS = supervisor.BEAT_SECONDS = 0.2; "
+        "wire.SILENCE_SECONDS = 0.8; wire.HEARTBEAT_SECONDS = supervisor.HEARTBEAT_SECONDS = 0.2; "
         "sys.exit(agent.main(sys.argv[1:]))"
     )
     ports = {"POLYMATH_GANG_PORT": str(free_ports(1)[0])}
@@ -326,7 +326,7 @@ def test_a_rank_outside_the_hosts_is_refused(worker):
 def test_the_place_in_a_slice_is_that_of_the_metadata(monkeypatch, endpoints):
     metadata = Metadata({"agent-worker-number": "1", "worker-network-endpoints": endpoints})
     monkeypatch.setenv("GCE_METADATA_HOST", metadata.address)
-    assert place({"hosts": None}, None) == Place(1, 2, "10.0.0.4")
+    assert worker_rank({"hosts": None}, None) == WorkerRank(1, 2, "10.0.0.4")
     metadata.close()
 
 
@@ -343,7 +343,7 @@ def test_the_place_in_several_slices(monkeypatch):
         }
     )
     monkeypatch.setenv("GCE_METADATA_HOST", metadata.address)
-    assert place({}, None) == Place(5, 6, "10.0.0.2")
+    assert worker_rank({}, None) == WorkerRank(5, 6, "10.0.0.2")
     metadata.close()
 
 
@@ -351,7 +351,7 @@ def test_metadata_without_workers_are_refused(monkeypatch):
     metadata = Metadata({})
     monkeypatch.setenv("GCE_METADATA_HOST", metadata.address)
     with pytest.raises(JobError, match="name hosts in the job"):
-        place({}, None)
+        worker_rank({}, None)
     metadata.close()
 
 

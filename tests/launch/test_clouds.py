@@ -8,7 +8,7 @@ import pytest
 from launch.cloud import Resources, State
 from launch.cloud_tpu import CloudTPU
 from launch.compute_engine import ComputeEngine
-from launch.gcloud import Completed, GcloudError, Kind, Laptop
+from launch.gcloud import Completed, GcloudError, Kind, LocalHost
 from launch.plan import Plan
 from research.common.errors import UserError
 from tests.launch.twin.tpu_api import absent, full
@@ -21,7 +21,7 @@ GROUP = Plan("run", "p", "us-central1-c", "tpu7x-16")  # two machines
 GONE = "ERROR: (gcloud.compute) Could not fetch resource:\n - The resource 'run' was not found\n"
 
 
-class Cloud(Laptop):
+class Cloud(LocalHost):
     """Answers those commands that begin with the words that were written down."""
 
     def __init__(self, **answers):

@@ -7,9 +7,9 @@ import subprocess
 import pytest
 
 from launch import commands, source
-from launch.gcloud import Laptop
+from launch.gcloud import LocalHost
 from launch.tpu import main
-from tests.launch.schedules import LaptopDied, SimulatedLaptop
+from tests.launch.schedules import LaptopDied, SimulatedHost
 from tests.launch.twin.faults import Faults
 from tests.launch.twin.simulation import World
 
@@ -32,7 +32,7 @@ def tree(tmp_path, monkeypatch):
     git = ["git", "-C", str(root), "-c", "user.name=a", "-c", "user.email=a@b"]
     for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "one"]):
         subprocess.run([*git, *command], check=True)
-    monkeypatch.setattr(commands, "take", lambda dirty=False: source.take(dirty, root))
+    monkeypatch.setattr(commands, "snapshot", lambda dirty=False: source.snapshot(dirty, root))
     return root
 
 
@@ -50,7 +50,7 @@ def gcloud(tmp_path, monkeypatch):
 
 def launch(world, *argv):
     """The exit code of a command line."""
-    return main(list(argv), SimulatedLaptop(world))
+    return main(list(argv), SimulatedHost(world))
 
 
 def created(world):
@@ -134,7 +134,7 @@ def test_a_training_that_cannot_begin_is_refused(world, tree, capsys, training, 
 
 def test_without_gcloud(world, tree, capsys, gcloud):
     gcloud.unlink()
-    code = main([*RUN[:2], "--project=twin", *RUN[2:]], Laptop())
+    code = main([*RUN[:2], "--project=twin", *RUN[2:]], LocalHost())
     assert_refused(world, capsys, code, "cloud.google.com/sdk")
 
 
@@ -214,9 +214,9 @@ def test_leaks_tells_what_costs(world, tree, capsys):
 
 
 def test_attach_goes_on_where_a_dead_laptop_was(world, tree, capsys):
-    laptop = SimulatedLaptop(world, dies_at=12)
+    local_host = SimulatedHost(world, dies_at=12)
     with pytest.raises(LaptopDied):
-        main(RUN, laptop)
+        main(RUN, local_host)
     assert world.cloud.leaked()
     assert launch(world, "attach", "job", "--zone=us-central1-a") == 0
     assert world.runs["gs://bucket/run"].finished

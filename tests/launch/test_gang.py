@@ -9,11 +9,11 @@ from launch.worker.gang import (
     FAILURE_GRACE,
     LISTEN_SECONDS,
     STACKS_SECONDS,
-    Beat,
     Failure,
     Gang,
-    guilty,
-    stalled,
+    Heartbeat,
+    root_cause,
+    stalled_rank,
 )
 
 READER = 'Thread 0x2 (most recent call first):\n  File "c.py", line 9 in read\n\n'
@@ -22,11 +22,17 @@ IN_WAIT = 'Current thread 0x1 (most recent call first):\n  File "b.py", line 7 i
 
 
 def failure(cause="exit code 1", **fields):
-    return {"kind": "failure", "cause": cause, "traceback": "", "echo": False, "code": 1} | fields
+    return {
+        "kind": "failure",
+        "cause": cause,
+        "traceback": "",
+        "secondary": False,
+        "code": 1,
+    } | fields
 
 
-def beat(step, count=None, stopped=False):
-    return {"kind": "beat", "step": step, "count": count or step + 1, "stopped": stopped}
+def heartbeat(step, count=None, stopped=False):
+    return {"kind": "heartbeat", "step": step, "count": count or step + 1, "stopped": stopped}
 
 
 def stop(grace=None, again=False):
@@ -56,34 +62,37 @@ def test_the_guilty_is_found_in_every_order_of_arrival():
         *(Failure(i, "", "", True) for i in (0, 1, 3)),
     ]
     for order in itertools.permutations(failures):
-        assert guilty(order, finished=[]).rank == 2
+        assert root_cause(order, finished=[]).rank == 2
 
 
 def test_who_left_too_early_is_guilty_of_echoes_alone():
-    echoes = [Failure(0, "exit code 1", echo=True), Failure(3, "killed by SIGABRT", echo=True)]
-    assert guilty(echoes, finished=[2, 1]).rank == 1
-    assert guilty([*echoes, Failure(3, "exit code 7")], finished=[1]).rank == 3
-    assert guilty(echoes, finished=[]) == echoes[0]
+    echoes = [
+        Failure(0, "exit code 1", secondary=True),
+        Failure(3, "killed by SIGABRT", secondary=True),
+    ]
+    assert root_cause(echoes, finished=[2, 1]).rank == 1
+    assert root_cause([*echoes, Failure(3, "exit code 7")], finished=[1]).rank == 3
+    assert root_cause(echoes, finished=[]) == echoes[0]
 
 
 def test_what_befalls_all_is_told_of_the_first_worker():
     failures = [Failure(rank, "exit code 2", "error: the loss is nan") for rank in (3, 0, 1)]
-    assert guilty(failures, finished=[]).rank == 0
+    assert root_cause(failures, finished=[]).rank == 0
 
 
 @pytest.mark.parametrize(
-    ("beats", "stacks", "finished", "expected"),
+    ("heartbeats", "stacks", "finished", "expected"),
     [
-        ([Beat(5, 6), Beat(5, 6), Beat(4, 5)], {}, [], 2),
-        ([Beat(5, 6), Beat(5, 6, stopped=True), Beat(4, 5)], {}, [], 1),
-        ([Beat(5, 6), Beat(5, 6), Beat(4, 5)], {}, [0], 0),
-        ([Beat(5, 6)] * 3, {0: IN_WAIT, 1: IN_SLEEP, 2: IN_WAIT}, [], 1),
-        ([Beat(5, 6)] * 3, {0: IN_WAIT, 1: IN_WAIT, 2: IN_WAIT}, [], 0),
+        ([Heartbeat(5, 6), Heartbeat(5, 6), Heartbeat(4, 5)], {}, [], 2),
+        ([Heartbeat(5, 6), Heartbeat(5, 6, stopped=True), Heartbeat(4, 5)], {}, [], 1),
+        ([Heartbeat(5, 6), Heartbeat(5, 6), Heartbeat(4, 5)], {}, [0], 0),
+        ([Heartbeat(5, 6)] * 3, {0: IN_WAIT, 1: IN_SLEEP, 2: IN_WAIT}, [], 1),
+        ([Heartbeat(5, 6)] * 3, {0: IN_WAIT, 1: IN_WAIT, 2: IN_WAIT}, [], 0),
     ],
     ids=["behind", "stopped", "ended", "elsewhere", "alike"],
 )
-def test_the_one_that_others_wait_for(beats, stacks, finished, expected):
-    assert stalled(dict(enumerate(beats)), stacks, finished) == expected
+def test_the_one_that_others_wait_for(heartbeats, stacks, finished, expected):
+    assert stalled_rank(dict(enumerate(heartbeats)), stacks, finished) == expected
 
 
 def test_all_begin_together():
@@ -105,9 +114,9 @@ def test_a_worker_that_does_not_come_ends_all():
 
 
 def test_all_end_where_one_fails_and_the_cause_may_come_late(gang):
-    gang.heard(0, failure(echo=True), 5.0)
+    gang.receive(0, failure(secondary=True), 5.0)
     assert gang.orders(5.0) == []
-    gang.heard(1, failure(cause="killed by SIGKILL", code=137), 5.0 + LISTEN_SECONDS - 0.1)
+    gang.receive(1, failure(cause="killed by SIGKILL", code=137), 5.0 + LISTEN_SECONDS - 0.1)
     order = end_of(gang, 5.1 + LISTEN_SECONDS)
     assert (order["verdict"]["rank"], order["verdict"]["code"]) == (1, 137)
     assert order["grace"] == FAILURE_GRACE
@@ -115,15 +124,15 @@ def test_all_end_where_one_fails_and_the_cause_may_come_late(gang):
 
 
 def test_no_need_to_listen_once_all_have_spoken(gang):
-    gang.heard(0, {"kind": "finished"}, 5)
-    gang.heard(1, failure(echo=True), 5)
-    gang.heard(2, failure(echo=True), 5)
+    gang.receive(0, {"kind": "finished"}, 5)
+    gang.receive(1, failure(secondary=True), 5)
+    gang.receive(2, failure(secondary=True), 5)
     assert end_of(gang, 5)["verdict"]["rank"] == 0
 
 
 def test_a_lost_worker_is_guilty(gang):
     gang.lost(2, 5)
-    gang.heard(0, failure(echo=True), 5)
+    gang.receive(0, failure(secondary=True), 5)
     verdict = end_of(gang, 8)["verdict"]
     assert (verdict["rank"], verdict["outcome"]) == (2, "failed")
     assert "its agent has gone" in verdict["cause"]
@@ -133,49 +142,49 @@ def test_a_lost_worker_is_guilty(gang):
 def test_all_that_finish_are_finished(gang):
     for rank in (1, 0, 2):
         assert gang.orders(5) == []
-        gang.heard(rank, {"kind": "finished"}, 5)
+        gang.receive(rank, {"kind": "finished"}, 5)
     assert end_of(gang, 5)["verdict"]["outcome"] == "finished"
 
 
 def test_who_asks_to_stop_stops_all_with_their_grace(gang):
-    gang.heard(1, stop(), 5)
+    gang.receive(1, stop(), 5)
     order = end_of(gang, 5)
     assert (order["verdict"]["outcome"], order["verdict"]["rank"]) == ("stopped", 1)
     assert order["grace"] == 60
 
 
 def test_a_stop_may_bring_its_own_grace(gang):
-    gang.heard(1, stop(grace=3), 5)
+    gang.receive(1, stop(grace=3), 5)
     assert end_of(gang, 5)["grace"] == 3
 
 
 @pytest.mark.parametrize("again", [True, False])
 def test_a_stop_says_whether_the_job_is_to_be_started_again(gang, again):
-    gang.heard(1, stop(again=again), 5)
+    gang.receive(1, stop(again=again), 5)
     assert end_of(gang, 5)["verdict"]["again"] is again
 
 
 def test_a_failure_of_the_training_is_not_tried_again(gang):
-    gang.heard(1, failure(), 5)
+    gang.receive(1, failure(), 5)
     assert not end_of(gang, 8)["verdict"]["again"]
 
 
 def test_a_failure_before_the_stop_is_not_hidden_by_it(gang):
-    gang.heard(2, failure(), 5)
-    gang.heard(1, stop(), 5.5)
+    gang.receive(2, failure(), 5)
+    gang.receive(1, stop(), 5.5)
     assert end_of(gang, 5.5)["verdict"]["outcome"] == "failed"
 
 
-def beat_all(gang, now, step, **fields):
+def heartbeat_all(gang, now, step, **fields):
     for rank in range(3):
-        gang.heard(rank, beat(step, **fields), now)
+        gang.receive(rank, heartbeat(step, **fields), now)
 
 
 def test_where_all_others_fail_by_its_silence_the_held_one_is_guilty(gang):
-    beat_all(gang, 3, step=7)
-    gang.heard(2, beat(7, stopped=True), 4)
-    gang.heard(0, failure(echo=True), 5)
-    gang.heard(1, failure(echo=True), 5)
+    heartbeat_all(gang, 3, step=7)
+    gang.receive(2, heartbeat(7, stopped=True), 4)
+    gang.receive(0, failure(secondary=True), 5)
+    gang.receive(1, failure(secondary=True), 5)
     verdict = end_of(gang, 8)["verdict"]
     assert (verdict["rank"], verdict["cause"]) == (
         2,
@@ -184,28 +193,28 @@ def test_where_all_others_fail_by_its_silence_the_held_one_is_guilty(gang):
 
 
 def test_a_worker_that_has_not_failed_is_not_blamed_for_being_behind(gang):
-    beat_all(gang, 3, step=7)
-    gang.heard(1, beat(9), 4)
-    gang.heard(1, failure(echo=True), 5)
+    heartbeat_all(gang, 3, step=7)
+    gang.receive(1, heartbeat(9), 4)
+    gang.receive(1, failure(secondary=True), 5)
     assert end_of(gang, 8)["verdict"]["rank"] == 1
 
 
 def test_a_hang_in_the_second_step_is_seen(gang):
-    beat_all(gang, 3, step=1)
-    gang.heard(0, beat(2), 4)
-    gang.heard(1, beat(2), 4)
+    heartbeat_all(gang, 3, step=1)
+    gang.receive(0, heartbeat(2), 4)
+    gang.receive(1, heartbeat(2), 4)
     assert gang.orders(15) == [{"kind": "dump"}]
 
 
 def test_a_hang_is_seen_and_the_one_behind_is_named_with_its_stack(gang):
-    beat_all(gang, 3, step=7)
-    gang.heard(0, beat(8), 4)
-    gang.heard(1, beat(8), 4)
+    heartbeat_all(gang, 3, step=7)
+    gang.receive(0, heartbeat(8), 4)
+    gang.receive(1, heartbeat(8), 4)
     assert gang.orders(13.9) == []
     assert gang.orders(14.1) == [{"kind": "dump"}]
     for rank, stack in enumerate((IN_WAIT, IN_WAIT, IN_SLEEP)):
         assert gang.orders(15) == []
-        gang.heard(rank, {"kind": "stacks", "traceback": stack}, 15)
+        gang.receive(rank, {"kind": "stacks", "traceback": stack}, 15)
     verdict = end_of(gang, 15)["verdict"]
     assert verdict["rank"] == 2
     assert verdict["cause"] == "stalled at step 7"
@@ -213,8 +222,8 @@ def test_a_hang_is_seen_and_the_one_behind_is_named_with_its_stack(gang):
 
 
 def test_a_process_that_cannot_show_its_stack_is_not_waited_for(gang):
-    beat_all(gang, 3, step=7)
-    gang.heard(1, beat(7, stopped=True), 13)
+    heartbeat_all(gang, 3, step=7)
+    gang.receive(1, heartbeat(7, stopped=True), 13)
     assert gang.orders(14) == [{"kind": "dump"}]
     assert gang.orders(14 + STACKS_SECONDS) == []
     verdict = end_of(gang, 14.1 + STACKS_SECONDS)["verdict"]
@@ -222,34 +231,34 @@ def test_a_process_that_cannot_show_its_stack_is_not_waited_for(gang):
 
 
 def test_a_held_process_that_goes_on_to_show_its_stack_is_still_the_one(gang):
-    beat_all(gang, 3, step=7)
-    gang.heard(1, beat(7, stopped=True), 4)
+    heartbeat_all(gang, 3, step=7)
+    gang.receive(1, heartbeat(7, stopped=True), 4)
     assert gang.orders(14) == [{"kind": "dump"}]
     for rank in range(3):
-        gang.heard(rank, beat(90), 15)
-        gang.heard(rank, {"kind": "stacks", "traceback": IN_WAIT}, 15)
+        gang.receive(rank, heartbeat(90), 15)
+        gang.receive(rank, {"kind": "stacks", "traceback": IN_WAIT}, 15)
     verdict = end_of(gang, 15)["verdict"]
     assert verdict["rank"] == 1
     assert verdict["cause"] == "stalled at step 7, held by a signal such as SIGSTOP"
 
 
 def test_the_first_step_may_compile_for_longer(gang):
-    beat_all(gang, 3, step=1)
+    heartbeat_all(gang, 3, step=1)
     assert gang.orders(300) == []
-    beat_all(gang, 300, step=2)
+    heartbeat_all(gang, 300, step=2)
     assert gang.orders(311) == [{"kind": "dump"}]
 
 
 def test_evaluation_is_no_hang(gang):
-    beat_all(gang, 3, step=7)
+    heartbeat_all(gang, 3, step=7)
     for now in range(4, 100):
-        beat_all(gang, now, step=7, count=now + 20)
+        heartbeat_all(gang, now, step=7, count=now + 20)
         assert gang.orders(now) == []
 
 
 def test_a_program_that_never_beats_is_left_alone(gang):
     for rank in range(3):
-        gang.heard(rank, {"kind": "beat", "step": None, "count": 0, "stopped": False}, 3)
+        gang.receive(rank, {"kind": "heartbeat", "step": None, "count": 0, "stopped": False}, 3)
     assert gang.orders(1e6) == []
 
 
@@ -266,12 +275,12 @@ def test_of_a_thousand_random_ends_each_names_its_cause():
         events = [(rng.uniform(5, 4.8 + LISTEN_SECONDS), culprit, failure("exit code 7"))]
         for rank in set(range(count)) - {culprit}:
             if rng.random() < 0.7:
-                events.append((rng.uniform(5, 12), rank, failure(echo=True)))
+                events.append((rng.uniform(5, 12), rank, failure(secondary=True)))
         verdicts = []
         for now in np.arange(5, 30, 0.1):
             for at, rank, message in events:
                 if now - 0.1 < at <= now:
-                    gang.heard(rank, message, now)
+                    gang.receive(rank, message, now)
             verdicts += [order["verdict"] for order in gang.orders(now) if order["kind"] == "end"]
         assert [verdict["outcome"] for verdict in verdicts] == ["failed"]
         assert (verdicts[0]["rank"], verdicts[0]["cause"]) == (culprit, "exit code 7")

@@ -11,11 +11,11 @@ from launch.gcloud import (
     Completed,
     GcloudError,
     Kind,
-    Laptop,
+    LocalHost,
     call,
     call_json,
-    described,
-    kind_of,
+    classify_error,
+    describe_resource,
 )
 from tests.launch.twin.cloud import NOT_LOGGED_IN, given_up
 from tests.launch.twin.tpu_api import CAPACITY, absent, exists
@@ -111,7 +111,7 @@ DENIED = Completed(1, "", f"{TPU} PERMISSION_DENIED: Permission denied.\n")
 ABSENT = Completed(1, "", f"{TPU} {absent('nodes', 'us-east5-b', 'run')}\n")
 
 
-class Answers(Laptop):
+class Answers(LocalHost):
     """Commands leave what was written down, one after the other."""
 
     def __init__(self, *left):
@@ -127,14 +127,14 @@ class Answers(Laptop):
 
 @pytest.mark.parametrize(("kind", "says"), SAID, ids=[kind.name for kind, _ in SAID])
 def test_gclouds_words_tell_why(kind, says):
-    assert kind_of(says) is kind
+    assert classify_error(says) is kind
 
 
 def test_a_failure_is_told_from_the_word_error_on():
     stderr = f"WARNING: old\n##### on worker 2\n{TPU} NOT_FOUND: no node was not found\nhelp\n"
     error = GcloudError(NODE, Completed(1, "", stderr))
-    assert error.says == f"{TPU} NOT_FOUND: no node was not found help"
-    assert str(error) == f"gcloud compute tpus tpu-vm describe: {error.says}"
+    assert error.message == f"{TPU} NOT_FOUND: no node was not found help"
+    assert str(error) == f"gcloud compute tpus tpu-vm describe: {error.message}"
     assert error.kind is Kind.ABSENT and error.argv == NODE
 
 
@@ -142,49 +142,49 @@ def test_a_failure_is_told_from_the_word_error_on():
     ("stderr", "says"), [("one\n\ntwo\n\n", "one two"), ("", "exit code 3")], ids=["words", "none"]
 )
 def test_a_failure_without_error_is_told_all_the_same(stderr, says):
-    assert GcloudError(NODE, Completed(3, "", stderr)).says == says
+    assert GcloudError(NODE, Completed(3, "", stderr)).message == says
 
 
 def test_what_passes_is_tried_again():
-    laptop = Answers(UNAVAILABLE, UNAVAILABLE, Completed(0, "done", ""))
-    assert call(laptop, NODE, tries=3) == "done"
-    assert laptop.ran == [NODE] * 3
-    assert laptop.slept == [PAUSE_SECONDS] * 2
+    local_host = Answers(UNAVAILABLE, UNAVAILABLE, Completed(0, "done", ""))
+    assert call(local_host, NODE, tries=3) == "done"
+    assert local_host.ran == [NODE] * 3
+    assert local_host.slept == [PAUSE_SECONDS] * 2
 
 
 def test_it_is_tried_only_so_often():
-    laptop = Answers(*[UNAVAILABLE] * 9)
+    local_host = Answers(*[UNAVAILABLE] * 9)
     with pytest.raises(GcloudError) as error:
-        call(laptop, NODE, tries=3)
+        call(local_host, NODE, tries=3)
     assert error.value.kind is Kind.TRANSIENT
-    assert len(laptop.ran) == 3
+    assert len(local_host.ran) == 3
 
 
 def test_a_command_is_run_once_unless_it_may_be_repeated():
-    laptop = Answers(*[UNAVAILABLE] * 9)
+    local_host = Answers(*[UNAVAILABLE] * 9)
     with pytest.raises(GcloudError):
-        call(laptop, NODE)
-    assert len(laptop.ran) == 1 and laptop.slept == []
+        call(local_host, NODE)
+    assert len(local_host.ran) == 1 and local_host.slept == []
 
 
 def test_what_does_not_pass_is_not_tried_again():
-    laptop = Answers(UNAVAILABLE, DENIED, Completed(0, "done", ""))
+    local_host = Answers(UNAVAILABLE, DENIED, Completed(0, "done", ""))
     with pytest.raises(GcloudError) as error:
-        call(laptop, NODE, tries=5)
+        call(local_host, NODE, tries=5)
     assert error.value.kind is Kind.DENIED
-    assert len(laptop.ran) == 2
+    assert len(local_host.ran) == 2
 
 
 def test_a_warning_on_the_way_is_no_failure():
-    laptop = Answers(Completed(0, "[]", "WARNING: UNAVAILABLE, and then it was there\n"))
-    assert call(laptop, NODE, tries=3) == "[]"
-    assert len(laptop.ran) == 1
+    local_host = Answers(Completed(0, "[]", "WARNING: UNAVAILABLE, and then it was there\n"))
+    assert call(local_host, NODE, tries=3) == "[]"
+    assert len(local_host.ran) == 1
 
 
 def test_json_is_asked_for_and_decoded():
-    laptop = Answers(UNAVAILABLE, Completed(0, '{"state": "READY"}\n', ""))
-    assert call_json(laptop, NODE) == {"state": "READY"}
-    assert laptop.ran[0] == [*NODE, "--format=json"]
+    local_host = Answers(UNAVAILABLE, Completed(0, '{"state": "READY"}\n', ""))
+    assert call_json(local_host, NODE) == {"state": "READY"}
+    assert local_host.ran[0] == [*NODE, "--format=json"]
 
 
 @pytest.mark.parametrize("printed", ["", '[{"name": "a"}, {"na', "null null"])
@@ -192,30 +192,30 @@ def test_json_that_is_cut_off_counts_as_a_broken_connection(printed):
     with pytest.raises(GcloudError) as error:
         call_json(Answers(Completed(0, printed, "")), NODE)
     assert error.value.kind is Kind.TRANSIENT
-    assert error.value.says == "the connection broke off"
+    assert error.value.message == "the connection broke off"
 
 
 def test_what_is_not_there_is_described_as_none():
-    assert described(Answers(ABSENT), NODE) is None
-    assert described(Answers(Completed(0, "{}", "")), NODE) == {}
+    assert describe_resource(Answers(ABSENT), NODE) is None
+    assert describe_resource(Answers(Completed(0, "{}", "")), NODE) == {}
 
 
 def test_what_cannot_be_described_is_not_taken_for_absent():
     for trouble in (DENIED, UNAVAILABLE, Completed(0, '{"sta', "")):
         with pytest.raises(GcloudError):
-            described(Answers(*[trouble] * 3), NODE)
+            describe_resource(Answers(*[trouble] * 3), NODE)
 
 
 def test_a_command_that_does_not_end_is_ended():
     began = time.monotonic()
-    done = Laptop().run([sys.executable, "-c", "import time; time.sleep(60)"], timeout=0.2)
+    done = LocalHost().run([sys.executable, "-c", "import time; time.sleep(60)"], timeout=0.2)
     assert time.monotonic() - began < 10
     assert done.returncode == 124 and done.stderr == "timed out after 0 s"
-    assert kind_of(done.stderr) is Kind.TRANSIENT
+    assert classify_error(done.stderr) is Kind.TRANSIENT
 
 
 def test_a_commands_words_and_exit_code_come_back():
-    done = Laptop().run(["sh", "-c", r"printf 'a\377'; echo b >&2; exit 3"])
+    done = LocalHost().run(["sh", "-c", r"printf 'a\377'; echo b >&2; exit 3"])
     assert done == Completed(3, "a\N{REPLACEMENT CHARACTER}", "b\n")
 
 
@@ -224,6 +224,6 @@ def test_commands_run_side_by_side_and_answer_in_order(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     listen = ["cat", str(tmp_path / "pipe")]
     speak = ["sh", "-c", 'echo heard > "$1"; echo said; exit 7', "sh", str(tmp_path / "pipe")]
-    first, second = Laptop().run_at_once([listen, speak], timeout=5)
+    first, second = LocalHost().run_parallel([listen, speak], timeout=5)
     assert first == Completed(0, "heard\n", "")
     assert second == Completed(7, "said\n", "")

@@ -66,8 +66,8 @@ def test_what_speaks_of_another_is_an_echo(text):
     "text", [OWN, OWN + ECHO, ECHO + OWN, OWN + OF_THE_RUNTIME + ABORTED, "step 3\n" + OWN + DUMP]
 )
 def test_the_first_own_traceback_is_the_cause(text):
-    cause, echo = logs.first_cause(text)
-    assert not echo
+    cause, secondary = logs.first_cause(text)
+    assert not secondary
     assert cause.startswith(OWN.strip())
 
 
@@ -78,8 +78,8 @@ def test_an_error_of_a_file_system_is_its_own():
 
 def test_what_was_raised_on_the_way_out_is_shown_after_what_it_came_from():
     then = "\nDuring handling of the above exception, another exception occurred:\n\n" + ECHO
-    cause, echo = logs.first_cause("step 3\n" + OWN + then)
-    assert (cause, echo) == ((OWN + then).strip(), False)
+    cause, secondary = logs.first_cause("step 3\n" + OWN + then)
+    assert (cause, secondary) == ((OWN + then).strip(), False)
 
 
 def test_an_ignored_exception_is_no_cause():
@@ -96,9 +96,9 @@ def test_an_error_of_the_user_is_its_line():
 
 def test_without_a_traceback_the_last_words_are_shown():
     text = "".join(f"step {i}\n" for i in range(30))
-    cause, echo = logs.first_cause(text)
+    cause, secondary = logs.first_cause(text)
     assert cause.splitlines() == [f"step {i}" for i in range(20, 30)]
-    assert not echo
+    assert not secondary
     assert logs.first_cause("") == ("", False)
 
 

@@ -7,7 +7,7 @@ import tarfile
 
 import pytest
 
-from launch.source import STAMP, take
+from launch.source import STAMP, snapshot
 from research.common.errors import UserError
 
 GIT = ("git", "-c", "user.name=a", "-c", "user.email=a@b")
@@ -56,7 +56,7 @@ def files(source):
 
 def test_the_commit_is_sent_with_its_stamp(root):
     head = git(root, "rev-parse", "HEAD")
-    source = take(root=root)
+    source = snapshot(root=root)
     assert source.stamp == head
     assert files(source) == {
         ".gitignore": "*.log\n",
@@ -69,22 +69,22 @@ def test_the_commit_is_sent_with_its_stamp(root):
 
 def test_what_changes_later_is_not_sent(root):
     """The commit was chosen; the folder, and even the branch, may go on."""
-    source = take(root=root)
+    source = snapshot(root=root)
     before = source.archive()
     (root / "folder/changed.py").write_text("changed = 1\n")
     assert files(source)["folder/changed.py"] == "changed = 0\n"
     commit(root)
     assert source.archive() == before
-    assert files(take(root=root))["folder/changed.py"] == "changed = 1\n"
+    assert files(snapshot(root=root))["folder/changed.py"] == "changed = 1\n"
 
 
 def test_what_is_ignored_is_neither_refused_nor_sent(root):
     (root / "a.log").write_text("noise")
-    assert "a.log" not in files(take(root=root))
+    assert "a.log" not in files(snapshot(root=root))
 
 
 def test_programs_can_be_run_there(root):
-    with tarfile.open(fileobj=io.BytesIO(take(root=root).archive()), mode="r:gz") as tar:
+    with tarfile.open(fileobj=io.BytesIO(snapshot(root=root).archive()), mode="r:gz") as tar:
         assert tar.getmember("folder/run.sh").mode & 0o111
         assert not tar.getmember("kept.py").mode & 0o111
 
@@ -95,14 +95,14 @@ def test_changes_are_refused(root, staged):
     if staged:
         git(root, "add", ".")
     with pytest.raises(UserError, match=r"^uncommitted: folder/changed.py; commit, .* --dirty$"):
-        take(root=root)
+        snapshot(root=root)
 
 
 def test_of_many_changes_some_are_named(root):
     for number in range(5):
         (root / f"new{number}.py").touch()
     with pytest.raises(UserError, match=r"^uncommitted: new0.py, new1.py, new2.py \.\.\.;"):
-        take(root=root)
+        snapshot(root=root)
 
 
 def test_changes_that_are_taken_along_are_sent_and_stamped(root):
@@ -112,7 +112,7 @@ def test_changes_that_are_taken_along_are_sent_and_stamped(root):
     (root / "new.py").write_text("new = 1\n")
     git(root, "add", "new.py")
     before = git(root, "status", "--porcelain")
-    source = take(dirty=True, root=root)
+    source = snapshot(dirty=True, root=root)
     assert source.stamp == f"{head}-dirty"
     sent = files(source)
     assert sent[STAMP] == f"{head}-dirty\n"
@@ -126,37 +126,37 @@ def test_changes_that_are_taken_along_are_sent_and_stamped(root):
 
 
 def test_without_changes_there_is_nothing_to_take_along(root):
-    assert take(dirty=True, root=root) == take(root=root)
+    assert snapshot(dirty=True, root=root) == snapshot(root=root)
 
 
 def test_a_file_that_git_does_not_know_is_refused_even_then(root):
     (root / "folder/changed.py").write_text("changed = 1\n")
     (root / "new.py").touch()
-    with pytest.raises(UserError, match=r"^git does not know new.py; `git add` it, or ignore it$"):
-        take(dirty=True, root=root)
+    with pytest.raises(UserError, match=r"^untracked file new.py; `git add` it, or add it to .gitignore$"):
+        snapshot(dirty=True, root=root)
 
 
 def test_a_config_is_looked_for_in_what_is_sent(root):
-    source = take(root=root)
+    source = snapshot(root=root)
     (root / "new.py").touch()
-    assert source.holds("folder/changed.py")
-    assert not source.holds("new.py") and not source.holds("folder/other.py")
+    assert source.contains("folder/changed.py")
+    assert not source.contains("new.py") and not source.contains("folder/other.py")
     git(root, "add", "new.py")
-    assert take(dirty=True, root=root).holds("new.py")
+    assert snapshot(dirty=True, root=root).contains("new.py")
 
 
 def test_no_repository(tmp_path):
-    with pytest.raises(UserError, match="is no git repository with a commit"):
-        take(root=tmp_path)
+    with pytest.raises(UserError, match="invalid repository"):
+        snapshot(root=tmp_path)
 
 
 def test_a_repository_without_a_commit(tmp_path):
     git(tmp_path, "init", "-q")
-    with pytest.raises(UserError, match="is no git repository with a commit"):
-        take(root=tmp_path)
+    with pytest.raises(UserError, match="invalid repository"):
+        snapshot(root=tmp_path)
 
 
 def test_without_git(root, monkeypatch):
     monkeypatch.setenv("PATH", str(root))
     with pytest.raises(UserError, match="git is not installed"):
-        take(root=root)
+        snapshot(root=root)

@@ -9,9 +9,9 @@ import pytest
 
 from launch.cloud import Resources, State
 from launch.commands import cloud_of
-from launch.gcloud import Completed, Laptop
+from launch.gcloud import Completed, LocalHost
 from launch.plan import Plan
-from launch.workers import Reply, Workers, job, left_place, poll_command, start_command
+from launch.workers import Reply, Workers, attempt_path, job, poll_command, start_command
 
 PLAN = Plan(
     "run",
@@ -27,13 +27,13 @@ REPLY = Reply("running", rank=0, step=7, born=5.5, offset=12)
 NOISE = "Welcome to Ubuntu 22.04\n{ not a reply }\n\n** WARNING: connection is not post-quantum\n"
 
 
-class Answers(Laptop):
+class Answers(LocalHost):
     """Workers that print what was written down; nothing: they cannot be reached."""
 
     def __init__(self, *printed):
         self._printed, self.ran = printed, []
 
-    def run_at_once(self, commands, timeout):
+    def run_parallel(self, commands, timeout):
         """The first worker is reached alone, the others after it."""
         self.ran.append(commands)
         printed = self._printed[:1] if len(self.ran) == 1 else self._printed[1:]
@@ -67,7 +67,7 @@ def test_lines_of_the_log_come_behind_it():
 def test_what_is_not_known_yet_is_left_open():
     open_ = line(rank=None, state="idle", attempt=None, step=0, born=None, offset=0, verdict=None)
     assert heard(open_) == [Reply("idle")]
-    assert heard('{"state": "unborn"}\n') == [Reply("unborn")]
+    assert heard('{"state": "booting"}\n') == [Reply("booting")]
 
 
 def test_a_verdict_and_words_of_a_newer_agent():
@@ -88,17 +88,17 @@ def test_a_reply_that_is_cut_off_is_none(text):
 
 def test_replies_are_in_the_order_of_ranks():
     """The order in which machines are listed is not that of their ranks."""
-    bare = '{"state": "bare"}\n'
+    bare = '{"state": "setup"}\n'
     replies = heard(line(rank=2), line(rank=0), bare, line(rank=1))
     assert [reply.rank for reply in replies] == [-1, 0, 1, 2]
 
 
 def test_what_was_said_where_it_failed_is_kept():
-    laptop = Answers(line(), "")
-    workers = Workers(cloud_of(PLAN), laptop)
+    local_host = Answers(line(), "")
+    workers = Workers(cloud_of(PLAN), local_host)
     assert workers.poll(READY, {}) == [REPLY]
     assert workers.errors == "Permission denied (publickey)."
-    assert [len(commands) for commands in laptop.ran] == [1, 1]
+    assert [len(commands) for commands in local_host.ran] == [1, 1]
 
 
 @pytest.fixture
@@ -136,12 +136,12 @@ def agent(root):
 
 
 def test_a_machine_whose_timer_has_not_begun(worker):
-    assert polled() == Reply("unborn")
+    assert polled() == Reply("booting")
 
 
 def test_a_machine_that_is_being_set_up(worker):
     (worker / "deadman.json").write_text("{}")
-    assert polled() == Reply("bare")
+    assert polled() == Reply("setup")
 
 
 def test_a_machine_that_could_not_be_set_up_says_why(worker):
@@ -171,6 +171,6 @@ def test_the_job_comes_through_the_shell_as_it_is(worker):
 
 
 def test_each_attempt_has_a_place_of_its_own():
-    first, second = (left_place(plan, "result.json") for plan in (PLAN, PLAN.again(1.0)))
+    first, second = (attempt_path(plan, "result.json") for plan in (PLAN, PLAN.next_attempt(1.0)))
     assert first == "gs://bucket/run/logs/attempt-1/result.json"
     assert second == "gs://bucket/run/logs/attempt-2/result.json"

@@ -204,9 +204,9 @@ class SimulatedMachines:
         now = self._clock.now()
         if not machine.ready:
             if machine.born is None:
-                return Completed(0, '{"state": "unborn"}\n', "")
+                return Completed(0, '{"state": "booting"}\n', "")
             machine.lease = now
-            return Completed(0, '{"state": "bare"}\n', "")
+            return Completed(0, '{"state": "setup"}\n', "")
         machine.lease = now
         offsets = OFFSETS.search(command)
         offset = json.loads(offsets[1]).get(str(machine.rank), 0) if offsets else 0
