@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""The training of a slice on one machine: so many real processes, each under an agent as on a VM.
+"""Trains with several processes on one machine, each under an agent as on a slice.
 
 python launch/local_slice.py --processes=4 --devices=2 -- \\
     --config=experiments/image_classification/digits_cnn.py --workdir=runs/slice
 
-Each process has some emulated CPU devices; they speak to each other through gloo. Each line of
-their logs is shown with its process before it. The first process that fails ends all.
+The processes use emulated CPU devices and communicate through gloo. Each log line is prefixed
+with the process index. The first failure stops all processes.
 """
 
 from __future__ import annotations
@@ -32,18 +32,20 @@ from launch.worker.process import Child
 ROOT = Path(__file__).resolve().parents[1]
 AGENT = ROOT / "launch" / "worker" / "agent.py"
 TICK_SECONDS = 0.1
-HOLD_SECONDS = 15.0  # for all to end after a user's error, so that its line can stand alone
+HOLD_SECONDS = (
+    15.0  # for all processes to exit after a user error, so that only its line is printed
+)
 
 
 class Slice:
-    """So many agents, each in a folder of its own, that train together.
+    """Several agents that train together, each in its own folder.
 
     Args:
-      folder: for all that they write.
-      processes: how many.
+      folder: contains the agents' folders.
+      processes: the number of processes.
       arguments: of Python, in each process.
-      environment: of each, beside this process's own.
-      job: what else the agents are told, such as `stall_seconds`.
+      environment: added to this process's environment.
+      job: further keys of the agents' job, such as `stall_seconds`.
     """
 
     def __init__(
@@ -71,11 +73,11 @@ class Slice:
         self.agents = [self._start_agent(rank, job, shared) for rank in range(processes)]
 
     def is_running(self) -> bool:
-        """Whether an agent lives."""
+        """Returns whether an agent is running."""
         return any(agent.poll() is None for agent in self.agents)
 
     def new_lines(self) -> list[tuple[int, str]]:
-        """What the processes have printed since the last call: process and line."""
+        """Returns the new log lines, each with its process index."""
         over = not self.is_running()
         lines = []
         for rank, folder in enumerate(self._folders):
@@ -91,12 +93,12 @@ class Slice:
         return lines
 
     def stop(self, number: int = signal.SIGTERM) -> None:
-        """Asks all to save and to end; with SIGKILL they end at once, and their processes too."""
+        """Sends a signal to all agents: SIGTERM saves a checkpoint first, SIGKILL does not."""
         for agent in self.agents:
             agent.signal(number)
 
     def verdict(self) -> dict[str, Any]:
-        """How it ended, as the agents that saw the end agreed."""
+        """Returns the verdict of the agents that are still alive at the end."""
         results = [read_json(folder / "result.json") for folder in self._folders]
         lost = {"outcome": "failed", "rank": 0, "cause": "all agents were killed", "code": 1}
         return next((result for result in results if result), dict(lost, traceback=""))
@@ -107,15 +109,15 @@ class Slice:
         command = [sys.executable, str(AGENT), "supervise", f"--job={json.dumps(job)}"]
         environment = dict(os.environ, POLYMATH_ROOT=str(folder), **shared)
         with (folder / "supervisor.log").open("wb") as output:
-            # Where this process is killed, an agent still ends its training in order.
+            # If this process is killed, an agent still stops its training gracefully.
             return Child([*command, f"--rank={rank}"], ROOT, environment, output, signal.SIGTERM)
 
 
 class Screen:
-    """Shows the lines of the processes.
+    """Prints the log lines of the processes.
 
-    From a line on that begins with `error: ` it holds back all, for a while: where that was a
-    user's error, what others say of the end that it brought them is not to be shown.
+    After a line that begins with `error: ` it holds lines back for a while, in order to omit the
+    other processes' failures that a user error causes.
     """
 
     def __init__(self, output: IO[str]):
@@ -124,7 +126,7 @@ class Screen:
         self._until: float | None = None
 
     def show(self, lines: list[tuple[int, str]]) -> None:
-        """Shows the lines of the call before: what led to them may be among the new ones."""
+        """Prints the lines of the previous call, and holds back the new ones."""
         if self._until is None and any(line.startswith("error: ") for _, line in lines):
             self._until = time.monotonic() + HOLD_SECONDS
         elif self._until is None or time.monotonic() > self._until:
@@ -132,14 +134,14 @@ class Screen:
         self._held += [(rank, line) for rank, line in lines if not NOISE.match(line)]
 
     def flush(self) -> None:
-        """Shows what was held back."""
+        """Prints the lines held back."""
         for rank, line in self._held:
             print(f"[{rank}] {line}", file=self._output)
         self._output.flush()
         self._held, self._until = [], None
 
     def flush_before_errors(self) -> None:
-        """Shows of each process only what it said before its own error."""
+        """Prints the lines of each process before its own error."""
         errors: dict[int, int] = {}
         for i, (rank, line) in enumerate(self._held):
             if line.startswith("error: "):
@@ -151,7 +153,7 @@ class Screen:
 
 
 def follow(training: Slice, output: IO[str]) -> dict[str, Any]:
-    """Shows what a slice prints until it has ended; the verdict."""
+    """Prints the logs of a slice until it has ended, and returns the verdict."""
     screen = Screen(output)
     while training.is_running():
         screen.show(training.new_lines())
@@ -163,12 +165,12 @@ def follow(training: Slice, output: IO[str]) -> dict[str, Any]:
 
 
 def is_user_error(verdict: dict[str, Any]) -> bool:
-    """Whether a user's error ended all."""
+    """Returns whether a user error ended the training."""
     return verdict["code"] == 2 and str(verdict["traceback"]).startswith("error: ")
 
 
 def summary(verdict: dict[str, Any]) -> str:
-    """The verdict as the last words of a run."""
+    """Formats the verdict for the end of the output."""
     if verdict["outcome"] == "finished":
         return "finished"
     if is_user_error(verdict):
@@ -178,8 +180,8 @@ def summary(verdict: dict[str, Any]) -> str:
 
 
 def cpu_environment(devices: int) -> dict[str, str]:
-    """Has JAX emulate so many devices in each process."""
-    forced = r"--xla_force_host_platform_device_count=\S+"  # would go before the number given here
+    """Returns the environment in which JAX emulates a number of CPU devices."""
+    forced = r"--xla_force_host_platform_device_count=\S+"  # would override JAX_NUM_CPU_DEVICES
     return {
         "JAX_PLATFORMS": "cpu",
         "JAX_NUM_CPU_DEVICES": str(devices),
@@ -189,7 +191,7 @@ def cpu_environment(devices: int) -> dict[str, str]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports on which nobody listens now."""
+    """Returns unused ports."""
     probes = [socket.socket() for _ in range(count)]
     for probe in probes:
         probe.bind(("", 0))
@@ -200,13 +202,13 @@ def free_ports(count: int) -> list[int]:
 
 
 def next_attempt(workdir: str | None) -> int:
-    """The number of this attempt, after those whose logs lie in the workdir."""
+    """Returns the number after the last attempt with logs in the workdir."""
     found = Path(workdir or "").glob("logs/attempt-*") if workdir else ()
     return 1 + max((int(path.name.rpartition("-")[2]) for path in found), default=0)
 
 
 def main(arguments: list[str]) -> int:
-    """Trains; the exit code is that of the process that failed."""
+    """Trains; returns the exit code of the process that failed, or 0."""
     options = _parse(arguments)
     workdir = _flag(options.training, "workdir")
     with tempfile.TemporaryDirectory(prefix="polymath-") as folder:
@@ -226,7 +228,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _stop_at_signals(training: Slice) -> None:
-    """The first Ctrl-C or SIGTERM lets the run save itself, the second kills it."""
+    """Installs handlers: the first Ctrl-C or SIGTERM saves a checkpoint, the second kills."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         training.stop(signal.SIGKILL if asked else signal.SIGTERM)
@@ -238,12 +240,12 @@ def _stop_at_signals(training: Slice) -> None:
 
 
 def _python_path() -> str:
-    """The modules of this repository, from wherever this is called."""
+    """Returns PYTHONPATH with the root of this repository."""
     return os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
 
 
 def _flag(arguments: list[str], name: str) -> str | None:
-    """The value of a flag as absl reads it: `--name=value` or `--name value`."""
+    """Returns the value of a flag as absl parses it: `--name=value` or `--name value`."""
     for i, argument in enumerate(arguments):
         key, equals, value = argument.lstrip("-").partition("=")
         if argument.startswith("-") and key == name:
@@ -259,22 +261,24 @@ class _Parser(argparse.ArgumentParser):
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = _Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--processes", type=_positive, default=2, help="how many")
-    parser.add_argument("--devices", type=_positive, default=1, help="emulated by each process")
+    parser.add_argument("--processes", type=_positive, default=2, help="number of processes")
+    parser.add_argument("--devices", type=_positive, default=1, help="emulated devices per process")
     parser.add_argument(
-        "--stall-seconds", type=float, default=600, help="without a step, after which all is ended"
+        "--stall-seconds", type=float, default=600, help="time without a step after which all stop"
     )
     split = arguments.index("--") if "--" in arguments else len(arguments)
     options = parser.parse_args(arguments[:split])
     options.training = arguments[split + 1 :]
     if not options.training:
-        parser.error("nothing to train; give -- and then --config=... --workdir=...")
+        parser.error("missing arguments of the training; write `-- --config=... --workdir=...`")
     return options
 
 
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is no number from 1 on")
+        raise argparse.ArgumentTypeError(
+            f"invalid value '{text}': expected an integer of at least 1"
+        )
     return int(text)
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The agent on a worker, whose verbs the laptop calls through SSH.
+"""The agent on a worker, whose commands the launcher calls over SSH.
 
 python3 launch/worker/agent.py start --job=JSON [--rank=I]
 python3 launch/worker/agent.py poll [--offsets=JSON]
@@ -28,21 +28,21 @@ from launch.worker.metadata import JobError, worker_rank
 from launch.worker.process import exit_code
 from launch.worker.supervisor import is_alive, kill_leftovers, read_heartbeat, supervise
 
-START_SECONDS = 20.0  # until a supervisor has told that it lives
-KILL_SECONDS = 15.0  # beyond the grace, until a supervisor that was asked to stop is killed
+START_SECONDS = 20.0  # for a supervisor to start
+KILL_SECONDS = 15.0  # after the grace period, until a supervisor that does not stop is killed
 MAX_READ_BYTES = 1 << 20  # bytes of the log in one poll
 
 
 def start(job: dict[str, Any], rank: int | None) -> None:
-    """Frees the accelerator, and starts a supervisor that outlives the SSH connection.
+    """Frees the accelerator, and starts a supervisor in the background.
 
     Raises:
-      JobError: a supervisor lives here already, or the new one did not.
+      JobError: a supervisor is running already, or the new one failed.
     """
     folder = root()
     (folder / "logs").mkdir(parents=True, exist_ok=True)
     if is_alive(folder):
-        raise JobError("a training lives here already; `agent.py stop` ends it")
+        raise JobError("a training is already running here; stop it with `agent.py stop`")
     renew_lease(folder)
     worker = worker_rank(job, rank)
     kill_leftovers(folder)
@@ -68,7 +68,7 @@ def start(job: dict[str, Any], rank: int | None) -> None:
 
 
 def poll(offsets: dict[str, int]) -> None:
-    """Renews the lease, prints how things stand as one line of JSON, and then more of the log."""
+    """Renews the lease, and prints the status as one line of JSON and then the new log lines."""
     folder = root()
     folder.mkdir(parents=True, exist_ok=True)
     renew_lease(folder)
@@ -80,11 +80,11 @@ def poll(offsets: dict[str, int]) -> None:
 
 
 def stop(grace: float | None, again: bool) -> None:
-    """Stops the training of the whole gang; returns when this worker's processes are gone.
+    """Stops the training of all workers; returns when this worker's processes have exited.
 
     Args:
-      grace: seconds that it has to save itself; None: what its job says.
-      again: it is going to be started again, which the verdict tells.
+      grace: seconds until the training is killed; None selects the job's `grace_seconds`.
+      again: whether the training will be restarted, which becomes part of the verdict.
     """
     folder = root()
     if is_alive(folder):
@@ -107,7 +107,7 @@ def _signal_supervisor(folder: Path, number: int) -> None:
 
 
 def _status(folder: Path) -> dict[str, Any]:
-    alive = is_alive(folder)  # first: what it has left is whole when it has gone
+    alive = is_alive(folder)  # first: the files of a supervisor that has exited are complete
     facts, timer = read_json(folder / "supervisor.json"), read_json(folder / "deadman.json")
     ended = None
     if facts and not alive:
@@ -125,15 +125,15 @@ def _status(folder: Path) -> dict[str, Any]:
 
 
 def _missing_verdict(folder: Path, rank: int) -> dict[str, Any]:
-    """The verdict on a supervisor that has left none."""
+    """Returns the verdict on a supervisor that exited without one."""
     log = folder / "logs" / "supervisor.log"
     told = log.read_text(errors="replace")[-2000:] if log.exists() else ""
-    cause = "its agent has gone: killed, or the machine started anew"
+    cause = "its agent was lost: killed, or its machine was rebooted"
     return dict(verdict("failed", Failure(rank, cause, told, again=True)), time=time.time())
 
 
 def _log_from(folder: Path, offset: int, over: bool) -> tuple[bytes, int]:
-    """More of the log, to the end of a line; an offset beyond its end is that of an older log."""
+    """Returns whole new lines and the next offset; an offset beyond the end restarts at 0."""
     try:
         with (folder / "logs" / "training.log").open("rb") as file:
             if offset > file.seek(0, os.SEEK_END):
@@ -154,17 +154,19 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     for name in ("start", "supervise"):
         verb = verbs.add_parser(name)
         verb.add_argument("--job", type=json.loads, required=True, help="the job, as JSON")
-        verb.add_argument("--rank", type=int, help="of this worker, where the job names hosts")
+        verb.add_argument("--rank", type=int, help="worker index, if the job lists hosts")
     verb = verbs.add_parser("poll")
-    verb.add_argument("--offsets", type=json.loads, default={}, help="bytes already seen, by rank")
+    verb.add_argument(
+        "--offsets", type=json.loads, default={}, help="log offsets in bytes, by rank"
+    )
     verb = verbs.add_parser("stop")
-    verb.add_argument("--grace", type=float, help="seconds that the training has to save itself")
-    verb.add_argument("--again", action="store_true", help="it is going to be started again")
+    verb.add_argument("--grace", type=float, help="seconds until the training is killed")
+    verb.add_argument("--again", action="store_true", help="the training will be restarted")
     return parser.parse_args(arguments)
 
 
 def main(arguments: list[str]) -> int:
-    """Runs a verb; the exit code."""
+    """Runs a command and returns the exit code."""
     options = _parse(arguments)
     try:
         if options.verb == "start":

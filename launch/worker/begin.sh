@@ -1,16 +1,16 @@
-# Brings the code and its environment to a worker, and starts the training. A machine does this by
-# itself on its first boot; run again it does all of it anew. The launcher puts a line in front,
-# `set -- CODE DATA JOB`, with DATA and JOB empty where there is none.
+# Installs the code and its environment on a worker, and starts the training. A VM runs this script at
+# its first boot; another run repeats all steps. The launcher prepends the line
+# `set -- CODE DATA JOB`, in which DATA and JOB may be empty.
 set -euo pipefail
 code=$1 data=$2 job=$3
 R=${POLYMATH_ROOT:-/var/lib/polymath}
-PYTHON=3.12 # the machines' images ship an older one
+PYTHON=3.12 # the VM images contain an older version
 UV=0.13.9
 export UV_PYTHON_INSTALL_DIR=$R/python UV_CACHE_DIR=$R/cache PATH=$R/uv/bin:$PATH
 exec > "$R/begin.log" 2>&1
 
 rm -rf "$R/ready" "$R/broken" "$R/code"
-# Packages and data may take longer than the lease; the timer sees that somebody is at work.
+# Renews the lease, which packages and data may outlast.
 for _ in $(seq 120); do kill -0 $$ && touch "$R/lease" && sleep 30 || break; done &
 trap 'status=$?; kill $!; [ $status = 0 ] || touch "$R/broken"' EXIT
 

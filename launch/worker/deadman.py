@@ -1,10 +1,9 @@
 #!/usr/bin/env python3
-"""The dead man's timer: deletes the slice it runs on when its hours are over or nobody watches.
+"""The dead man's timer: deletes its slice when the time limit is reached or the lease expires.
 
-It is the startup script of every VM, sent alone as metadata, so it needs nothing beside itself. The
-metadata attribute `polymath` tells it how long the slice may live, which commands delete it, and
-what the machine does by itself when it boots for the first time. The timer runs in the background,
-once per machine, and goes on over reboots.
+It is the startup script of every VM, a single file without other dependencies. The metadata
+attribute `polymath` contains the time limit, the commands that delete the slice, and the script of
+the first boot. The timer runs in the background, once per VM, and again after a reboot.
 """
 
 from __future__ import annotations
@@ -22,34 +21,34 @@ from typing import Any
 
 DEFAULT_ROOT = "/var/lib/polymath"
 ROOT = Path(os.environ.get("POLYMATH_ROOT", DEFAULT_ROOT))
-PERIOD = 2.0  # seconds between looks at the clock
-GRACE = 75.0  # seconds that the training has to save itself, and its agent to copy the logs
+PERIOD = 2.0  # seconds between checks
+GRACE = 75.0  # seconds for the training to save a checkpoint and for its agent to copy the logs
 LONGEST_PAUSE = 30.0  # seconds between attempts to delete
-COMMAND_SECONDS = 60.0  # after which a delete command counts as refused
-REFUSALS = 20  # rounds of refused deletes before the machine is switched off
+COMMAND_SECONDS = 60.0  # timeout of a delete command
+REFUSALS = 20  # rounds of failed delete commands before the VM shuts down
 
 
 def reason_to_delete(
     now: float, born: float, hours: float, lease: float, lease_seconds: float
 ) -> str | None:
-    """Why the slice must go, or None.
+    """Returns the reason to delete the slice, or None.
 
     Args:
-      now: unix time, as all times here.
-      born: when the machine first booted.
-      hours: how long it may live.
-      lease: when somebody last showed that the machine is wanted.
-      lease_seconds: how long that counts.
+      now: Unix time in seconds.
+      born: Unix time of the VM's first boot.
+      hours: the limit on the VM's lifetime.
+      lease: Unix time of the last renewal of the lease.
+      lease_seconds: the duration of the lease.
     """
     if now > born + hours * 3600:
-        return f"its {hours:g} hours are over"
+        return f"the limit of {hours:g} hours is reached"
     if now > lease + lease_seconds:
-        return f"nobody has renewed its lease for {lease_seconds:g} seconds"
+        return f"the lease was not renewed for {lease_seconds:g} seconds"
     return None
 
 
 def read_plan() -> dict[str, Any]:
-    """The plan in the metadata; waits for as long as the metadata cannot be read."""
+    """Returns the plan in the metadata; retries until the metadata are readable."""
     host = os.environ.get("GCE_METADATA_HOST", "metadata.google.internal")
     url = f"http://{host}/computeMetadata/v1/instance/attributes/polymath"
     request = urllib.request.Request(url, headers={"Metadata-Flavor": "Google"})
@@ -65,7 +64,7 @@ def read_plan() -> dict[str, Any]:
 
 
 def first_boot() -> tuple[float, bool]:
-    """Unix time of the machine's first boot, remembered on its disk, and whether this is it."""
+    """Returns the Unix time of the first boot, stored on disk, and whether this is that boot."""
     path = ROOT / "born"
     try:
         return float(path.read_text()), False
@@ -76,7 +75,7 @@ def first_boot() -> tuple[float, bool]:
 
 
 def begin(command: str) -> None:
-    """Starts what the machine does by itself, beside the timer, which goes on if it cannot."""
+    """Starts the script of the first boot in the background; the timer ignores its failure."""
     with contextlib.suppress(OSError):
         subprocess.Popen(
             ["bash", "-c", command],
@@ -87,7 +86,7 @@ def begin(command: str) -> None:
 
 
 def wait_for_reason(plan: dict[str, Any], born: float) -> str:
-    """Waits until there is a reason to delete, and returns it."""
+    """Waits for a reason to delete the slice, and returns it."""
     hours, lease_seconds = float(plan["hours"]), float(plan["lease_seconds"])
     while True:
         reason = reason_to_delete(time.time(), born, hours, _lease(), lease_seconds)
@@ -97,18 +96,18 @@ def wait_for_reason(plan: dict[str, Any], born: float) -> str:
 
 
 def save_status(plan: dict[str, Any]) -> None:
-    """Leaves what it knows in the run's folder, for a laptop that was away."""
+    """Uploads the timer's status to the workdir, for a launcher that attaches later."""
     if plan.get("workdir"):
         path = f"{plan['workdir']}/logs/attempt-{plan['attempt']}/timer.json"
         _run(["gcloud", "storage", "cp", "--quiet", str(ROOT / "deadman.json"), path])
 
 
 def end_training() -> None:
-    """Asks the agent to end its training, and gives it a short time to."""
+    """Sends SIGTERM to the agent, and waits until it exits or the grace period ends."""
     try:
         pid = int(json.loads((ROOT / "supervisor.json").read_text())["pid"])
         command = Path(f"/proc/{pid}/cmdline")
-        # The number may have gone to another process since; a dead process has no command.
+        # Another process may have the PID by now; an exited process has no command line.
         if b"agent.py" not in command.read_bytes():
             return
         os.kill(pid, signal.SIGTERM)
@@ -116,11 +115,11 @@ def end_training() -> None:
         while time.time() < deadline and command.read_bytes():
             time.sleep(0.2)
     except (OSError, ValueError, KeyError):
-        return  # nothing trains here
+        return  # no training is running
 
 
 def delete(commands: list[list[str]]) -> None:
-    """Runs the delete commands until one of them takes this machine away. Never returns."""
+    """Repeats the delete commands until this VM is deleted. Never returns."""
     pause, rounds = 1.0, 0
     while True:
         for command in commands:
@@ -133,20 +132,20 @@ def delete(commands: list[list[str]]) -> None:
 
 
 def may_switch_off() -> bool:
-    """Whether this is a machine of its own and not a test's folder on somebody's machine."""
+    """Returns whether this is a real VM instead of a test."""
     return os.geteuid() == 0 and str(ROOT) == DEFAULT_ROOT
 
 
 def main() -> None:
-    """Goes to the background and watches, unless a timer runs already."""
+    """Runs the timer in the background, unless one is running."""
     ROOT.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(PermissionError):
-        ROOT.chmod(0o1777)  # whoever comes through SSH works here
+        ROOT.chmod(0o1777)  # SSH users write here
     lock = os.open(str(ROOT / "deadman.lock"), os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the child keeps it
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the child process inherits it
     except OSError:
-        print("the dead man's timer runs already")
+        print("the dead man's timer is already running")
         return
     if os.fork():
         return
@@ -182,7 +181,7 @@ def _lease() -> float:
 
 
 def _renew_lease() -> None:
-    """Counts from this boot; later it is the agent, under any user, that renews the lease."""
+    """Renews the lease at boot; afterwards the agent does, as any user."""
     (ROOT / "lease").touch()
     with contextlib.suppress(PermissionError):
         (ROOT / "lease").chmod(0o666)
@@ -197,24 +196,24 @@ def _detach() -> None:
 
 
 def _run(command: list[str]) -> None:
-    """Runs a command that may fail; its output goes into the log."""
+    """Runs a command that may fail, and logs its exit code."""
     try:
         code = subprocess.run(
             command, env=_environment(), stdin=subprocess.DEVNULL, timeout=COMMAND_SECONDS
         ).returncode
         print(f"exit code {code}: {' '.join(command)}", flush=True)
-    except Exception as error:  # whatever is wrong with it, the next one may do
+    except Exception as error:  # the next command may succeed
         print(f"{error}: {command}", flush=True)
 
 
 def _environment() -> dict[str, str]:
-    """That of a login, where gcloud is found and finds its settings."""
+    """Returns a login environment, in which gcloud and its configuration are found."""
     path = os.environ.get("PATH", "") + ":/snap/bin:/usr/local/bin:/usr/bin:/bin"
     return {"HOME": "/root", **os.environ, "PATH": path}
 
 
 def _write(path: Path, text: str) -> None:
-    """In one stroke: the machine may vanish at any moment."""
+    """Writes a file atomically, since the VM may be deleted at any time."""
     unfinished = path.with_name(f"{path.name}.{os.getpid()}")
     unfinished.write_text(text)
     unfinished.chmod(0o644)

@@ -1,4 +1,4 @@
-"""Frees the accelerator: a TPU serves one process, and a dead or forgotten one may hold it."""
+"""Frees the TPU, which serves a single process, from leftover processes."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ LOCK_FILE = Path("/tmp/libtpu_lockfile")
 
 
 def free() -> list[str]:
-    """Kills who holds the accelerator and removes libtpu's lock file; what was killed, in words.
+    """Kills the processes that use the TPU, removes libtpu's lock file, and returns their commands.
 
-    Other users' processes are seen by root alone.
+    Only root sees the processes of other users.
     """
     killed = kill_holders(DEVICES)
     with contextlib.suppress(OSError):
@@ -25,7 +25,7 @@ def free() -> list[str]:
 
 
 def kill_holders(patterns: tuple[str, ...]) -> list[str]:
-    """Kills every process that has a matching file open, and waits until they are gone."""
+    """Kills every process that has a matching file open, and waits until they exit."""
     pids = holders(patterns)
     killed = [f"{pid} {_command(pid)}" for pid in pids]
     for pid in pids:
@@ -38,7 +38,7 @@ def kill_holders(patterns: tuple[str, ...]) -> list[str]:
 
 
 def holders(patterns: tuple[str, ...]) -> list[int]:
-    """The processes, but this one, that have a matching file open; of those that can be seen."""
+    """Returns the PIDs of other visible processes that have a matching file open."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         if int(process.name) != os.getpid() and any(

@@ -1,4 +1,4 @@
-"""The folder in which everything on a worker lies, and the small JSON files in it."""
+"""The launcher's folder on a worker, and its JSON files."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 
 def root() -> Path:
-    """The folder: `POLYMATH_ROOT`, or where the dead man's timer made it."""
+    """Returns the folder: `POLYMATH_ROOT`, or the default of the dead man's timer."""
     return Path(os.environ.get("POLYMATH_ROOT", "/var/lib/polymath"))
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a file; empty where there is none."""
+    """Returns the object in a file; empty if the file is missing or invalid."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -23,14 +23,14 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Writes an object so that a reader sees the old one or the new one."""
-    # Moved into place rather than opened: in a folder open to all, not even root may open for
-    # writing what belongs to somebody else.
+    """Writes an object atomically."""
+    # Renamed instead of overwritten: in a world-writable folder Linux forbids even root to open
+    # another user's file for writing.
     unfinished = path.with_name(f"{path.name}.{os.getpid()}")
     unfinished.write_text(json.dumps(value) + "\n", encoding="utf-8")
     unfinished.replace(path)
 
 
 def renew_lease(folder: Path) -> None:
-    """Tells the dead man's timer that the machine is wanted."""
+    """Renews the lease, without which the dead man's timer deletes the VM."""
     (folder / "lease").touch()

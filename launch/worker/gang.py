@@ -1,7 +1,7 @@
-"""All workers of a job as one: they begin together, and the first that fails ends all.
+"""Gang scheduling of a job's workers: they start together, and the first failure stops all.
 
-Nothing here touches a socket, a process or a clock: `launch/worker/wire.py` carries the messages,
-and the simulation and the tests bring their own.
+This module uses no socket, process or clock, so that tests can simulate them; see `wire.py` for the
+network protocol.
 """
 
 from __future__ import annotations
@@ -11,52 +11,50 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-LISTEN_SECONDS = 2.0  # after the first failure: the cause may be heard after its echo
-STACKS_SECONDS = 2.0  # for all to dump their stacks
-FAILURE_GRACE = 5.0  # seconds for those that fail with others; they cannot agree on a step to save
-FIRST_STEP_SECONDS = 3600.0  # a hang before the first step cannot be told from a long compilation
-FIRST_STEP_COUNT = (
-    3  # beats: at its start, its first step, and its second, when the first has been compiled
-)
+LISTEN_SECONDS = 2.0  # after the first failure, whose cause may be reported later
+STACKS_SECONDS = 2.0  # for all processes to dump their stacks
+FAILURE_GRACE = 5.0  # seconds; after a failure the others cannot agree on a step to save
+FIRST_STEP_SECONDS = 3600.0  # a hang before the first step looks like a long compilation
+FIRST_STEP_COUNT = 3  # heartbeats at the start and at two steps: the first step is compiled
 
-TERMINATED = 143  # what a run that SIGTERM interrupted exits with
+TERMINATED = 143  # exit code of a run after SIGTERM
 
-LEFT = "exited with code 0 while others still trained"
+LEFT = "exited with code 0 while others were training"
 
 Message = dict  # a JSON object
 
 
 @dataclasses.dataclass(frozen=True)
 class Failure:
-    """How the training process of one worker ended, or that the worker is lost."""
+    """The failure of a worker's training process, or the loss of the worker."""
 
     rank: int
     cause: str  # such as "exit code 1"
     traceback: str = ""
-    secondary: bool = False  # it speaks only of another that has gone
-    code: int = 1  # exit code as a shell tells it
-    again: bool = False  # not the training's fault, but of its machine: worth another start
+    secondary: bool = False  # caused by the failure of another worker
+    code: int = 1  # exit code as in a shell
+    again: bool = False  # the machine failed rather than the training: retry
 
 
 @dataclasses.dataclass(frozen=True)
 class Heartbeat:
-    """How far a training process is."""
+    """The progress of a training process."""
 
     step: int | None = None
-    count: int = 0  # grows with every step and every batch of an evaluation
-    stopped: bool = False  # by a signal such as SIGSTOP
+    count: int = 0  # one per training step and per evaluation batch
+    stopped: bool = False  # by SIGSTOP or a similar signal
 
 
 def root_cause(failures: Sequence[Failure], finished: Sequence[int]) -> Failure:
-    """The failure that brought the others about.
+    """Returns the failure that caused the others.
 
     Args:
-      failures: in the order in which they were heard; at least one.
-      finished: workers that exited with code 0, while those that failed were still training.
+      failures: in order of arrival; at least one.
+      finished: the workers that exited with code 0 before the others failed.
     """
     causes = [failure for failure in failures if not failure.secondary]
     if causes:
-        # What befalls all at once, such as a loss that is no number, is told of the least rank.
+        # Of identical failures on all workers, such as a NaN loss, the lowest rank is reported.
         first = causes[0].cause, causes[0].traceback
         alike = [failure for failure in causes if (failure.cause, failure.traceback) == first]
         return min(alike, key=lambda failure: failure.rank)
@@ -68,10 +66,10 @@ def root_cause(failures: Sequence[Failure], finished: Sequence[int]) -> Failure:
 def stalled_rank(
     heartbeats: Mapping[int, Heartbeat], stacks: Mapping[int, str], finished: Sequence[int]
 ) -> int:
-    """The worker that the others wait for, where none goes on.
+    """Returns the worker for which the others wait, if none progresses.
 
-    One that has ended; else one that a signal holds; else the one that is furthest behind; else,
-    where all are equally far, the one whose stack is unlike that of all others.
+    A worker that exited; else one stopped by a signal; else the one with the fewest heartbeats;
+    else, if all have as many, the only one whose stack differs from the others.
     """
     if finished:
         return min(finished)
@@ -90,12 +88,12 @@ def stalled_rank(
 
 
 class Gang:
-    """What worker 0 knows of all, and what it orders. Times are seconds of any one clock.
+    """The state of all workers and the orders to them, on worker 0. Times are in seconds.
 
-    Messages from workers have a `kind`: `beat` (step, count, stopped), `failure` (a `Failure`),
-    `finished`, `stacks` (traceback), `stop` (cause, grace, again) and, where nothing trains,
-    `alive`. Orders, which go to all, are `go`, `dump` (show your stacks) and `end` (verdict,
-    grace).
+    Messages from workers have a `kind`: `heartbeat` (step, count, stopped), `failure` (a
+    `Failure`), `finished`, `stacks` (traceback), `stop` (cause, grace, again) and, without a
+    training process, `alive`. Orders to all workers are `go`, `dump` (dump stacks) and `end`
+    (verdict, grace).
     """
 
     def __init__(
@@ -120,13 +118,13 @@ class Gang:
         self._stop: Message | None = None
 
     def join(self, rank: int) -> None:
-        """A worker is there."""
+        """Registers a worker."""
         self._joined.add(rank)
 
     def receive(self, rank: int, message: Message, now: float) -> None:
-        """A worker's message."""
+        """Handles a worker's message."""
         kind = message["kind"]
-        if kind == "heartbeat" and not self._stacks_by:  # a held process that is to dump goes on
+        if kind == "heartbeat" and not self._stacks_by:  # the dump order resumes a stopped process
             heartbeat = Heartbeat(message["step"], message["count"], message["stopped"])
             if heartbeat.count > self._heartbeats.get(rank, Heartbeat()).count:
                 self._last_progress = now
@@ -137,20 +135,20 @@ class Gang:
             self._stacks[rank] = message["traceback"]
         elif kind == "stop" and self._stop is None:
             self._stop = dict(message, rank=rank)
-        elif kind == "failure" and not self._stacks_by:  # and one that cannot dump ends
+        elif kind == "failure" and not self._stacks_by:  # and ends one without faulthandler
             fields = {k: v for k, v in message.items() if k != "kind"}
             self._fail(Failure(**dict(fields, rank=rank)), now)
 
     def lost(self, rank: int, now: float) -> None:
-        """A worker's connection has gone, or it has long been silent."""
+        """Handles a worker whose connection was lost or timed out."""
         if not self._started:
             self._joined.discard(rank)
         elif rank not in self._failures:
-            cause = "its agent has gone: killed, or its machine or network lost"
+            cause = "its agent was lost: killed, or its machine or network failed"
             self._fail(Failure(rank, cause, again=True), now)
 
     def orders(self, now: float) -> list[Message]:
-        """What all workers are to do now."""
+        """Returns the new orders to all workers."""
         if self._over:
             return []
         ended = self._verdict(now)
@@ -177,9 +175,9 @@ class Gang:
         if not self._started or self._failures or self._stacks_by:
             return False
         counts = [heartbeat.count for heartbeat in self._heartbeats.values()]
-        if not any(counts):  # a program that does not beat, or not yet
+        if not any(counts):  # no heartbeats, or not yet
             return False
-        begun = max(counts) >= FIRST_STEP_COUNT  # then the others compile no longer for long
+        begun = max(counts) >= FIRST_STEP_COUNT  # then the first step is compiled
         limit = self._stall_seconds if begun else max(FIRST_STEP_SECONDS, self._stall_seconds)
         return now > self._last_progress + limit
 
@@ -198,7 +196,7 @@ class Gang:
             return verdict("failed", self._stall())
         if not self._started and now > self._join_by:
             missing = sorted(set(range(self._count)) - self._joined)
-            return verdict("failed", Failure(missing[0], "its agent did not come", again=True))
+            return verdict("failed", Failure(missing[0], "its agent did not connect", again=True))
         return None
 
     def _stall(self) -> Failure:
@@ -215,7 +213,7 @@ class Gang:
         return Failure(rank, cause, self._stacks.get(rank, ""))
 
     def _stopped_process(self) -> Failure | None:
-        """The worker that a signal holds, so that others fail for want of its answer."""
+        """Returns the failure of a stopped worker, whose silence makes the others fail."""
         for rank, heartbeat in self._heartbeats.items():
             if heartbeat.stopped and rank not in self._failures:
                 return Failure(rank, _describe_stall(heartbeat))
@@ -223,26 +221,26 @@ class Gang:
 
 
 def stopped(rank: int, request: Message) -> Failure:
-    """The end of a job that a worker was asked to stop."""
+    """Returns the end of a job by a stop request to one worker."""
     return Failure(rank, request["cause"], code=TERMINATED, again=request["again"])
 
 
 def verdict(outcome: str, failure: Failure | None) -> dict[str, Any]:
-    """How the job ended, as every worker writes it into `result.json`, where the time is added."""
+    """Returns the result of the job, which every worker writes to `result.json` with a time."""
     known = dataclasses.asdict(failure or Failure(0, outcome, code=0))
     del known["secondary"]
     return dict(known, outcome=outcome, rank=failure.rank if failure else None)
 
 
 def _describe_stall(heartbeat: Heartbeat) -> str:
-    """Where a process stands that does not go on."""
+    """Describes a stalled process."""
     cause = (
         f"stalled at step {heartbeat.step}" if heartbeat.step else "stalled before its first step"
     )
-    return cause + ", held by a signal such as SIGSTOP" * heartbeat.stopped
+    return cause + ", stopped by a signal such as SIGSTOP" * heartbeat.stopped
 
 
 def _innermost_frame(stack: str) -> str:
-    """Where the main thread, which is dumped last, stands: its innermost line."""
+    """Returns the innermost frame of the main thread, which is dumped last."""
     lines = stack.rpartition("(most recent call first):")[2].splitlines()
     return next((line for line in lines if line.startswith("  File")), "")

@@ -1,4 +1,4 @@
-"""The log of a training process: what it says about the end, and its copy in the workdir."""
+"""The log of a training process: the cause of its exit, and the copy in the workdir."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import subprocess
 from pathlib import Path
 
 MAX_OLD_LOGS = 5  # logs of earlier attempts
-_MAX_BYTES = 1 << 19  # bytes of a log's end that can tell why it ended
+_MAX_BYTES = 1 << 19  # bytes at the end of a log that are searched for the cause
 _MAX_LINES = 60  # lines of a traceback at most
 
-# What JAX, gloo and gRPC say where another process has gone; words as of jax 0.10.
+# Messages of JAX, gloo and gRPC about the loss of another process, as of JAX 0.10.
 _PEER_LOST = re.compile(
     r"closed by peer|reset by peer|broken pipe|socket closed|connection refused"
     r"|gloo .*(failed|timed? ?out)|distributed service|coordination ?(service|agent|client)"
@@ -20,7 +20,7 @@ _PEER_LOST = re.compile(
     r"|connect.* to peer|failed to connect",
     re.IGNORECASE,
 )
-# Such words may be an exception's own, as those of a file system; those from JAX name a status.
+# Other exceptions, such as those of a file system, contain these words; JAX's also name a status.
 _FROM_JAX = re.compile(
     r"^(\w+\.)*((Jax|Xla)RuntimeError|\w+: (UNKNOWN|UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|INTERNAL"
     r"|CANCELLED|FAILED_PRECONDITION|INVALID_ARGUMENT|NOT_FOUND|DATA_LOSS)): "
@@ -35,7 +35,7 @@ _NO_MESSAGE = re.compile(
 
 
 def rotate(log: Path) -> None:
-    """Makes room for a new log: `training.log` becomes `training.log.1`, and so on."""
+    """Rotates the log: `training.log` becomes `training.log.1`, and so on."""
     for number in range(MAX_OLD_LOGS, 0, -1):
         older = log.with_name(f"{log.name}.{number}")
         newer = log.with_name(f"{log.name}.{number - 1}") if number > 1 else log
@@ -44,7 +44,7 @@ def rotate(log: Path) -> None:
 
 
 def read_from(log: Path, offset: int) -> str:
-    """The text of a log from an offset, at most the last half MiB."""
+    """Returns the text of a log from an offset, at most the last 512 KiB."""
     try:
         with log.open("rb") as file:
             offset = max(offset, log.stat().st_size - _MAX_BYTES)
@@ -55,10 +55,10 @@ def read_from(log: Path, offset: int) -> str:
 
 
 def first_cause(text: str) -> tuple[str, bool]:
-    """What a process says of its end, and whether it only echoes that another has gone.
+    """Returns the cause of a process's exit, and whether it is the failure of another process.
 
-    That is its first traceback that does not speak of other processes, and the stacks that Python
-    dumped; else the one line of a user's error; else the last lines.
+    The cause is the first traceback that is not about other processes, with the stacks that Python
+    dumped; else the line of a user error; else the last lines.
     """
     chains = _chains(text)
     own = [chain for chain in chains if not _is_secondary(chain)]
@@ -71,12 +71,12 @@ def first_cause(text: str) -> tuple[str, bool]:
 
 
 def stacks(text: str) -> str:
-    """The last stacks of all threads that Python's faulthandler dumped."""
+    """Returns the last dump of all threads' stacks by Python's faulthandler."""
     lines = text.splitlines()
     begins = [i for i, line in enumerate(lines) if _STACKS.match(line)]
     if not begins:
         return ""
-    # A dump begins where the line before belongs to no other stack.
+    # A dump begins after a line that is not part of another stack.
     first = begins[-1]
     for begin in reversed(begins):
         between = lines[begin + 1 : first]
@@ -86,7 +86,7 @@ def stacks(text: str) -> str:
 
 
 def copy(file: Path, target: str, timeout: float) -> None:
-    """Copies a file to a path, or with gcloud to a `gs://` one; that it fails ends nothing."""
+    """Copies a file to a local or `gs://` path; ignores errors."""
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
         if target.startswith("gs://"):
             subprocess.run(
@@ -102,7 +102,7 @@ def copy(file: Path, target: str, timeout: float) -> None:
 
 
 def _chains(text: str) -> list[str]:
-    """The tracebacks, each with those it was raised from or while handling."""
+    """Returns the tracebacks, each with its chained exceptions."""
     chains: list[list[str]] = []
     inside = linked = False
     before = ""
@@ -121,7 +121,7 @@ def _chains(text: str) -> list[str]:
 
 
 def _is_secondary(chain: str) -> bool:
-    """Whether the first exception of a chain, from which the others came, speaks of another."""
+    """Returns whether the first exception of a chain is about another process."""
     first = re.split("|".join(_LINK), chain)[0].splitlines()
     begin = next((i for i, line in enumerate(first) if i and not line.startswith(" ")), 0)
     message = "\n".join(first[begin:])
@@ -129,7 +129,7 @@ def _is_secondary(chain: str) -> bool:
 
 
 def _shortened(text: str) -> str:
-    """A long traceback's beginning and end."""
+    """Returns the beginning and end of a long traceback."""
     lines = text.rstrip().splitlines()
     if len(lines) > _MAX_LINES:
         half = _MAX_LINES // 2

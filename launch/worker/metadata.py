@@ -1,4 +1,4 @@
-"""Which worker this is, and where the others are: from the machine's metadata, as JAX finds it."""
+"""The worker's rank and coordinator, from the VM's metadata as JAX reads them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 
 class JobError(Exception):
-    """The job cannot run here. The message is one line that names the culprit and the remedy."""
+    """The job cannot run here. The message is one line with the cause and the remedy."""
 
 
 class WorkerRank(NamedTuple):
-    """This worker among all of the job."""
+    """The rank of a worker in its job."""
 
     rank: int
     workers: int
@@ -21,23 +21,23 @@ class WorkerRank(NamedTuple):
 
 
 def worker_rank(job: dict[str, Any], rank: int | None) -> WorkerRank:
-    """This worker's place: as the job says where it names hosts, else from the metadata.
+    """Returns this worker's rank, from the job's hosts or else from the VM's metadata.
 
     Raises:
-      JobError: neither tells it.
+      JobError: neither contains it.
     """
     hosts = job.get("hosts")
     if not hosts:
         return _rank_from_metadata()
     if rank is None or not 0 <= rank < len(hosts):
         raise JobError(
-            f"--rank is {rank}, but the job names {len(hosts)} hosts; give 0 to {len(hosts) - 1}"
+            f"invalid --rank={rank}: the job has {len(hosts)} hosts; expected 0 to {len(hosts) - 1}"
         )
     return WorkerRank(rank, len(hosts), hosts[0])
 
 
 def attribute(key: str) -> str | None:
-    """A metadata attribute of this machine; None where it has none."""
+    """Returns a metadata attribute of this VM; None if it is not set."""
     host = os.environ.get("GCE_METADATA_HOST", "metadata.google.internal")
     url = f"http://{host}/computeMetadata/v1/instance/attributes/{key}"
     request = urllib.request.Request(url, headers={"Metadata-Flavor": "Google"})
@@ -49,13 +49,15 @@ def attribute(key: str) -> str | None:
     except urllib.error.HTTPError:
         return None
     except OSError as error:
-        raise JobError(f"cannot read this machine's metadata ({error}); name hosts") from None
+        raise JobError(
+            f"cannot read this machine's metadata ({error}); set the job's hosts"
+        ) from None
 
 
 def _rank_from_metadata() -> WorkerRank:
     number, endpoints = attribute("agent-worker-number"), attribute("worker-network-endpoints")
     if number is None or not endpoints:
-        raise JobError("the metadata do not name the workers; name hosts in the job, and --rank")
+        raise JobError("missing workers in the metadata; set the job's hosts and --rank")
     hosts = [_host(worker) for worker in endpoints.split(",")]
     slices = _tpu_environment()
     slice_id = int(slices.get("MEGASCALE_SLICE_ID") or 0)
@@ -66,12 +68,12 @@ def _rank_from_metadata() -> WorkerRank:
 
 
 def _host(worker: str) -> str:
-    """Of a host's name alone, or of the older `name:id:address`."""
+    """Returns the address in a host name or in the older form `name:id:address`."""
     return worker.split(":")[-1].strip()
 
 
 def _tpu_environment() -> dict[str, str]:
-    """The lines `KEY: 'value'` of `tpu-env`; what the environment says goes before."""
+    """Returns the `KEY: 'value'` lines of `tpu-env`; environment variables take precedence."""
     lines = [line.partition(":") for line in (attribute("tpu-env") or "").splitlines()]
     found = {key.strip(): value.strip().strip("'\"") for key, _, value in lines}
     found.update({k: v for k, v in os.environ.items() if k.startswith("MEGASCALE_")})

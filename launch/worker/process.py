@@ -1,4 +1,4 @@
-"""A child process that lives in a session of its own and never outlives its parent."""
+"""A child process in its own session that is killed with its parent."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from pathlib import Path
 from typing import IO, Any
 
 _SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG in Linux's <sys/prctl.h>
-_UNTIL_GONE = 10.0  # seconds that a killed process may take
-# Loaded before any fork, after which only little may be done.
+_UNTIL_GONE = 10.0  # seconds for a killed process to exit
+# Loaded before the fork, after which loading is not safe.
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
 class Child:
-    """The process, and all that it starts in its session.
+    """A process and all processes of its session.
 
-    To be made by the thread that lives longest: where that thread ends, so does the child.
+    Create it in the main thread, because it is killed when its creating thread exits.
 
     Args:
       command: the program and its arguments.
-      directory: where it runs.
-      environment: all of its environment.
-      output: takes what it prints, errors too.
-      at_parents_death: the signal that it gets when its parent is killed (on Linux alone).
+      directory: the working directory.
+      environment: the complete environment.
+      output: receives standard output and standard error.
+      parent_death_signal: the signal sent to it when its parent is killed (Linux only).
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Child:
         def tie() -> None:
             if _LIBC is not None:
                 _LIBC.prctl(_SET_PARENT_DEATH_SIGNAL, parent_death_signal)
-                if os.getppid() != parent:  # it died in between
+                if os.getppid() != parent:  # the parent died before prctl
                     os.kill(os.getpid(), parent_death_signal)
 
         self._process = subprocess.Popen(
@@ -61,62 +61,62 @@ class Child:
         self.pid = self._process.pid
 
     def poll(self) -> int | None:
-        """The exit code, negative for a signal; None while it runs."""
+        """Returns the exit code, negative for a signal; None while it runs."""
         return self._process.poll()
 
     def signal(self, number: int) -> None:
-        """Sends a signal to the process alone, where it still runs."""
+        """Sends a signal to the process, if it is running."""
         self._process.send_signal(number)
 
     def dump(self) -> None:
-        """Has it dump the stacks of its threads, which a stopped process does when it goes on.
+        """Makes it dump the stacks of its threads, after resuming it if it is stopped.
 
-        A process without faulthandler ends by this.
+        The signal kills a process without faulthandler.
         """
         self.signal(signal.SIGUSR1)
         self.signal(signal.SIGCONT)
 
     def is_stopped(self) -> bool:
-        """Whether a signal such as SIGSTOP holds it."""
+        """Returns whether a signal such as SIGSTOP has stopped it."""
         return _stat(self.pid)[:1] in (["T"], ["t"])
 
     def kill_session(self) -> None:
-        """Kills the process and all that it started, and waits for it."""
+        """Kills all processes of the session, and waits for the child."""
         session = str(self.pid)
         _kill_all(lambda pid: _stat(pid)[3:4] == [session])
-        with contextlib.suppress(OSError):  # where there is no /proc
+        with contextlib.suppress(OSError):  # on systems without /proc
             os.killpg(self.pid, signal.SIGKILL)
         with contextlib.suppress(subprocess.TimeoutExpired):  # stuck in a driver
             self._process.wait(_UNTIL_GONE)
 
 
 def kill_by_environment(variable: str) -> None:
-    """Kills every process that has the variable, `NAME=value`, in its environment.
+    """Kills every process with `NAME=value` in its environment.
 
-    Numbers of processes are given anew, after a reboot from the beginning; a mark is not.
+    Unlike a PID, which may be reused, the variable identifies the processes.
     """
     _kill_all(lambda pid: variable.encode() in _environment(pid))
 
 
 def describe_exit(code: int) -> str:
-    """An exit code as a person says it, such as `killed by SIGKILL`."""
+    """Describes an exit code, such as `killed by SIGKILL`."""
     if code >= 0:
         return f"exit code {code}"
     try:
         name = signal.Signals(-code).name
     except ValueError:
         name = f"signal {-code}"
-    hint = " (as the system does when memory runs out)" if name == "SIGKILL" else ""
+    hint = " (perhaps out of memory)" if name == "SIGKILL" else ""
     return f"killed by {name}{hint}"
 
 
 def exit_code(code: int) -> int:
-    """An exit code as a shell tells it: 137 for SIGKILL."""
+    """Returns an exit code as in a shell: 137 for SIGKILL."""
     return code if code >= 0 else 128 - code
 
 
 def _kill_all(matches: Callable[[int], bool]) -> None:
-    """Again and again until none is left: they may start others meanwhile."""
+    """Repeats until no process matches, since they may start others."""
     until = time.monotonic() + _UNTIL_GONE
     while time.monotonic() < until:
         found = [pid for pid in _processes() if matches(pid) and _stat(pid)[:1] != ["Z"]]
@@ -140,9 +140,9 @@ def _environment(pid: int) -> list[bytes]:
 
 
 def _stat(pid: int) -> list[Any]:
-    """State, parent, group, session and so on; nothing where the process is gone."""
+    """Returns the fields from the state on (parent, group, session); empty if it exited."""
     try:
-        # The name before them, in parentheses, may itself hold spaces and parentheses.
+        # The process name, in parentheses, may contain spaces and parentheses.
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return []

@@ -1,4 +1,4 @@
-"""Runs the training process of one worker, as one of a gang, and tells the world how it is."""
+"""Runs and monitors the training process of one worker of a gang."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ from launch.worker.wire import HEARTBEAT_SECONDS, Hub, Link
 
 GANG_PORT = int(os.environ.get("POLYMATH_GANG_PORT", "8479"))
 COORDINATOR_PORT = int(os.environ.get("POLYMATH_COORDINATOR_PORT", "8476"))
-JOIN_SECONDS = 1800.0  # from the first worker's start to the last's, which may install for long
+JOIN_SECONDS = 1800.0  # from the first worker's start to the last's, whose setup may be slow
 COPY_SECONDS = 30.0  # between copies of the log into the workdir
-STACKS_SECONDS = 1.0  # for Python to dump its stacks into the log
+STACKS_SECONDS = 1.0  # for Python to dump its stacks
 TICK_SECONDS = 0.1
-HEARTBEAT_VARIABLE = "POLYMATH_HEARTBEAT"  # in the environment of every training process
+HEARTBEAT_VARIABLE = "POLYMATH_HEARTBEAT"  # set in every training process
 
 
 class Supervisor:
-    """One worker's part of a job.
+    """One worker of a job.
 
-    In its folder lie `job.json`, `supervisor.json` (how it is), `result.json` (how it ended),
+    Its folder contains `job.json`, `supervisor.json` (status), `result.json` (verdict),
     `heartbeat` and `logs/training.log`.
     """
 
@@ -51,17 +51,16 @@ class Supervisor:
         self._facts: dict[str, Any] = {"pid": os.getpid(), "rank": worker.rank, "state": "starting"}
         self._facts.update(attempt=job.get("attempt", 1), child=None, first_step_at=None)
         self._messages: list[Message] = []
-        self._reported = False  # how the training process ended
-        self._stop_requested = self._terminated = False  # to end
+        self._reported = False  # the exit of the training process
+        self._stop_requested = self._terminated = False  # stop requests and SIGTERM to the training
         self._copying = threading.Lock()
         self._dumping, self._dump_at = False, 0.0
         self._last_heartbeat = 0.0
-        # Where the log ended when the training last went on, and at the look before that: what
-        # tells of its end comes after.
+        # Sizes of the log at the last two heartbeats: the cause of an exit comes after them.
         self._heartbeats, self._log_before, self._log_now = 0, 0, 0
 
     def run(self) -> dict[str, Any]:
-        """Trains, and returns the gang's verdict once this worker's processes are gone."""
+        """Runs the training, and returns the gang's verdict once this worker's processes exited."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._request_stop)
         self._save_facts()
@@ -77,7 +76,7 @@ class Supervisor:
         write_json(self._root / "result.json", result)
         if not self._is_refused(result):
             self._copy(self._log, f"worker-{self._worker.rank}.log")
-            # Worker 0 tells for all, unless it is the one that has gone.
+            # Worker 0 writes the result for all, unless it is the lost one.
             if self._worker.rank == 0 or (result["rank"] == 0 and result["again"]):
                 self._copy(self._root / "result.json", "result.json")
         return result
@@ -95,9 +94,9 @@ class Supervisor:
             raise JobError(f"port {GANG_PORT} of worker 0: {error.strerror}; free it") from None
 
     def _tick(self, link: Hub | Link) -> Message | None:
-        """Looks once at everything; the order to end, once it is given."""
+        """Runs one iteration; returns the order to end, if there is one."""
         if self._stop_requested:
-            # Do not wait to be told: the hub may be gone with its machine.
+            # Without waiting for an order: the machine of the hub may be lost.
             if self._child is None:
                 return self._stopped()
             self._terminate()
@@ -152,7 +151,7 @@ class Supervisor:
         return environment
 
     def _watch(self, child: Child) -> None:
-        """Sees whether the training process goes on, and reports it."""
+        """Checks the training process, and reports its stacks or its exit."""
         code = child.poll()
         if code is None:
             if self._dump_at and time.monotonic() > self._dump_at + STACKS_SECONDS:
@@ -161,12 +160,12 @@ class Supervisor:
                 self._messages.append({"kind": "stacks", "traceback": logs.first_cause(text)[0]})
         elif not self._reported:
             self._reported = True
-            self._heartbeat_message(child)  # what came of it since the last look
+            self._heartbeat_message(child)  # its last step
             self._messages.append(self._report(code))
 
     def _heartbeat_message(self, child: Child) -> Message:
         step, count = read_heartbeat(self._heartbeat)
-        if count > self._heartbeats and not self._dumping:  # by which a held process goes on
+        if count > self._heartbeats and not self._dumping:  # a dump resumes a stopped process
             self._log_before, self._log_now = self._log_now, self._log.stat().st_size
             self._heartbeats = count
         if count >= FIRST_STEP_COUNT and self._facts["first_step_at"] is None:
@@ -187,10 +186,10 @@ class Supervisor:
         return dict(dataclasses.asdict(failure), kind="failure")
 
     def _request(self) -> Message:
-        """Asks the gang to stop, for the stop command, the timer, or a machine that goes down."""
+        """Returns a stop request, of the stop command, the timer or a shutdown of the machine."""
         reason = read_json(self._root / "deadman.json").get("reason")
         command = read_json(self._root / "stop.json")
-        cause = f"the dead man's timer: {reason}" if reason else "asked to stop by SIGTERM"
+        cause = f"the dead man's timer: {reason}" if reason else "stopped by SIGTERM"
         again = bool(command.get("again", not reason))
         return {"kind": "stop", "cause": cause, "grace": command.get("grace"), "again": again}
 
@@ -199,7 +198,7 @@ class Supervisor:
         return {"kind": "end", "verdict": ended, "grace": self._grace}
 
     def _end_child(self, grace: float) -> None:
-        """Waits for the grace, then kills it and all that it started."""
+        """Waits for the grace period, then kills all processes of the session."""
         if self._child is None:
             return
         until = time.monotonic() + grace
@@ -209,7 +208,7 @@ class Supervisor:
         self._child.kill_session()
 
     def _terminate(self) -> None:
-        """Once: who is saving must not be asked again."""
+        """Sends SIGTERM, only once: a second one would interrupt the checkpoint."""
         if self._child is not None and not self._terminated:
             self._terminated = True
             self._child.signal(signal.SIGTERM)
@@ -224,9 +223,9 @@ class Supervisor:
                 self._copy(self._log, f"worker-{self._worker.rank}.log")
 
     def _is_refused(self, result: dict[str, Any]) -> bool:
-        """Whether a user's error ended it before its first step: no folder is made for that.
+        """Returns whether a user error occurred before the first step, which creates no workdir.
 
-        In a bucket it is told all the same, since the machine that could tell it is deleted.
+        A workdir in a bucket gets the result anyway, since the VM will be deleted.
         """
         in_bucket = str(self._job.get("workdir")).startswith("gs://")
         return result["code"] == 2 and self._facts["first_step_at"] is None and not in_bucket
@@ -235,7 +234,7 @@ class Supervisor:
         workdir = self._job.get("workdir")
         if workdir and file.exists():
             folder = f"{workdir.rstrip('/')}/logs/attempt-{self._facts['attempt']}"
-            with self._copying:  # an older copy must not arrive after a newer one
+            with self._copying:  # an older copy must not replace a newer one
                 logs.copy(file, f"{folder}/{name}", COPY_SECONDS)
 
     @property
@@ -254,7 +253,7 @@ class Supervisor:
 
 
 def read_heartbeat(path: Path) -> tuple[int | None, int]:
-    """The step that a training process has begun, and the number of its beats."""
+    """Returns the step that began last and the number of heartbeats."""
     try:
         step, count = path.read_text().split()
         return int(step) or None, int(count)
@@ -263,9 +262,9 @@ def read_heartbeat(path: Path) -> tuple[int | None, int]:
 
 
 def lock(folder: Path, exclusive: bool) -> int | None:
-    """The lock that a living supervisor holds alone; None where it cannot be had.
+    """Acquires the lock that a running supervisor holds exclusively; None if it is held.
 
-    On the folder itself, so that no file is needed that another user might own.
+    It locks the folder itself, because another user might own a lock file.
     """
     descriptor = os.open(str(folder), os.O_RDONLY)
     kind = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
@@ -278,7 +277,7 @@ def lock(folder: Path, exclusive: bool) -> int | None:
 
 
 def is_alive(folder: Path) -> bool:
-    """Whether a supervisor lives there."""
+    """Returns whether a supervisor is running in a folder."""
     if not folder.exists():
         return False
     held = lock(folder, exclusive=False)
@@ -288,20 +287,20 @@ def is_alive(folder: Path) -> bool:
 
 
 def supervise(job: dict[str, Any], worker: WorkerRank) -> dict[str, Any]:
-    """Runs a job's part here, in the foreground; the gang's verdict.
+    """Runs a worker of a job in the foreground, and returns the gang's verdict.
 
     Raises:
-      JobError: a supervisor lives here already.
+      JobError: a supervisor is already running here.
     """
     folder = root()
     (folder / "logs").mkdir(parents=True, exist_ok=True)
-    until = time.monotonic() + 2  # somebody may just be looking whether we live
+    until = time.monotonic() + 2  # `is_alive` holds the lock for a moment
     held = lock(folder, exclusive=True)
     while held is None and time.monotonic() < until:
         time.sleep(0.05)
         held = lock(folder, exclusive=True)
     if held is None:
-        raise JobError("a training lives here already; `agent.py stop` ends it")
+        raise JobError("a training is already running here; stop it with `agent.py stop`")
     for name in ("result.json", "stop.json", "heartbeat"):
         with contextlib.suppress(FileNotFoundError):
             (folder / name).unlink()
@@ -311,5 +310,5 @@ def supervise(job: dict[str, Any], worker: WorkerRank) -> dict[str, Any]:
 
 
 def kill_leftovers(folder: Path) -> None:
-    """Kills the training processes there that have no supervisor any more."""
+    """Kills training processes whose supervisor has exited."""
     kill_by_environment(f"{HEARTBEAT_VARIABLE}={folder / 'heartbeat'}")

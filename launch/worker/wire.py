@@ -1,7 +1,7 @@
-"""Carries the gang's messages: worker 0 is the hub, to which all others are linked by TCP.
+"""The gang's network protocol: worker 0 is the hub, to which all others connect by TCP.
 
-A message is a JSON object in one line. Each side speaks at least once a second, so silence tells
-that a machine or a network has gone.
+A message is a JSON object in one line. Each side sends a heartbeat per second, without which the
+other side counts as lost.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from launch.worker.gang import FAILURE_GRACE, Failure, Gang, Message, verdict
 HEARTBEAT_SECONDS = 1.0
 SILENCE_SECONDS = 30.0
 _RETRY_SECONDS = 0.5
-_LAST_SECONDS = 5.0  # for the last order to arrive
+_LAST_SECONDS = 5.0  # for the last order to be received
 
 
 class Lines:
-    """A socket that gives and takes whole lines."""
+    """A socket that sends and receives JSON lines."""
 
     def __init__(self, connection: socket.socket):
         self.connection, self.last_received = connection, time.monotonic()
@@ -29,11 +29,11 @@ class Lines:
         connection.settimeout(5)
 
     def send(self, message: Message) -> None:
-        """Sends a message. Raises OSError where the other has gone."""
+        """Sends a message; raises OSError if the connection is closed."""
         self.connection.sendall(json.dumps(message).encode() + b"\n")
 
     def receive(self) -> list[Message]:
-        """What has come, once there is something. Raises OSError where the other has gone."""
+        """Returns at least one message; raises OSError if the connection is closed."""
         data = self.connection.recv(1 << 16)
         if not data:
             raise ConnectionResetError
@@ -47,12 +47,12 @@ class Lines:
 
 
 class Hub:
-    """Worker 0's end: hears all, decides with the gang, and tells all.
+    """Worker 0's end: passes messages to the gang and broadcasts its orders.
 
     Args:
-      gang: decides.
-      job: its name and attempt; who comes with another is left over from an earlier one.
-      port: to listen on; None where the job has one worker.
+      gang: the state of all workers.
+      job: the job's name and attempt; workers of another one are rejected.
+      port: the port to listen on; None if the job has one worker.
     """
 
     def __init__(self, gang: Gang, job: str, port: int | None):
@@ -70,7 +70,7 @@ class Hub:
         gang.join(0)
 
     def exchange(self, messages: list[Message], timeout: float) -> list[Message]:
-        """Hands on this worker's messages and returns its orders, after so many seconds at most."""
+        """Sends this worker's messages, and returns its orders within `timeout` seconds."""
         for message in messages:
             self._gang.receive(0, message, time.monotonic())
         if self._listener is None:
@@ -87,7 +87,7 @@ class Hub:
         return orders
 
     def close(self) -> None:
-        """Hangs up once the others have: to close on what is unread would undo what was sent."""
+        """Closes after the others: closing with unread data would discard sent orders."""
         until = time.monotonic() + _LAST_SECONDS
         while self._members and time.monotonic() < until:
             for key, _ in self._selector.select(0.2):
@@ -114,7 +114,7 @@ class Hub:
         if rank is not None:
             self._gang.receive(rank, message, time.monotonic())
         elif message["job"] != self._job or message["rank"] in self._members:
-            raise ValueError("not one of us")
+            raise ValueError("unknown worker")
         else:
             self._members[message["rank"]] = lines
             self._gang.join(message["rank"])
@@ -146,13 +146,13 @@ class Hub:
 
 
 class Link:
-    """The end of every other worker.
+    """Another worker's end.
 
     Args:
-      rank: of this worker.
-      job: its name and attempt.
-      address: of the hub.
-      join_seconds: how long to wait for the hub.
+      rank: the rank of this worker.
+      job: the job's name and attempt.
+      address: the host and port of the hub.
+      join_seconds: the limit on the wait for the hub.
     """
 
     def __init__(self, rank: int, job: str, address: tuple[str, int], join_seconds: float):
@@ -163,7 +163,7 @@ class Link:
         self._started = False
 
     def exchange(self, messages: list[Message], timeout: float) -> list[Message]:
-        """Hands on this worker's messages and returns its orders, after so many seconds at most."""
+        """Sends this worker's messages, and returns its orders within `timeout` seconds."""
         try:
             if self._lines is None:
                 self._connect(timeout)
@@ -175,7 +175,7 @@ class Link:
             return self._lost()
 
     def close(self) -> None:
-        """Hangs up."""
+        """Closes the connection."""
         if self._lines is not None:
             self._lines.close()
 
@@ -195,14 +195,16 @@ class Link:
         return orders
 
     def _lost(self) -> list[Message]:
-        """Before the beginning the hub may not be there yet; later all is over without it."""
+        """Retries before the start, when the hub may not listen yet; fails afterwards."""
         self.close()
         self._lines = None
         if not self._started and time.monotonic() < self._give_up:
             time.sleep(_RETRY_SECONDS)
             return []
         what = (
-            "has gone: killed, or its machine or network lost" if self._started else "did not come"
+            "was lost: killed, or its machine or network failed"
+            if self._started
+            else "did not connect"
         )
         failure = Failure(0, f"its agent {what}", again=True)
         return [{"kind": "end", "verdict": verdict("failed", failure), "grace": FAILURE_GRACE}]

@@ -167,7 +167,9 @@ def test_there_is_one_training_at_a_time(worker):
     worker.train(1000)
     again = worker.start("-c", TRAINING, 5)
     assert (again.returncode, again.stdout) == (2, "")
-    assert again.stderr == "error: a training lives here already; `agent.py stop` ends it\n"
+    assert (
+        again.stderr == "error: a training is already running here; stop it with `agent.py stop`\n"
+    )
     assert worker.poll()[0]["state"] == "running"
 
 
@@ -221,7 +223,7 @@ def test_no_training_outlives_its_supervisor(worker):
     worker.wait_for(is_in("running"))
     os.kill(pid, signal.SIGKILL)
     status = worker.wait_for(is_in("failed"))
-    assert "its agent has gone" in status["verdict"]["cause"]
+    assert "its agent was lost" in status["verdict"]["cause"]
     assert status["verdict"]["again"]
     assert alive(worker.folder) == []
 
@@ -319,7 +321,7 @@ def test_a_worker_that_waits_for_others_is_not_taken_for_lost(tmp_path):
 def test_a_rank_outside_the_hosts_is_refused(worker):
     done = worker.start("-c", TRAINING, 3, rank=1)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error: --rank is 1, but the job names 1 hosts; give 0 to 0\n"
+    assert done.stderr == "error: invalid --rank=1: the job has 1 hosts; expected 0 to 0\n"
 
 
 @pytest.mark.parametrize("endpoints", ["10.0.0.4,10.0.0.5", "a:8470:10.0.0.4,b:8470:10.0.0.5"])
@@ -350,7 +352,7 @@ def test_the_place_in_several_slices(monkeypatch):
 def test_metadata_without_workers_are_refused(monkeypatch):
     metadata = Metadata({})
     monkeypatch.setenv("GCE_METADATA_HOST", metadata.address)
-    with pytest.raises(JobError, match="name hosts in the job"):
+    with pytest.raises(JobError, match="set the job's hosts"):
         worker_rank({}, None)
     metadata.close()
 

@@ -22,13 +22,13 @@ YEARS = 1e9  # seconds
 def test_the_hours_end_it_however_much_it_is_wanted():
     assert reason_to_delete(3599, 0, hours=1, lease=3599, lease_seconds=60) is None
     reason = reason_to_delete(3601, 0, hours=1, lease=3601, lease_seconds=60)
-    assert reason == "its 1 hours are over"
+    assert reason == "the limit of 1 hours is reached"
 
 
 def test_a_lease_that_nobody_renews_ends_it():
     assert reason_to_delete(160, 0, hours=1, lease=100, lease_seconds=60) is None
     reason = reason_to_delete(161, 0, hours=1, lease=100, lease_seconds=60)
-    assert reason == "nobody has renewed its lease for 60 seconds"
+    assert reason == "the lease was not renewed for 60 seconds"
 
 
 class Machine:
@@ -107,7 +107,7 @@ def test_it_deletes_when_the_hours_are_over_and_does_not_give_up(machine):
     born = float((slice_.folder / "born").read_text())
     assert 0.5 < first - born < 1.5
     assert second - first < third - second  # it asks less and less often
-    assert slice_.facts["reason"] == "its 0.000138889 hours are over"
+    assert slice_.facts["reason"] == "the limit of 0.000138889 hours is reached"
 
 
 def test_it_deletes_when_nobody_renews_the_lease(machine):
@@ -119,7 +119,7 @@ def test_it_deletes_when_nobody_renews_the_lease(machine):
         time.sleep(0.05)
     assert slice_.deletions() == []
     slice_.wait_for(slice_.deletions, seconds=2)
-    assert slice_.facts["reason"] == "nobody has renewed its lease for 0.5 seconds"
+    assert slice_.facts["reason"] == "the lease was not renewed for 0.5 seconds"
 
 
 def test_birth_outlives_the_timer_and_begin_runs_once(machine):
@@ -149,7 +149,7 @@ def test_there_is_one_timer_for_a_machine(machine):
     slice_ = machine()
     slice_.boot()
     pid = slice_.facts["pid"]
-    assert "runs already" in slice_.boot()
+    assert "already running" in slice_.boot()
     assert slice_.facts["pid"] == pid
 
 

@@ -110,7 +110,7 @@ def test_a_worker_that_does_not_come_ends_all():
     assert gang.orders(60) == []
     verdict = end_of(gang, 61)["verdict"]
     assert (verdict["outcome"], verdict["rank"]) == ("failed", 1)
-    assert "did not come" in verdict["cause"]
+    assert "did not connect" in verdict["cause"]
 
 
 def test_all_end_where_one_fails_and_the_cause_may_come_late(gang):
@@ -135,7 +135,7 @@ def test_a_lost_worker_is_guilty(gang):
     gang.receive(0, failure(secondary=True), 5)
     verdict = end_of(gang, 8)["verdict"]
     assert (verdict["rank"], verdict["outcome"]) == (2, "failed")
-    assert "its agent has gone" in verdict["cause"]
+    assert "its agent was lost" in verdict["cause"]
     assert verdict["again"]
 
 
@@ -188,7 +188,7 @@ def test_where_all_others_fail_by_its_silence_the_held_one_is_guilty(gang):
     verdict = end_of(gang, 8)["verdict"]
     assert (verdict["rank"], verdict["cause"]) == (
         2,
-        "stalled at step 7, held by a signal such as SIGSTOP",
+        "stalled at step 7, stopped by a signal such as SIGSTOP",
     )
 
 
@@ -239,7 +239,7 @@ def test_a_held_process_that_goes_on_to_show_its_stack_is_still_the_one(gang):
         gang.receive(rank, {"kind": "stacks", "traceback": IN_WAIT}, 15)
     verdict = end_of(gang, 15)["verdict"]
     assert verdict["rank"] == 1
-    assert verdict["cause"] == "stalled at step 7, held by a signal such as SIGSTOP"
+    assert verdict["cause"] == "stalled at step 7, stopped by a signal such as SIGSTOP"
 
 
 def test_the_first_step_may_compile_for_longer(gang):

@@ -95,8 +95,8 @@ def test_attempts_are_counted_in_the_workdir(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        ([], "error: nothing to train; give -- and then --config=... --workdir=..."),
-        (["--processes=0", "--", DIGITS], "error: argument --processes: '0' is no number from 1"),
+        ([], "error: missing arguments of the training; write `-- --config=... --workdir=..."),
+        (["--processes=0", "--", DIGITS], "error: argument --processes: invalid value '0'"),
         (["--procs=2", "--", DIGITS], "error: unrecognized arguments: --procs=2"),
     ],
 )

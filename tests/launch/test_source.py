@@ -132,7 +132,9 @@ def test_without_changes_there_is_nothing_to_take_along(root):
 def test_a_file_that_git_does_not_know_is_refused_even_then(root):
     (root / "folder/changed.py").write_text("changed = 1\n")
     (root / "new.py").touch()
-    with pytest.raises(UserError, match=r"^untracked file new.py; `git add` it, or add it to .gitignore$"):
+    with pytest.raises(
+        UserError, match=r"^untracked file new.py; `git add` it, or add it to .gitignore$"
+    ):
         snapshot(dirty=True, root=root)
 
 

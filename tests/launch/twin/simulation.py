@@ -24,7 +24,7 @@ from tests.launch.twin.faults import Faults
 from tests.launch.twin.storage import MemoryObjects
 
 NOTICED_SECONDS = 3.0  # until a gang has noticed that a member is gone
-LOST = "its agent has gone: killed, or its machine or network lost"
+LOST = "its agent was lost: killed, or its machine or network failed"
 HARMLESS = ("mkdir", "rm", "true", "echo", "test", "cat", "ls", "tail", "uptime")
 OFFSETS = re.compile(r"--offsets='?(\{.*?\})'?")
 GONE = Completed(255, "", "Connection closed by remote host\n")
@@ -231,7 +231,7 @@ class SimulatedMachines:
         if not machine.ready:
             return Completed(2, "", "python3: can't open file 'agent.py': No such file\n")
         if machine.gang:
-            said = "error: a training lives here already; `agent.py stop` ends it\n"
+            said = "error: a training is already running here; stop it with `agent.py stop`\n"
             return Completed(2, "", said)
         job = json.loads(flags["job"])
         hosts = job.get("hosts")
@@ -257,7 +257,7 @@ class SimulatedMachines:
     def _give_up(self, gang: Gang) -> None:
         missing = sorted(set(range(gang.size)) - set(gang.members))
         if missing and not gang.over:
-            self._end(gang, "failed", missing[0], "its agent did not come", again=True)
+            self._end(gang, "failed", missing[0], "its agent did not connect", again=True)
 
     def _begin(self, gang: Gang) -> None:
         if gang.over or gang.lost is not None:
