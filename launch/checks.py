@@ -29,8 +29,8 @@ _REMEDY = {
 
 def error_message(kind: Kind, message: str) -> str:
     """Formats an error of the cloud and its remedy as one line."""
-    said = re.sub(r"^ERROR: \([\w.-]+\) ", "", message)
-    return f"{kind.value}: {said}; {_REMEDY[kind]}"
+    text = re.sub(r"^ERROR: \([\w.-]+\) ", "", message)
+    return f"{kind.value}: {text}; {_REMEDY[kind]}"
 
 
 def check_gcloud(local_host: LocalHost) -> None:
@@ -98,12 +98,12 @@ def send_code(plan: Plan, source: Source, local_host: LocalHost) -> None:
     Raises:
       UserError: the bucket does not exist or is not writable.
     """
-    place = code_path(plan.workdir)
+    path = code_path(plan.workdir)
     with tempfile.TemporaryDirectory() as folder:
         packed = Path(folder) / "code.tar.gz"
         packed.write_bytes(source.archive())
         try:
-            call(local_host, ["gcloud", "storage", "cp", str(packed), place, "--quiet"], tries=3)
+            call(local_host, ["gcloud", "storage", "cp", str(packed), path, "--quiet"], tries=3)
         except GcloudError as error:
             bucket = plan.workdir.split("/")[2]
             raise UserError(

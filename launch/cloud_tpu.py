@@ -91,18 +91,18 @@ class CloudTPU:
         nodes = {
             name: node for node in listed if (name := base_name(node["name"])) in self.plan.nodes
         }
-        said = [f"{name} {node.get('state', 'UNKNOWN')}" for name, node in sorted(nodes.items())]
+        states = [f"{name} {node.get('state', 'UNKNOWN')}" for name, node in sorted(nodes.items())]
         if request is not None:
             word, error = request_state(request)
-            said.insert(0, f"request {word}{error and f' ({error})'}")
+            states.insert(0, f"request {word}{error and f' ({error})'}")
             if word != "ACTIVE":
-                return Resources(_REQUEST.get(word, State.CREATING), ", ".join(said))
+                return Resources(_REQUEST.get(word, State.CREATING), ", ".join(states))
         elif not nodes:
             return Resources(State.ABSENT)
         elif self.plan.queued:  # the nodes outlived their request
             going = all(node.get("state") == "DELETING" for node in nodes.values())
-            return Resources(State.DELETING if going else State.LOST, ", ".join(said))
-        return Resources(self._together(nodes.values()), ", ".join(said))
+            return Resources(State.DELETING if going else State.LOST, ", ".join(states))
+        return Resources(self._together(nodes.values()), ", ".join(states))
 
     def _together(self, nodes: Iterable[Any]) -> State:
         states = [_NODE.get(node.get("state", ""), State.CREATING) for node in nodes]

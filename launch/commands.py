@@ -130,16 +130,16 @@ class Commands:
         resources = cloud.describe(self._local_host)
         ready = resources.state is State.READY
         replies = Workers(cloud, self._local_host).poll(resources, {}) if ready else []
-        said = {str(i): f"{reply.state}, step {reply.step}" for i, reply in enumerate(replies)}
+        states = {str(i): f"{reply.state}, step {reply.step}" for i, reply in enumerate(replies)}
         facts = {"name": plan.name, "state": resources.state.value, "detail": resources.detail}
         facts |= {"cost": format_cost(plan), "commit": plan.commit}
         facts["attempt"] = f"{plan.attempt}, and {plan.tries - 1} more"
         if deadline := max((reply.deadline for reply in replies), default=0.0):
             facts["deadline"] = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(deadline))
         if self._args.json:
-            self._screen.value(facts | {"workers": said})
+            self._screen.value(facts | {"workers": states})
             return 0
-        rows = facts | {f"worker {rank}": words for rank, words in said.items()}
+        rows = facts | {f"worker {rank}": words for rank, words in states.items()}
         for name, value in rows.items():
             print(f"{name:10} {value}")
         return 0

@@ -71,18 +71,18 @@ class GcloudError(Exception):
     """A gcloud command failed; `kind` classifies gcloud's `message`."""
 
     def __init__(self, argv: Argv, completed: Completed):
-        said = " ".join(completed.stderr.split())
+        text = " ".join(completed.stderr.split())
         self.kind, self.argv = classify_error(completed.stderr), argv
         self.message = (
-            said[max(0, said.find("ERROR")) :][:600] or f"exit code {completed.returncode}"
+            text[max(0, text.find("ERROR")) :][:600] or f"exit code {completed.returncode}"
         )
         super().__init__(f"{' '.join(argv[:5])}: {self.message}")
 
 
 def classify_error(stderr: str) -> Kind:
     """Returns the kind of failure that an error message describes."""
-    said = _NAMES.sub("", stderr)
-    return next((kind for kind, pattern in _PATTERNS if re.search(pattern, said)), Kind.OTHER)
+    text = _NAMES.sub("", stderr)
+    return next((kind for kind, pattern in _PATTERNS if re.search(pattern, text)), Kind.OTHER)
 
 
 class LocalHost:

@@ -301,8 +301,8 @@ class Launch:
     def _repair(self, resources: Resources, replies: list[Reply]) -> Outcome | None:
         """Restarts all workers, including those that run, since a gang starts together."""
         self._num_repairs += 1
-        said = "\n".join(reply.log for reply in replies if reply.state == "broken")
-        trouble = (said or self._workers.errors).strip()[-2000:]
+        output = "\n".join(reply.log for reply in replies if reply.state == "broken")
+        trouble = (output or self._workers.errors).strip()[-2000:]
         if self._num_repairs > MAX_REPAIRS:
             return self._outcome("failed", f"the setup of the workers failed: {trouble}")
         self._phases.enter("repair", f"number {self._num_repairs}")

@@ -175,8 +175,8 @@ def summary(verdict: dict[str, Any]) -> str:
         return "finished"
     if is_user_error(verdict):
         return str(verdict["traceback"])
-    told = f"{verdict['outcome']}: process {verdict['rank']}: {verdict['cause']}"
-    return f"{told}\n{verdict['traceback']}".rstrip()
+    text = f"{verdict['outcome']}: process {verdict['rank']}: {verdict['cause']}"
+    return f"{text}\n{verdict['traceback']}".rstrip()
 
 
 def cpu_environment(devices: int) -> dict[str, str]:

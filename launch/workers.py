@@ -67,8 +67,8 @@ class Workers:
 
     def poll(self, resources: Resources, offsets: Mapping[int, int]) -> list[Reply]:
         """Polls all workers, which renews their lease; returns the replies sorted by rank."""
-        said = self._run(poll_command(offsets), resources, SSH_SECONDS)
-        replies = [_parse(text) for text in said]
+        outputs = self._run(poll_command(offsets), resources, SSH_SECONDS)
+        replies = [_parse(text) for text in outputs]
         self.silent = {i for i, reply in enumerate(replies) if reply is None}
         return sorted((reply for reply in replies if reply), key=lambda reply: reply.rank)
 

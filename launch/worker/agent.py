@@ -127,9 +127,9 @@ def _status(folder: Path) -> dict[str, Any]:
 def _missing_verdict(folder: Path, rank: int) -> dict[str, Any]:
     """Returns the verdict on a supervisor that exited without one."""
     log = folder / "logs" / "supervisor.log"
-    told = log.read_text(errors="replace")[-2000:] if log.exists() else ""
+    text = log.read_text(errors="replace")[-2000:] if log.exists() else ""
     cause = "its agent was lost: killed, or its machine was rebooted"
-    return dict(verdict("failed", Failure(rank, cause, told, again=True)), time=time.time())
+    return dict(verdict("failed", Failure(rank, cause, text, again=True)), time=time.time())
 
 
 def _log_from(folder: Path, offset: int, over: bool) -> tuple[bytes, int]:

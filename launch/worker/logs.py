@@ -64,10 +64,10 @@ def first_cause(text: str) -> tuple[str, bool]:
     own = [chain for chain in chains if not _is_secondary(chain)]
     lines = [line for line in text.rstrip().splitlines() if not NOISE.match(line)]
     refusals = [line for line in lines if line.startswith("error: ")]
-    told = [part for part in (*own[:1], stacks(text)) if part]
-    told = told or chains[:1] or refusals[-1:] or ["\n".join(lines[-10:])]
+    parts = [part for part in (*own[:1], stacks(text)) if part]
+    parts = parts or chains[:1] or refusals[-1:] or ["\n".join(lines[-10:])]
     secondary = not own and bool(chains or _PEER_LOST.search(text))
-    return "\n\n".join(_shortened(part) for part in told), secondary
+    return "\n\n".join(_shortened(part) for part in parts), secondary
 
 
 def stacks(text: str) -> str:

@@ -1,4 +1,4 @@
-"""The agent's verbs, as the laptop calls them through SSH, on workers that are folders."""
+"""The agent's commands as the launcher calls them over SSH, on workers that are folders."""
 
 import json
 import os
@@ -104,7 +104,7 @@ def is_in(*states):
     return lambda status: status["state"] in states
 
 
-def test_data_sets_that_were_copied_are_where_the_training_looks(worker):
+def test_the_training_reads_the_copied_datasets(worker):
     tell = "import os; print(os.environ['TFDS_DATA_DIR'])"
     (worker.folder / "data").mkdir(parents=True)
     assert worker.start("-c", tell).returncode == 0
@@ -112,7 +112,7 @@ def test_data_sets_that_were_copied_are_where_the_training_looks(worker):
     assert worker.poll()[1] == f"{worker.folder / 'data'}\n"
 
 
-def test_a_training_is_followed_to_its_end(worker):
+def test_polling_follows_a_training_to_its_end(worker):
     assert worker.poll() == ({**worker.poll()[0], "state": "idle", "rank": None, "offset": 0}, "")
     assert worker.train(10)["rank"] == 0
     status = worker.wait_for(is_in("finished"))
@@ -127,7 +127,7 @@ def test_a_training_is_followed_to_its_end(worker):
     assert json.loads((kept / "result.json").read_text()) == status["verdict"]
 
 
-def test_the_log_is_read_on_from_an_offset(worker):
+def test_the_log_is_read_from_an_offset(worker):
     worker.train(3)
     offset = worker.wait_for(is_in("finished"))["offset"]
     assert offset == len("step 0\n") * 3
@@ -163,7 +163,7 @@ def test_polling_and_training_renew_the_lease(worker):
         assert time.time() - lease.stat().st_mtime < 5
 
 
-def test_there_is_one_training_at_a_time(worker):
+def test_only_one_training_runs_at_a_time(worker):
     worker.train(1000)
     again = worker.start("-c", TRAINING, 5)
     assert (again.returncode, again.stdout) == (2, "")
@@ -173,7 +173,7 @@ def test_there_is_one_training_at_a_time(worker):
     assert worker.poll()[0]["state"] == "running"
 
 
-def test_stop_lets_the_training_save_and_may_be_repeated(worker):
+def test_stop_saves_a_checkpoint_and_is_idempotent(worker):
     worker.train(1000)
     worker.wait_for(lambda status: status["step"])
     done = worker.call("stop")
@@ -185,11 +185,11 @@ def test_stop_lets_the_training_save_and_may_be_repeated(worker):
     assert json.loads(worker.call("stop").stdout)["state"] == "stopped"
 
 
-def test_stop_on_a_worker_where_nothing_is_does_nothing(worker):
+def test_stop_without_a_training_does_nothing(worker):
     assert json.loads(worker.call("stop").stdout)["state"] == "idle"
 
 
-def test_who_does_not_end_within_the_grace_is_killed(worker):
+def test_a_training_is_killed_after_the_grace_period(worker):
     deaf = "import signal, time; signal.signal(15, signal.SIG_IGN); print('deaf', flush=True)"
     worker.start("-c", deaf + "; time.sleep(1000)")
     worker.wait_for(lambda _: "deaf" in worker.poll()[1])
@@ -199,8 +199,8 @@ def test_who_does_not_end_within_the_grace_is_killed(worker):
     assert worker.poll()[0]["verdict"]["again"]
 
 
-def test_a_machine_that_goes_down_lets_the_training_save(worker):
-    """All processes get SIGTERM then, and nobody has asked to stop: it is worth another start."""
+def test_a_shutdown_of_the_machine_saves_a_checkpoint(worker):
+    """All processes get SIGTERM without a stop request, so that the training restarts."""
     pid = worker.train(1000)["pid"]
     worker.wait_for(lambda status: status["step"])
     os.kill(pid, signal.SIGTERM)
@@ -209,7 +209,7 @@ def test_a_machine_that_goes_down_lets_the_training_save(worker):
     assert worker.poll()[1].endswith("saved\n")
 
 
-def test_the_timer_is_named_where_it_ends_the_training(worker):
+def test_the_verdict_names_the_timer_that_stopped_the_training(worker):
     pid = worker.train(1000)["pid"]
     (worker.folder / "deadman.json").write_text('{"reason": "its 8 hours are over", "born": 5}')
     os.kill(pid, signal.SIGTERM)
@@ -228,21 +228,21 @@ def test_no_training_outlives_its_supervisor(worker):
     assert alive(worker.folder) == []
 
 
-def test_what_a_training_started_ends_with_it(worker):
+def test_child_processes_of_a_training_end_with_it(worker):
     code = "import subprocess; subprocess.Popen(['sleep', '1000']); print('off')"
     worker.start("-c", code)
     worker.wait_for(is_in("finished"))
     assert alive(worker.folder) == []
 
 
-def test_a_training_left_over_is_killed_by_the_next_start(worker):
+def test_start_kills_a_leftover_training(worker):
     marked = worker.environment | {"POLYMATH_HEARTBEAT": str(worker.folder / "heartbeat")}
     left = subprocess.Popen(["sleep", "1000"], env=marked)
     worker.train(3)
     assert left.wait(5) == -signal.SIGKILL
 
 
-def test_a_mark_kills_nobody_else(tmp_path):
+def test_kill_by_environment_spares_other_processes(tmp_path):
     others = [
         subprocess.Popen(["sleep", "1000"], env={"POLYMATH_HEARTBEAT": f"{tmp_path}/{name}"})
         for name in ("other", "heartbeat2")
@@ -254,7 +254,7 @@ def test_a_mark_kills_nobody_else(tmp_path):
         other.wait()
 
 
-def test_who_holds_the_accelerator_is_killed(tmp_path):
+def test_processes_that_use_the_accelerator_are_killed(tmp_path):
     device, other = tmp_path / "accel0", tmp_path / "disk0"
     holders = [
         subprocess.Popen(["sleep", "1000"], stdin=path.open("w+")) for path in (device, other)
@@ -267,20 +267,20 @@ def test_who_holds_the_accelerator_is_killed(tmp_path):
     holders[1].wait()
 
 
-def test_a_training_that_cannot_start_says_why(worker):
+def test_a_training_that_cannot_start_reports_the_cause(worker):
     worker.train(3, python="/nowhere/python")
     cause = worker.wait_for(is_in("failed"))["verdict"]["cause"]
     assert cause == "cannot start /nowhere/python: No such file or directory"
 
 
-def test_an_error_of_the_user_leaves_the_workdir_as_it_was(worker):
+def test_a_user_error_does_not_change_the_workdir(worker):
     worker.start("-c", "import sys; print('error: config.seed: is -1'); sys.exit(2)")
     verdict = worker.wait_for(is_in("failed"))["verdict"]
     assert (verdict["code"], verdict["traceback"]) == (2, "error: config.seed: is -1")
     assert not (worker.folder / "workdir").exists()
 
 
-def test_two_workers_begin_together_and_end_together(tmp_path):
+def test_two_workers_start_and_end_together(tmp_path):
     gang, coordinator = free_ports(2)
     ports = {"POLYMATH_GANG_PORT": str(gang), "POLYMATH_COORDINATOR_PORT": str(coordinator)}
     workers = [Worker(tmp_path / str(rank), ports) for rank in range(2)]
@@ -299,8 +299,8 @@ def test_two_workers_begin_together_and_end_together(tmp_path):
     assert alive(tmp_path) == []
 
 
-def test_a_worker_that_waits_for_others_is_not_taken_for_lost(tmp_path):
-    """One comes long before the other, and has finished long before."""
+def test_a_waiting_worker_does_not_count_as_lost(tmp_path):
+    """One worker starts and finishes long before the others."""
     impatient = (
         f"import sys; sys.path.insert(0, {str(ROOT)!r}); "
         "from launch.worker import agent, supervisor, wire; "
@@ -318,21 +318,21 @@ def test_a_worker_that_waits_for_others_is_not_taken_for_lost(tmp_path):
     assert [agent.wait(20) for agent in agents] == [0, 0, 0]
 
 
-def test_a_rank_outside_the_hosts_is_refused(worker):
+def test_an_invalid_rank_is_an_error(worker):
     done = worker.start("-c", TRAINING, 3, rank=1)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: invalid --rank=1: the job has 1 hosts; expected 0 to 0\n"
 
 
 @pytest.mark.parametrize("endpoints", ["10.0.0.4,10.0.0.5", "a:8470:10.0.0.4,b:8470:10.0.0.5"])
-def test_the_place_in_a_slice_is_that_of_the_metadata(monkeypatch, endpoints):
+def test_the_rank_in_a_slice_comes_from_the_metadata(monkeypatch, endpoints):
     metadata = Metadata({"agent-worker-number": "1", "worker-network-endpoints": endpoints})
     monkeypatch.setenv("GCE_METADATA_HOST", metadata.address)
     assert worker_rank({"hosts": None}, None) == WorkerRank(1, 2, "10.0.0.4")
     metadata.close()
 
 
-def test_the_place_in_several_slices(monkeypatch):
+def test_the_rank_in_several_slices(monkeypatch):
     environment = (
         "ACCELERATOR_TYPE: 'v4-16'\nMEGASCALE_COORDINATOR_ADDRESS: '10.0.0.2:8080'\n"
         "MEGASCALE_NUM_SLICES: '3'\nMEGASCALE_SLICE_ID: '2'\n"
@@ -349,7 +349,7 @@ def test_the_place_in_several_slices(monkeypatch):
     metadata.close()
 
 
-def test_metadata_without_workers_are_refused(monkeypatch):
+def test_metadata_without_workers_are_an_error(monkeypatch):
     metadata = Metadata({})
     monkeypatch.setenv("GCE_METADATA_HOST", metadata.address)
     with pytest.raises(JobError, match="set the job's hosts"):
@@ -357,7 +357,7 @@ def test_metadata_without_workers_are_refused(monkeypatch):
     metadata.close()
 
 
-def test_the_engine_beats_at_each_step_and_each_batch_of_an_evaluation(
+def test_the_engine_sends_a_heartbeat_per_step_and_evaluation_batch(
     experiment, tmp_path, monkeypatch
 ):
     heartbeat, seen = tmp_path / "heartbeat", []

@@ -1,4 +1,4 @@
-"""The stand-in for Cloud Storage, where the runs' own tests do not reach it."""
+"""The fake Cloud Storage, beyond the tests of whole runs."""
 
 import json
 import urllib.error

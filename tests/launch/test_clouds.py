@@ -1,4 +1,4 @@
-"""What Google's two interfaces say of resources, as one state."""
+"""The state of a launch from the resources of the two cloud APIs."""
 
 import dataclasses
 import json
@@ -68,7 +68,7 @@ def look(plan, queued=None, **nodes):
         ("A_WORD_OF_TOMORROW", State.CREATING),
     ],
 )
-def test_the_requests_state_counts_until_it_is_active(word, state):
+def test_the_state_is_that_of_the_request_until_it_is_active(word, state):
     assert look(ONE, request(word)) == Resources(state, f"request {word}")
     assert look(ONE, request(word), run="READY").state is state
     assert look(TWO, request(word), run_0="PREEMPTED", run_1="DELETING").state is state
@@ -79,7 +79,7 @@ def test_a_request_that_was_just_made_has_no_state():
     assert look(ONE, nothing) == Resources(State.CREATING, "request UNKNOWN")
 
 
-def test_a_failed_request_says_why():
+def test_a_failed_request_reports_the_cause():
     found = look(ONE, request("FAILED", "no quota"), run="CREATING")
     assert found == Resources(State.FAILED, "request FAILED (no quota), run CREATING")
 
@@ -103,13 +103,13 @@ NODES = [
 
 
 @pytest.mark.parametrize(("word", "state"), NODES)
-def test_of_an_active_request_the_nodes_state_counts(word, state):
+def test_the_state_of_an_active_request_is_that_of_its_node(word, state):
     found = look(ONE, request("ACTIVE"), run=word)
     assert found == Resources(state, f"request ACTIVE, run {word}")
 
 
 @pytest.mark.parametrize(("word", "state"), NODES)
-def test_a_node_without_the_queue_is_looked_at_alone(word, state):
+def test_a_direct_node_has_its_own_state(word, state):
     assert look(DIRECT, request("FAILED"), run=word) == Resources(state, f"run {word}")
 
 
@@ -127,7 +127,7 @@ def test_a_node_without_the_queue_is_looked_at_alone(word, state):
         ("DELETING", "PREEMPTED", State.LOST),
     ],
 )
-def test_several_nodes_are_as_the_worst_of_them(first, second, state):
+def test_the_state_of_several_nodes_is_the_worst(first, second, state):
     found = look(TWO, request("ACTIVE"), run_1=second, run_0=first)
     assert found == Resources(state, f"request ACTIVE, run-0 {first}, run-1 {second}")
 
@@ -147,7 +147,7 @@ def test_nodes_that_outlived_their_request():
 
 
 @pytest.mark.parametrize("plan", [ONE, TWO, DIRECT], ids=["one", "two", "direct"])
-def test_nothing_is_there(plan):
+def test_no_resources_are_absent(plan):
     assert look(plan) == Resources(State.ABSENT)
 
 
@@ -160,7 +160,7 @@ def test_nodes_of_others_do_not_count():
 
 
 @pytest.mark.parametrize("broken", ["queued_resources_describe", "tpu_vm_list"])
-def test_a_cloud_that_does_not_answer_is_not_an_empty_one(broken):
+def test_an_unreachable_cloud_is_not_absent(broken):
     answers = {"queued_resources_describe": request("ACTIVE"), "tpu_vm_list": []}
     with pytest.raises(GcloudError) as error:
         CloudTPU(ONE).describe(Cloud(**answers | {broken: "ERROR: UNAVAILABLE: later"}))
@@ -191,7 +191,7 @@ def look_at_group(*machines, stable=False, deleting=0):
 
 
 @pytest.mark.parametrize("word", ["PENDING", "PROVISIONING", "STAGING", "REPAIRING", None])
-def test_machines_that_are_on_their_way(word):
+def test_machines_that_are_being_created(word):
     found = look_at_group(machine("b", word), machine("a", "RUNNING"))
     assert found.state is State.CREATING
     assert found.detail == f"run-b {word}, run-a RUNNING"
@@ -210,7 +210,7 @@ def test_all_machines_run(stable):
 
 
 @pytest.mark.parametrize("other", [None, "RUNNING", "STAGING"])
-def test_a_machine_that_could_not_be_made_says_why(other):
+def test_a_machine_that_failed_to_start_reports_the_cause(other):
     found = look_at_group(machine("a", other), machine("b", error="ZONE_RESOURCE_POOL_EXHAUSTED"))
     assert found.state is State.FAILED
     assert found.detail.endswith("run-b ZONE_RESOURCE_POOL_EXHAUSTED: none left")
@@ -218,7 +218,7 @@ def test_a_machine_that_could_not_be_made_says_why(other):
 
 @pytest.mark.parametrize("word", ["STOPPING", "STOPPED", "TERMINATED", "SUSPENDED"])
 @pytest.mark.parametrize("stable", [True, False])
-def test_a_machine_that_was_taken_away(word, stable):
+def test_a_preempted_machine(word, stable):
     found = look_at_group(machine("a", "RUNNING"), machine("b", word), stable=stable)
     assert found.state is State.LOST
 
@@ -275,6 +275,6 @@ def test_a_group_that_cannot_be_asked_is_not_an_absent_one(broken):
     ],
     ids=["flex-start", "slices", "reserved"],
 )
-def test_what_a_way_does_not_have_is_refused(way, plan, says):
+def test_an_unsupported_plan_is_an_error(way, plan, says):
     with pytest.raises(UserError, match=says):
         way(plan)

@@ -1,4 +1,4 @@
-"""The command line, in front of the twin on its virtual clock."""
+"""The command line, on the fake cloud with a virtual clock."""
 
 import json
 import shutil
@@ -100,7 +100,7 @@ def test_a_dry_run_runs_nothing(world, tree, capsys):
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else "",
 )
-def test_a_mistake_is_one_line_and_nothing_is_created(world, tree, capsys, flags, says):
+def test_an_error_is_one_line_and_creates_nothing(world, tree, capsys, flags, says):
     try:
         code = launch(world, *RUN[:4], *flags, *TRAINING)
     except SystemExit as error:  # argparse
@@ -127,7 +127,7 @@ def assert_refused(world, capsys, code, says):
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else "",
 )
-def test_a_training_that_cannot_begin_is_refused(world, tree, capsys, training, says):
+def test_an_invalid_training_is_an_error(world, tree, capsys, training, says):
     code = launch(world, "run", "job", *MACHINES, "--", *training)
     assert_refused(world, capsys, code, says)
 
@@ -200,7 +200,7 @@ def test_by_hand(world, tree, capsys):
     assert launch(world, "status", *there) == 2
 
 
-def test_leaks_tells_what_costs(world, tree, capsys):
+def test_leaks_lists_billable_resources(world, tree, capsys):
     assert launch(world, "leaks") == 0
     world.cloud.disks["old"] = "us-central1-a"
     assert launch(world, "create", "job", *MACHINES) == 0
@@ -213,7 +213,7 @@ def test_leaks_tells_what_costs(world, tree, capsys):
     assert "old" not in capsys.readouterr().out
 
 
-def test_attach_goes_on_where_a_dead_laptop_was(world, tree, capsys):
+def test_attach_continues_after_the_launcher_was_killed(world, tree, capsys):
     local_host = SimulatedHost(world, dies_at=12)
     with pytest.raises(LaptopDied):
         main(RUN, local_host)

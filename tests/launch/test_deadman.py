@@ -1,4 +1,4 @@
-"""The timer as a real process: metadata are served here, and a delete command writes a file."""
+"""The timer as a real process, with a local metadata server and a delete command that writes."""
 
 import json
 import os
@@ -19,13 +19,13 @@ ROOT = Path(__file__).parents[2]
 YEARS = 1e9  # seconds
 
 
-def test_the_hours_end_it_however_much_it_is_wanted():
+def test_the_time_limit_holds_with_a_valid_lease():
     assert reason_to_delete(3599, 0, hours=1, lease=3599, lease_seconds=60) is None
     reason = reason_to_delete(3601, 0, hours=1, lease=3601, lease_seconds=60)
     assert reason == "the limit of 1 hours is reached"
 
 
-def test_a_lease_that_nobody_renews_ends_it():
+def test_an_expired_lease_deletes_the_slice():
     assert reason_to_delete(160, 0, hours=1, lease=100, lease_seconds=60) is None
     reason = reason_to_delete(161, 0, hours=1, lease=100, lease_seconds=60)
     assert reason == "the lease was not renewed for 60 seconds"
@@ -98,7 +98,7 @@ def machine(tmp_path):
         one.metadata.close()
 
 
-def test_it_deletes_when_the_hours_are_over_and_does_not_give_up(machine):
+def test_it_repeats_the_deletion_after_the_time_limit(machine):
     """The lease is renewed all the while, and the first deletions are of no effect."""
     slice_ = machine(hours=0.5 / 3600, lease_seconds=YEARS)
     slice_.boot()
@@ -110,7 +110,7 @@ def test_it_deletes_when_the_hours_are_over_and_does_not_give_up(machine):
     assert slice_.facts["reason"] == "the limit of 0.000138889 hours is reached"
 
 
-def test_it_deletes_when_nobody_renews_the_lease(machine):
+def test_it_deletes_after_the_lease_expires(machine):
     slice_ = machine(lease_seconds=0.5)
     slice_.boot()
     until = time.monotonic() + 1.5
@@ -122,7 +122,7 @@ def test_it_deletes_when_nobody_renews_the_lease(machine):
     assert slice_.facts["reason"] == "the lease was not renewed for 0.5 seconds"
 
 
-def test_birth_outlives_the_timer_and_begin_runs_once(machine):
+def test_the_boot_time_is_stored_and_the_setup_runs_once(machine):
     begun = "echo begun >> $POLYMATH_ROOT/begun"
     slice_ = machine(hours=2, begin=begun)
     slice_.boot()
@@ -138,7 +138,7 @@ def test_birth_outlives_the_timer_and_begin_runs_once(machine):
     assert (slice_.folder / "begun").read_text() == "begun\n"
 
 
-def test_a_reboot_after_the_cap_deletes_at_once(machine):
+def test_a_reboot_after_the_time_limit_deletes_immediately(machine):
     slice_ = machine(hours=1)
     (slice_.folder / "born").write_text(str(time.time() - 3700))
     slice_.boot()
@@ -174,7 +174,7 @@ def test_the_training_is_asked_to_end_first(machine):
     assert float((slice_.folder / "asked").read_text()) < slice_.deletions()[0]
 
 
-def test_a_folder_on_somebody_elses_machine_never_switches_it_off(machine):
+def test_a_test_folder_never_shuts_down_the_machine(machine):
     code = "import launch.worker.deadman as timer; print(timer.may_switch_off())"
     said = subprocess.run(
         [sys.executable, "-c", code],

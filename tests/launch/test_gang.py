@@ -1,4 +1,4 @@
-"""What the gang decides, with no process and no clock."""
+"""The gang's decisions, without processes and clock."""
 
 import itertools
 
@@ -41,7 +41,7 @@ def stop(grace=None, again=False):
 
 @pytest.fixture
 def gang():
-    """Three workers that have begun, at second 0."""
+    """Three workers that started at second 0."""
     gang = Gang(3, now=0, join_seconds=60, stall_seconds=10, grace=60)
     for rank in range(3):
         gang.join(rank)
@@ -55,8 +55,8 @@ def end_of(gang, now):
     return order
 
 
-def test_the_guilty_is_found_in_every_order_of_arrival():
-    """Whoever is heard first: an echo is never guilty while there is a cause."""
+def test_the_root_cause_is_found_in_every_order_of_arrival():
+    """A secondary failure is never the root cause if there is a primary one."""
     failures = [
         Failure(2, "exit code 1", "ValueError: x"),
         *(Failure(i, "", "", True) for i in (0, 1, 3)),
@@ -65,7 +65,7 @@ def test_the_guilty_is_found_in_every_order_of_arrival():
         assert root_cause(order, finished=[]).rank == 2
 
 
-def test_who_left_too_early_is_guilty_of_echoes_alone():
+def test_an_early_exit_causes_only_secondary_failures():
     echoes = [
         Failure(0, "exit code 1", secondary=True),
         Failure(3, "killed by SIGABRT", secondary=True),
@@ -75,7 +75,7 @@ def test_who_left_too_early_is_guilty_of_echoes_alone():
     assert root_cause(echoes, finished=[]) == echoes[0]
 
 
-def test_what_befalls_all_is_told_of_the_first_worker():
+def test_a_common_failure_is_reported_for_the_lowest_rank():
     failures = [Failure(rank, "exit code 2", "error: the loss is nan") for rank in (3, 0, 1)]
     assert root_cause(failures, finished=[]).rank == 0
 
@@ -91,7 +91,7 @@ def test_what_befalls_all_is_told_of_the_first_worker():
     ],
     ids=["behind", "stopped", "ended", "elsewhere", "alike"],
 )
-def test_the_one_that_others_wait_for(heartbeats, stacks, finished, expected):
+def test_the_stalled_rank_is_the_one_that_others_wait_for(heartbeats, stacks, finished, expected):
     assert stalled_rank(dict(enumerate(heartbeats)), stacks, finished) == expected
 
 
@@ -103,7 +103,7 @@ def test_all_begin_together():
     assert gang.orders(2) == [{"kind": "go"}]
 
 
-def test_a_worker_that_does_not_come_ends_all():
+def test_a_worker_that_does_not_connect_ends_all():
     gang = Gang(3, now=0, join_seconds=60, stall_seconds=10, grace=60)
     gang.join(0)
     gang.join(2)
@@ -113,7 +113,7 @@ def test_a_worker_that_does_not_come_ends_all():
     assert "did not connect" in verdict["cause"]
 
 
-def test_all_end_where_one_fails_and_the_cause_may_come_late(gang):
+def test_one_failure_ends_all_and_its_cause_may_arrive_late(gang):
     gang.receive(0, failure(secondary=True), 5.0)
     assert gang.orders(5.0) == []
     gang.receive(1, failure(cause="killed by SIGKILL", code=137), 5.0 + LISTEN_SECONDS - 0.1)
@@ -123,14 +123,14 @@ def test_all_end_where_one_fails_and_the_cause_may_come_late(gang):
     assert gang.orders(99) == []  # once
 
 
-def test_no_need_to_listen_once_all_have_spoken(gang):
+def test_the_verdict_is_immediate_once_all_have_reported(gang):
     gang.receive(0, {"kind": "finished"}, 5)
     gang.receive(1, failure(secondary=True), 5)
     gang.receive(2, failure(secondary=True), 5)
     assert end_of(gang, 5)["verdict"]["rank"] == 0
 
 
-def test_a_lost_worker_is_guilty(gang):
+def test_a_lost_worker_is_the_root_cause(gang):
     gang.lost(2, 5)
     gang.receive(0, failure(secondary=True), 5)
     verdict = end_of(gang, 8)["verdict"]
@@ -146,20 +146,20 @@ def test_all_that_finish_are_finished(gang):
     assert end_of(gang, 5)["verdict"]["outcome"] == "finished"
 
 
-def test_who_asks_to_stop_stops_all_with_their_grace(gang):
+def test_a_stop_request_stops_all_with_the_jobs_grace_period(gang):
     gang.receive(1, stop(), 5)
     order = end_of(gang, 5)
     assert (order["verdict"]["outcome"], order["verdict"]["rank"]) == ("stopped", 1)
     assert order["grace"] == 60
 
 
-def test_a_stop_may_bring_its_own_grace(gang):
+def test_a_stop_request_may_set_the_grace_period(gang):
     gang.receive(1, stop(grace=3), 5)
     assert end_of(gang, 5)["grace"] == 3
 
 
 @pytest.mark.parametrize("again", [True, False])
-def test_a_stop_says_whether_the_job_is_to_be_started_again(gang, again):
+def test_a_stop_request_sets_whether_the_job_restarts(gang, again):
     gang.receive(1, stop(again=again), 5)
     assert end_of(gang, 5)["verdict"]["again"] is again
 
@@ -180,7 +180,7 @@ def heartbeat_all(gang, now, step, **fields):
         gang.receive(rank, heartbeat(step, **fields), now)
 
 
-def test_where_all_others_fail_by_its_silence_the_held_one_is_guilty(gang):
+def test_a_stopped_process_is_the_root_cause_of_secondary_failures(gang):
     heartbeat_all(gang, 3, step=7)
     gang.receive(2, heartbeat(7, stopped=True), 4)
     gang.receive(0, failure(secondary=True), 5)
@@ -199,14 +199,14 @@ def test_a_worker_that_has_not_failed_is_not_blamed_for_being_behind(gang):
     assert end_of(gang, 8)["verdict"]["rank"] == 1
 
 
-def test_a_hang_in_the_second_step_is_seen(gang):
+def test_a_hang_in_the_second_step_is_detected(gang):
     heartbeat_all(gang, 3, step=1)
     gang.receive(0, heartbeat(2), 4)
     gang.receive(1, heartbeat(2), 4)
     assert gang.orders(15) == [{"kind": "dump"}]
 
 
-def test_a_hang_is_seen_and_the_one_behind_is_named_with_its_stack(gang):
+def test_a_hang_is_detected_and_the_slowest_rank_reported_with_its_stack(gang):
     heartbeat_all(gang, 3, step=7)
     gang.receive(0, heartbeat(8), 4)
     gang.receive(1, heartbeat(8), 4)
@@ -221,7 +221,7 @@ def test_a_hang_is_seen_and_the_one_behind_is_named_with_its_stack(gang):
     assert verdict["traceback"] == IN_SLEEP
 
 
-def test_a_process_that_cannot_show_its_stack_is_not_waited_for(gang):
+def test_the_wait_for_stacks_is_limited(gang):
     heartbeat_all(gang, 3, step=7)
     gang.receive(1, heartbeat(7, stopped=True), 13)
     assert gang.orders(14) == [{"kind": "dump"}]
@@ -230,7 +230,7 @@ def test_a_process_that_cannot_show_its_stack_is_not_waited_for(gang):
     assert (verdict["rank"], "SIGSTOP" in verdict["cause"]) == (1, True)
 
 
-def test_a_held_process_that_goes_on_to_show_its_stack_is_still_the_one(gang):
+def test_a_stopped_process_stays_the_cause_after_its_dump(gang):
     heartbeat_all(gang, 3, step=7)
     gang.receive(1, heartbeat(7, stopped=True), 4)
     assert gang.orders(14) == [{"kind": "dump"}]
@@ -249,21 +249,21 @@ def test_the_first_step_may_compile_for_longer(gang):
     assert gang.orders(311) == [{"kind": "dump"}]
 
 
-def test_evaluation_is_no_hang(gang):
+def test_an_evaluation_is_not_a_hang(gang):
     heartbeat_all(gang, 3, step=7)
     for now in range(4, 100):
         heartbeat_all(gang, now, step=7, count=now + 20)
         assert gang.orders(now) == []
 
 
-def test_a_program_that_never_beats_is_left_alone(gang):
+def test_a_program_without_heartbeats_never_stalls(gang):
     for rank in range(3):
         gang.receive(rank, {"kind": "heartbeat", "step": None, "count": 0, "stopped": False}, 3)
     assert gang.orders(1e6) == []
 
 
-def test_of_a_thousand_random_ends_each_names_its_cause():
-    """One is guilty and the others follow: by echoes, in silence, or not at all, in any order."""
+def test_the_root_cause_of_a_thousand_random_failures_is_found():
+    """One worker fails; the others report secondary failures, or nothing, in any order."""
     rng = np.random.default_rng(0)
     for _ in range(1000):
         count = int(rng.integers(2, 9))

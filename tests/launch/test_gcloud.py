@@ -1,4 +1,4 @@
-"""What gcloud says of a failure, what is tried again, and commands that do not end."""
+"""Classification of gcloud's errors, retries and timeouts."""
 
 import os
 import sys
@@ -126,11 +126,11 @@ class Answers(LocalHost):
 
 
 @pytest.mark.parametrize(("kind", "says"), SAID, ids=[kind.name for kind, _ in SAID])
-def test_gclouds_words_tell_why(kind, says):
+def test_errors_are_classified_by_their_message(kind, says):
     assert classify_error(says) is kind
 
 
-def test_a_failure_is_told_from_the_word_error_on():
+def test_the_message_starts_at_the_word_error():
     stderr = f"WARNING: old\n##### on worker 2\n{TPU} NOT_FOUND: no node was not found\nhelp\n"
     error = GcloudError(NODE, Completed(1, "", stderr))
     assert error.message == f"{TPU} NOT_FOUND: no node was not found help"
@@ -141,18 +141,18 @@ def test_a_failure_is_told_from_the_word_error_on():
 @pytest.mark.parametrize(
     ("stderr", "says"), [("one\n\ntwo\n\n", "one two"), ("", "exit code 3")], ids=["words", "none"]
 )
-def test_a_failure_without_error_is_told_all_the_same(stderr, says):
+def test_a_failure_without_the_word_error_has_a_message(stderr, says):
     assert GcloudError(NODE, Completed(3, "", stderr)).message == says
 
 
-def test_what_passes_is_tried_again():
+def test_transient_errors_are_retried():
     local_host = Answers(UNAVAILABLE, UNAVAILABLE, Completed(0, "done", ""))
     assert call(local_host, NODE, tries=3) == "done"
     assert local_host.ran == [NODE] * 3
     assert local_host.slept == [PAUSE_SECONDS] * 2
 
 
-def test_it_is_tried_only_so_often():
+def test_the_number_of_tries_is_limited():
     local_host = Answers(*[UNAVAILABLE] * 9)
     with pytest.raises(GcloudError) as error:
         call(local_host, NODE, tries=3)
@@ -167,7 +167,7 @@ def test_a_command_is_run_once_unless_it_may_be_repeated():
     assert len(local_host.ran) == 1 and local_host.slept == []
 
 
-def test_what_does_not_pass_is_not_tried_again():
+def test_permanent_errors_are_not_retried():
     local_host = Answers(UNAVAILABLE, DENIED, Completed(0, "done", ""))
     with pytest.raises(GcloudError) as error:
         call(local_host, NODE, tries=5)
@@ -181,7 +181,7 @@ def test_a_warning_on_the_way_is_no_failure():
     assert len(local_host.ran) == 1
 
 
-def test_json_is_asked_for_and_decoded():
+def test_json_is_requested_and_decoded():
     local_host = Answers(UNAVAILABLE, Completed(0, '{"state": "READY"}\n', ""))
     assert call_json(local_host, NODE) == {"state": "READY"}
     assert local_host.ran[0] == [*NODE, "--format=json"]
@@ -195,18 +195,18 @@ def test_json_that_is_cut_off_counts_as_a_broken_connection(printed):
     assert error.value.message == "the connection broke off"
 
 
-def test_what_is_not_there_is_described_as_none():
+def test_a_missing_resource_is_none():
     assert describe_resource(Answers(ABSENT), NODE) is None
     assert describe_resource(Answers(Completed(0, "{}", "")), NODE) == {}
 
 
-def test_what_cannot_be_described_is_not_taken_for_absent():
+def test_an_error_is_not_a_missing_resource():
     for trouble in (DENIED, UNAVAILABLE, Completed(0, '{"sta', "")):
         with pytest.raises(GcloudError):
             describe_resource(Answers(*[trouble] * 3), NODE)
 
 
-def test_a_command_that_does_not_end_is_ended():
+def test_a_command_is_killed_after_its_timeout():
     began = time.monotonic()
     done = LocalHost().run([sys.executable, "-c", "import time; time.sleep(60)"], timeout=0.2)
     assert time.monotonic() - began < 10
@@ -214,12 +214,12 @@ def test_a_command_that_does_not_end_is_ended():
     assert classify_error(done.stderr) is Kind.TRANSIENT
 
 
-def test_a_commands_words_and_exit_code_come_back():
+def test_a_command_returns_its_output_and_exit_code():
     done = LocalHost().run(["sh", "-c", r"printf 'a\377'; echo b >&2; exit 3"])
     assert done == Completed(3, "a\N{REPLACEMENT CHARACTER}", "b\n")
 
 
-def test_commands_run_side_by_side_and_answer_in_order(tmp_path):
+def test_commands_run_in_parallel_and_return_in_order(tmp_path):
     """The first one waits for what the second one says."""
     os.mkfifo(tmp_path / "pipe")
     listen = ["cat", str(tmp_path / "pipe")]

@@ -59,7 +59,7 @@ def written(generation):
 
 
 @pytest.mark.parametrize("generation", GENERATIONS)
-def test_command_lines_are_those_written_down(generation):
+def test_command_lines_match_the_golden_files(generation):
     assert written(generation) == (GOLDEN / f"{generation}.txt").read_text()
 
 

@@ -1,4 +1,4 @@
-"""The grammar of gcloud refuses what gcloud refuses."""
+"""The grammar rejects the command lines that gcloud rejects."""
 
 import os
 import shutil

@@ -35,14 +35,14 @@ def one_trial(way, *options):
 
 
 @pytest.mark.parametrize("way", FAST)
-def test_the_guilty_process_is_named_and_none_is_left(way):
+def test_the_failed_process_is_reported_and_no_process_remains(way):
     done = one_trial(way, "--processes=3", "--plain")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
-def test_of_four_processes_of_jax_the_guilty_one_is_named(way):
+def test_the_failed_process_of_four_jax_processes_is_reported(way):
     done = one_trial(way)
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -57,7 +57,7 @@ print(json.dumps(follow(Slice(Path(folder), 2, arguments, environment), sys.stdo
 """
 
 
-def test_each_line_tells_its_process(tmp_path):
+def test_each_line_has_its_process_index(tmp_path):
     code = "import os; print('a\\nb', os.environ['JAX_PROCESS_ID'])"
     *lines, verdict = python("-c", FOLLOWED, tmp_path, "-c", code).stdout.splitlines()
     assert json.loads(verdict)["outcome"] == "finished"

@@ -1,4 +1,4 @@
-"""What is read from a log, in the words of real processes."""
+"""Causes of failures in the logs of real processes."""
 
 import pytest
 
@@ -58,7 +58,7 @@ Current thread 0x00007f0000000002 (most recent call first):
 @pytest.mark.parametrize(
     "text", [ECHO, ECHO_OF_THE_SERVICE, OF_THE_RUNTIME + ABORTED, "error: no checkpoint\n" + ECHO]
 )
-def test_what_speaks_of_another_is_an_echo(text):
+def test_a_message_about_another_process_is_a_secondary_failure(text):
     assert logs.first_cause("step 3\n" + text)[1]
 
 
@@ -76,7 +76,7 @@ def test_an_error_of_a_file_system_is_its_own():
     assert logs.first_cause(own) == (own.strip(), False)
 
 
-def test_what_was_raised_on_the_way_out_is_shown_after_what_it_came_from():
+def test_chained_exceptions_follow_their_cause():
     then = "\nDuring handling of the above exception, another exception occurred:\n\n" + ECHO
     cause, secondary = logs.first_cause("step 3\n" + OWN + then)
     assert (cause, secondary) == ((OWN + then).strip(), False)

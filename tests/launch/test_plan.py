@@ -1,4 +1,4 @@
-"""A plan's way into the machines' metadata and back, its attempts, and what it refuses."""
+"""A plan's metadata, its attempts, and its invalid values."""
 
 import dataclasses
 import json
@@ -52,7 +52,7 @@ def test_a_new_value_of_the_plan_is_to_be_carried_too():
     assert same == ["queued"]  # several slices do not come without the queue
 
 
-def test_machines_are_told_what_they_do_by_themselves():
+def test_the_metadata_contain_the_timers_commands():
     delete, begin = [["gcloud", "delete", "job"], ["gcloud", "delete", "more"]], "set -- 'a b'\n"
     told = json.loads(PLAN.next_attempt(4.0).metadata(delete, begin))
     assert told["hours"] == 6.0  # what is left, not the cap
@@ -84,7 +84,7 @@ def test_an_older_version_writes_less():
     ],
     ids=["empty", "cut", "list", "null", "string", "little", "number", "word", "no list"],
 )
-def test_what_is_no_plan_is_told_in_one_line(text):
+def test_an_invalid_plan_is_a_one_line_error(text):
     with pytest.raises(UserError, match=r"^cannot read the VMs' plan \(.*\); delete them$"):
         Plan.from_metadata(text)
 
@@ -141,7 +141,7 @@ def test_the_image_is_the_accelerators_unless_another_is_named():
     ],
     ids=lambda value: ",".join(value) if isinstance(value, dict) else "",
 )
-def test_a_wrong_value_is_named_with_its_remedy(changes, says):
+def test_an_invalid_value_is_an_error_with_its_remedy(changes, says):
     with pytest.raises(UserError) as error:
         dataclasses.replace(PLAN, **changes)
     assert says in str(error.value)

@@ -1,4 +1,4 @@
-"""Whole launches that really train, on the twin with real processes."""
+"""Whole launches with real training processes on the fake cloud."""
 
 import pytest
 
@@ -30,13 +30,13 @@ def test_run_trains_on_two_workers_and_leaves_nothing(code, undisturbed):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_machines_taken_away_change_no_bit(code, undisturbed, seed):
+def test_preemption_does_not_change_the_result(code, undisturbed, seed):
     found, *_, wrong = runs.schedule(code.parent / f"{seed}", code, seed)
     assert wrong == []
     assert runs.same_bits(undisturbed[0], found)
 
 
-def test_a_killed_laptop_costs_no_more_than_the_cap(code):
+def test_a_killed_launcher_costs_no_more_than_the_limit(code):
     late, step = runs.orphaned(code.parent / "orphan", code, 30.0)
     assert late < 60
     assert step > 0  # it had time to save

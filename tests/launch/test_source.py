@@ -1,4 +1,4 @@
-"""What is sent is what is committed."""
+"""The code that is sent to the workers is the commit."""
 
 import io
 import os
@@ -67,7 +67,7 @@ def test_the_commit_is_sent_with_its_stamp(root):
     }
 
 
-def test_what_changes_later_is_not_sent(root):
+def test_later_changes_are_not_sent(root):
     """The commit was chosen; the folder, and even the branch, may go on."""
     source = snapshot(root=root)
     before = source.archive()
@@ -78,7 +78,7 @@ def test_what_changes_later_is_not_sent(root):
     assert files(snapshot(root=root))["folder/changed.py"] == "changed = 1\n"
 
 
-def test_what_is_ignored_is_neither_refused_nor_sent(root):
+def test_ignored_files_are_neither_an_error_nor_sent(root):
     (root / "a.log").write_text("noise")
     assert "a.log" not in files(snapshot(root=root))
 
@@ -90,7 +90,7 @@ def test_programs_can_be_run_there(root):
 
 
 @pytest.mark.parametrize("staged", [True, False])
-def test_changes_are_refused(root, staged):
+def test_uncommitted_changes_are_an_error(root, staged):
     (root / "folder/changed.py").write_text("changed = 1\n")
     if staged:
         git(root, "add", ".")
@@ -105,7 +105,7 @@ def test_of_many_changes_some_are_named(root):
         snapshot(root=root)
 
 
-def test_changes_that_are_taken_along_are_sent_and_stamped(root):
+def test_dirty_changes_are_sent_and_stamped(root):
     head = git(root, "rev-parse", "HEAD")
     (root / "folder/changed.py").write_text("changed = 1\n")
     (root / "kept.py").unlink()
@@ -125,11 +125,11 @@ def test_changes_that_are_taken_along_are_sent_and_stamped(root):
     assert git(root, "rev-parse", "HEAD") == head
 
 
-def test_without_changes_there_is_nothing_to_take_along(root):
+def test_dirty_without_changes_is_the_commit(root):
     assert snapshot(dirty=True, root=root) == snapshot(root=root)
 
 
-def test_a_file_that_git_does_not_know_is_refused_even_then(root):
+def test_untracked_files_are_an_error_even_with_dirty(root):
     (root / "folder/changed.py").write_text("changed = 1\n")
     (root / "new.py").touch()
     with pytest.raises(
@@ -138,7 +138,7 @@ def test_a_file_that_git_does_not_know_is_refused_even_then(root):
         snapshot(dirty=True, root=root)
 
 
-def test_a_config_is_looked_for_in_what_is_sent(root):
+def test_contains_searches_the_sent_files(root):
     source = snapshot(root=root)
     (root / "new.py").touch()
     assert source.contains("folder/changed.py")

@@ -1,4 +1,4 @@
-"""What is run on the workers, and what is made of their answers."""
+"""The commands on the workers, and their parsed replies."""
 
 import dataclasses
 import json
@@ -56,7 +56,7 @@ def test_a_reply(noise):
     assert heard(noise + line()) == [REPLY]
 
 
-def test_lines_of_the_log_come_behind_it():
+def test_log_lines_follow_the_reply():
     """Also those that look like a reply; nothing is lost and nothing is added."""
     log = 'step 1\n\n  step 2\r\n{"rank": 1, "state": "failed"}\nunfinished'
     (reply,) = heard(NOISE + line() + log)
@@ -81,7 +81,7 @@ def test_a_verdict_and_words_of_a_newer_agent():
     ["", NOISE, line()[:-20], NOISE + line()[:10], line()[:-2] + "\nstep 1\n"],
     ids=["empty", "noise", "cut", "noise and cut", "cut before the log"],
 )
-def test_a_reply_that_is_cut_off_is_none(text):
+def test_a_truncated_reply_is_none(text):
     assert heard(text) == []
     assert heard(text, line(rank=1)) == [dataclasses.replace(REPLY, rank=1)]
 
@@ -93,7 +93,7 @@ def test_replies_are_in_the_order_of_ranks():
     assert [reply.rank for reply in replies] == [-1, 0, 1, 2]
 
 
-def test_what_was_said_where_it_failed_is_kept():
+def test_errors_of_failed_workers_are_kept():
     local_host = Answers(line(), "")
     workers = Workers(cloud_of(PLAN), local_host)
     assert workers.poll(READY, {}) == [REPLY]
@@ -135,7 +135,7 @@ def agent(root):
     (root / "ready").touch()
 
 
-def test_a_machine_whose_timer_has_not_begun(worker):
+def test_a_machine_without_a_timer_is_booting(worker):
     assert polled() == Reply("booting")
 
 
@@ -144,7 +144,7 @@ def test_a_machine_that_is_being_set_up(worker):
     assert polled() == Reply("setup")
 
 
-def test_a_machine_that_could_not_be_set_up_says_why(worker):
+def test_a_failed_setup_reports_the_cause(worker):
     (worker / "deadman.json").write_text("{}")
     (worker / "broken").touch()
     lines = [f"line {number}\n" for number in range(99)] + ["uv: no space left on device\n"]
@@ -170,7 +170,7 @@ def test_the_job_comes_through_the_shell_as_it_is(worker):
     assert found["arguments"] == train
 
 
-def test_each_attempt_has_a_place_of_its_own():
+def test_each_attempt_has_its_own_path():
     first, second = (attempt_path(plan, "result.json") for plan in (PLAN, PLAN.next_attempt(1.0)))
     assert first == "gs://bucket/run/logs/attempt-1/result.json"
     assert second == "gs://bucket/run/logs/attempt-2/result.json"
