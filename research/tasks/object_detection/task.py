@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from research.common.errors import ConfigError
+from research.common.errors import ConfigError, within
 from research.data.dataset import Bucket, Dataset
 from research.task import Average, Batch, Task, Tree
 from research.tasks.object_detection.assignment import assign
@@ -83,10 +83,8 @@ class ObjectDetection(Task):
 
     def resolve(self) -> "ObjectDetection":
         """Returns the task with the class names of its dataset."""
-        try:
+        with within("source"):
             return replace(self, source=self.source.resolve())
-        except ConfigError as error:
-            raise error.within("source") from None
 
     @cached_property
     def network(self) -> nn.Module:
@@ -194,8 +192,6 @@ class ObjectDetection(Task):
         return self.network.apply({"params": params, **variables}, images, train=False)
 
     def _examples(self, split: str, augmentation: Augmentation | None) -> Dataset:
-        try:
+        with within("task"), within("source"):
             images = self.source.open(split)
-        except ConfigError as error:
-            raise error.within("source").within("task") from None
         return DetectionExamples(images, self.image_size, self.max_objects, augmentation)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from research.common.errors import ConfigError, UserError
+from research.common.errors import ConfigError, UserError, within
 from research.data.buckets import choose_buckets
 from research.data.dataset import Bucket, Dataset, Example
 from research.data.tokenizers import Characters, WordPieces, Words
@@ -82,10 +82,8 @@ class SpeechRecognition(Task):
             raise ConfigError("buckets", f"must be at least 1, is {self.buckets}")
         if list(self.bucket_seconds) != sorted(set(self.bucket_seconds)):
             raise ConfigError("bucket_seconds", f"must ascend, is {self.bucket_seconds}")
-        try:
+        with within("model"):
             self.model.check()
-        except ConfigError as error:
-            raise error.within("model") from None
 
     def resolve(self) -> "SpeechRecognition":
         """With the tokenizer's vocabulary, the lengths of batches and a language model."""
@@ -98,11 +96,15 @@ class SpeechRecognition(Task):
         texts = [self.normalize_text(one.text) for one in usable]
         seconds = np.array([one.seconds for one in usable])
         buckets = self.bucket_seconds or choose_buckets(seconds, self.buckets)
+        with within("tokenizer"):
+            tokenizer = self.tokenizer.resolve(texts)
+        with within("decoding"):
+            decoding = self.decoding.resolve(texts)
         return replace(
             self,
-            tokenizer=_at("tokenizer", lambda: self.tokenizer.resolve(texts)),
+            tokenizer=tokenizer,
             bucket_seconds=tuple(round(length, 3) for length in buckets),
-            decoding=_at("decoding", lambda: self.decoding.resolve(texts)),
+            decoding=decoding,
         )
 
     @cached_property
@@ -134,10 +136,8 @@ class SpeechRecognition(Task):
 
     def dataset(self, split: str) -> Dataset:
         """The utterances of a split."""
-        try:
+        with within("task"):
             corpus = self._corpus(split)
-        except ConfigError as error:
-            raise error.within("task") from None
         return _Utterances(self, corpus)
 
     def init(self, key: jax.Array) -> tuple[Tree, Tree]:
@@ -220,7 +220,8 @@ class SpeechRecognition(Task):
         return self.decoding.load(self.tokenizer)
 
     def _corpus(self, split: str) -> Corpus:
-        return _at("source", lambda: self.source.open(split, self.features))
+        with within("source"):
+            return self.source.open(split, self.features)
 
     def normalize_text(self, text: str) -> str:
         """A text as the tokenizer takes it."""
@@ -305,11 +306,3 @@ class _Utterances(Dataset):
             raise UserError(f"has {frames} frames, too few for its {len(tokens)} tokens")
         if len(tokens) > self.task.capacity(int(bucket)):
             raise UserError(f"has {len(tokens)} tokens; raise config.task.tokens_per_second")
-
-
-def _at(key: str, build: Any) -> Any:
-    """What `build()` returns; its config errors are those of `key`."""
-    try:
-        return build()
-    except ConfigError as error:
-        raise error.within(key) from None

@@ -473,7 +473,7 @@ def test_a_config_that_cannot_work_is_refused(changes, message):
 
 
 def test_data_that_are_not_there_are_refused_by_their_key(tmp_path):
-    with pytest.raises(ConfigError, match=r"^config\.source\.train: there is no file"):
+    with pytest.raises(ConfigError, match=r"^config\.source\.train: no train split: "):
         replace(TASK, source=COCO(path=str(tmp_path))).resolve()
     with pytest.raises(ConfigError, match=r"^config\.task\.source\.test_images: there is no"):
         replace(TASK, source=COCO(path=str(tmp_path), test="test.json")).dataset("test")
