@@ -22,7 +22,7 @@ def get_config():
     source = TFDS(
         name="cifar10",
         image_shape=(32, 32, 3),
-        classes=10,
+        num_classes=10,
         train="train[:49000]",
         validation="train[49000:]",
         in_memory=True,
@@ -32,7 +32,7 @@ def get_config():
         model=FastResNet(widths=(32, 128, 128), stem_width=16),
         augmentation=Augmentation(crop_padding=2, flip=True),
         label_smoothing=0.1,
-        flip_in_prediction=True,
+        test_time_flip=True,
         mean=(0.491, 0.482, 0.447),
         std=(0.247, 0.243, 0.262),
     )

@@ -18,13 +18,13 @@ from research.training.optimizer import Optimizer
 
 def get_config():
     """The typed config, as the `ConfigDict` that the command line can change."""
-    source = TFDS(name="fashion_mnist", image_shape=(28, 28, 1), classes=10, in_memory=True)
+    source = TFDS(name="fashion_mnist", image_shape=(28, 28, 1), num_classes=10, in_memory=True)
     task = ImageClassification(
         source=source,
         model=CNN(widths=(32, 64, 128), dropout=0.3),
         augmentation=Augmentation(crop_padding=2, flip=True),
         label_smoothing=0.1,
-        flip_in_prediction=True,
+        test_time_flip=True,
         mean=(0.286,),
         std=(0.353,),
     )

@@ -24,7 +24,7 @@ def get_config():
     source = TFDS(
         name="imagenet2012",
         image_shape=(224, 224, 3),
-        classes=1000,
+        num_classes=1000,
         train="train[10000:]",
         validation="train[:10000]",
         test="validation",  # the labels of ImageNet's own test split are not published

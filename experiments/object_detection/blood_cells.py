@@ -11,7 +11,7 @@ Score:    AP 0.588, AP50 0.898, AP75 0.668 on the test images, one seed (validat
 """
 
 from research.common.config import to_config_dict
-from research.tasks.image_classification.models import ResNet
+from research.layers.resnet import ResNet
 from research.tasks.object_detection.augmentation import Augmentation
 from research.tasks.object_detection.data import DetectionTFDS
 from research.tasks.object_detection.models import Detector

@@ -12,7 +12,7 @@ Score:    not measured; published for FCOS with a ResNet-50 that was pretrained 
 """
 
 from research.common.config import to_config_dict
-from research.tasks.image_classification.models import ResNet
+from research.layers.resnet import ResNet
 from research.tasks.object_detection.augmentation import Augmentation
 from research.tasks.object_detection.data import DetectionTFDS
 from research.tasks.object_detection.decoding import Decoding

@@ -10,7 +10,7 @@ Score:    AP 0.842, AP50 0.979, AP75 0.965 on the test scenes, one seed (validat
 """
 
 from research.common.config import to_config_dict
-from research.tasks.image_classification.models import ResNet
+from research.layers.resnet import ResNet
 from research.tasks.object_detection.data import DigitScenes
 from research.tasks.object_detection.models import Detector
 from research.tasks.object_detection.task import ObjectDetection

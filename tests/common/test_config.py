@@ -8,7 +8,7 @@ import pytest
 import research
 from research.common.config import differences, from_config_dict, to_config_dict
 from research.common.errors import ConfigError
-from research.tasks.image_classification.models import ResNet
+from research.layers.resnet import ResNet
 from research.training.experiment import Experiment, load_experiment
 
 ROOT = Path(__file__).parents[2]

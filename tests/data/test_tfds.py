@@ -47,7 +47,7 @@ def data_dir(tmp_path_factory):
 
 
 def source(data_dir, **changes):
-    keys = {"name": "tiny_images", "image_shape": (6, 6, 3), "classes": 3, "data_dir": data_dir}
+    keys = {"name": "tiny_images", "image_shape": (6, 6, 3), "num_classes": 3, "data_dir": data_dir}
     return TFDS(**(keys | changes))
 
 
@@ -75,12 +75,15 @@ def test_images_are_resized(data_dir):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"classes": 4}, "config.classes: 'tiny_images' has 3 classes, not 4"),
+        (
+            {"num_classes": 4},
+            "num_classes: invalid number of classes 4: 'tiny_images'",
+        ),
         ({"label": "lable"}, "did you mean 'label'?"),
         ({"name": "fashion_mnist"}, "make dataset NAME=fashion_mnist` prepares it"),
         ({"name": "wmt14_translate/de-en"}, "make dataset NAME=wmt14_translate/de-en` prepares it"),
         ({"name": "tiny_images:9.9.9"}, "cannot open 'tiny_images:9.9.9'"),
-        ({"label": "image"}, "'image' of 'tiny_images' is no class label"),
+        ({"label": "image"}, "'image' of 'tiny_images': expected a ClassLabel"),
     ],
 )
 def test_configs_that_contradict_the_data_are_refused(data_dir, changes, message):

@@ -1,4 +1,4 @@
-"""Augmentation of image batches on the device: pure functions of a key."""
+"""Augmentation of image batches on the device, as pure functions of a key."""
 
 from dataclasses import dataclass
 
@@ -10,32 +10,39 @@ from research.common.errors import ConfigError
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is done to a batch of training images, in this order. By default nothing."""
+    """Augmentations of a training batch, applied in this order; by default none."""
 
     crop_padding: int = 0
-    """Pixels of zero padding on each side, out of which a window of the image's size is cut."""
+    """Random crop: pixels of zero padding on each side before the crop; 0 disables it."""
 
     flip: bool = False
-    """Mirror half of the images left to right."""
+    """Random horizontal flip, with probability 0.5."""
 
     mixup: float = 0.0
-    """Blend pairs of images with a weight from Beta(a, a) (Zhang et al. 2017); 0: do not."""
+    """Parameter alpha of mixup (Zhang et al. 2017); 0 disables it."""
 
     cutmix: float = 0.0
-    """Paste a box of one image into another, its area from Beta(a, a) (Yun et al. 2019); 0: do not.
+    """Parameter alpha of CutMix (Yun et al. 2019); 0 disables it.
 
-    With `mixup` too, each batch gets one of the two by chance.
+    If mixup is enabled too, each batch gets one of the two at random.
     """
 
     def __post_init__(self):
         for key in ("crop_padding", "mixup", "cutmix"):
             if getattr(self, key) < 0:
-                raise ConfigError(key, f"must not be negative, is {getattr(self, key)}")
+                problem = f"invalid value {getattr(self, key)}: expected 0 or more"
+                raise ConfigError(key, problem)
 
     def __call__(
         self, key: jax.Array, images: jax.Array, targets: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """Augmented images [batch, height, width, channels] and class weights [batch, classes]."""
+        """Returns augmented images and targets.
+
+        Args:
+          key: of the randomness.
+          images: float32 [batch, height, width, channels].
+          targets: class probabilities float32 [batch, classes].
+        """
         crop_key, flip_key, mix_key, choice_key = jax.random.split(key, 4)
         if self.crop_padding:
             images = random_crop(crop_key, images, self.crop_padding)
@@ -44,8 +51,8 @@ class Augmentation:
         if self.mixup and self.cutmix:
             mixed = mixup(mix_key, images, targets, self.mixup)
             cut = cutmix(mix_key, images, targets, self.cutmix)
-            first = jax.random.bernoulli(choice_key)
-            return jax.tree.map(lambda a, b: jnp.where(first, a, b), mixed, cut)
+            use_mixup = jax.random.bernoulli(choice_key)
+            return jax.tree.map(lambda a, b: jnp.where(use_mixup, a, b), mixed, cut)
         if self.mixup:
             return mixup(mix_key, images, targets, self.mixup)
         if self.cutmix:
@@ -54,19 +61,28 @@ class Augmentation:
 
 
 def random_crop(key: jax.Array, images: jax.Array, padding: int) -> jax.Array:
-    """Shifts each image [height, width, channels] by up to `padding` pixels both ways, zeros in."""
+    """Crops each image at a random position after zero-padding it by `padding` pixels.
+
+    Args:
+      key: of the randomness.
+      images: [batch, height, width, channels].
+      padding: pixels on each side.
+
+    Returns:
+      Images of the same shape.
+    """
     batch, height, width, channels = images.shape
     padded = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     corners = jax.random.randint(key, (batch, 2), 0, 2 * padding + 1)
 
-    def window(image: jax.Array, corner: jax.Array) -> jax.Array:
+    def crop(image: jax.Array, corner: jax.Array) -> jax.Array:
         return jax.lax.dynamic_slice(image, (*corner, 0), (height, width, channels))
 
-    return jax.vmap(window)(padded, corners)
+    return jax.vmap(crop)(padded, corners)
 
 
 def random_flip(key: jax.Array, images: jax.Array) -> jax.Array:
-    """Mirrors each image left to right with probability one half."""
+    """Flips each image [batch, height, width, channels] horizontally with probability 0.5."""
     flipped = jax.random.bernoulli(key, shape=(images.shape[0], 1, 1, 1))
     return jnp.where(flipped, images[:, :, ::-1], images)
 
@@ -74,18 +90,37 @@ def random_flip(key: jax.Array, images: jax.Array) -> jax.Array:
 def mixup(
     key: jax.Array, images: jax.Array, targets: jax.Array, alpha: float
 ) -> tuple[jax.Array, jax.Array]:
-    """Blends each example with its neighbour in the batch, all with one weight from Beta(a, a)."""
+    """Interpolates each example with the previous one of the batch (Zhang et al. 2017).
+
+    The whole batch shares one weight from Beta(alpha, alpha).
+
+    Args:
+      key: of the randomness.
+      images: [batch, height, width, channels].
+      targets: class probabilities [batch, classes].
+      alpha: parameter of the Beta distribution.
+    """
     weight = jax.random.beta(key, alpha, alpha)
-    blend = lambda x: weight * x + (1 - weight) * jnp.roll(x, 1, axis=0)  # noqa: E731
-    return blend(images), blend(targets)
+
+    def interpolate(x: jax.Array) -> jax.Array:
+        return weight * x + (1 - weight) * jnp.roll(x, 1, axis=0)
+
+    return interpolate(images), interpolate(targets)
 
 
 def cutmix(
     key: jax.Array, images: jax.Array, targets: jax.Array, alpha: float
 ) -> tuple[jax.Array, jax.Array]:
-    """Pastes one box, the same for the whole batch, from each example's neighbour into it.
+    """Pastes a box of the previous example of the batch into each example (Yun et al. 2019).
 
-    The targets are weighted by the area that is really covered, the box being clipped at the edge.
+    The whole batch shares one box, whose area has the distribution Beta(alpha, alpha). Targets are
+    weighted by the pasted area, after the box is clipped to the image.
+
+    Args:
+      key: of the randomness.
+      images: [batch, height, width, channels].
+      targets: class probabilities [batch, classes].
+      alpha: parameter of the Beta distribution.
     """
     area_key, row_key, column_key = jax.random.split(key, 3)
     _, height, width, _ = images.shape
@@ -93,12 +128,12 @@ def cutmix(
     rows = _interval(row_key, height, side)
     columns = _interval(column_key, width, side)
     box = rows[:, None] & columns[None, :]
-    covered = box.mean()
+    pasted_area = box.mean()
     pasted = jnp.where(box[None, :, :, None], jnp.roll(images, 1, axis=0), images)
-    return pasted, (1 - covered) * targets + covered * jnp.roll(targets, 1, axis=0)
+    return pasted, (1 - pasted_area) * targets + pasted_area * jnp.roll(targets, 1, axis=0)
 
 
 def _interval(key: jax.Array, size: int, fraction: jax.Array) -> jax.Array:
-    """[size] bool, true within `fraction * size` of a random centre."""
+    """Returns bool [size], true in an interval of `fraction * size` around a random centre."""
     centre = jax.random.uniform(key, maxval=size)
-    return jnp.abs(jnp.arange(size) + 0.5 - centre) < fraction * size / 2
+    return jnp.abs(jnp.arange(size, dtype=jnp.float32) + 0.5 - centre) < fraction * size / 2

@@ -1,4 +1,4 @@
-"""Pictures of a classifier at work. Each function returns a matplotlib figure."""
+"""Figures of a classifier: confusion matrix, images with predictions, filters, feature maps."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,14 +7,17 @@ import numpy as np
 from matplotlib.figure import Figure
 from sklearn.metrics import confusion_matrix as count_confusions
 
-RIGHT, WRONG = "#1a7f37", "#cf222e"
-_LABELLED_UP_TO = 30  # classes; more names than that cannot be read
+CORRECT, WRONG = "#1a7f37", "#cf222e"
+MAX_NAMED_CLASSES = 30  # the names of more classes are too small to read
 
 
 def confusion_matrix(label: np.ndarray, predicted: np.ndarray, names: Sequence[str]) -> Figure:
-    """How often each class was taken for which: counts, coloured by their share of the row.
+    """Plots how often each class was predicted as each other; rows are the true classes.
 
-    `label` and `predicted` are [examples] int.
+    Args:
+      label: int [examples].
+      predicted: int [examples].
+      names: of the classes.
     """
     counts = count_confusions(label, predicted, labels=np.arange(len(names)))
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -23,7 +26,7 @@ def confusion_matrix(label: np.ndarray, predicted: np.ndarray, names: Sequence[s
     axes = figure.subplots()
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="predicted", ylabel="true")
-    if len(names) <= _LABELLED_UP_TO:
+    if len(names) <= MAX_NAMED_CLASSES:
         rotation = 0 if max(map(len, names)) <= 2 else 60
         axes.set_xticks(range(len(names)), names, rotation=rotation)
         axes.set_yticks(range(len(names)), names)
@@ -41,26 +44,31 @@ def image_grid(
     confidence: np.ndarray,
     columns: int = 8,
 ) -> Figure:
-    """Images uint8 [examples, height, width, channels], each with what it is and was taken for.
+    """Plots images with their predicted class, and with their true class where that is another.
 
-    `confidence` [examples] is the probability of the predicted class.
+    Args:
+      images: uint8 [examples, height, width, channels].
+      labels: true class of each example.
+      predicted: predicted class of each example.
+      confidence: probability of the predicted class, float [examples].
+      columns: images in a row.
     """
     rows = -(-len(images) // columns)
     figure = Figure(figsize=(1.25 * columns, 1.55 * rows), layout="constrained")
-    for place, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
+    for i, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
         axes.axis("off")
-        if place >= len(images):
+        if i >= len(images):
             continue
-        right = labels[place] == predicted[place]
-        show_image(axes, images[place])
-        said = f"{predicted[place]} {confidence[place]:.0%}"
-        title = said if right else f"{said}\nis {labels[place]}"
-        axes.set_title(title, fontsize=8, color=RIGHT if right else WRONG)
+        correct = labels[i] == predicted[i]
+        show_image(axes, images[i])
+        prediction = f"{predicted[i]} {confidence[i]:.0%}"
+        title = prediction if correct else f"{prediction}\nis {labels[i]}"
+        axes.set_title(title, fontsize=8, color=CORRECT if correct else WRONG)
     return figure
 
 
 def filter_grid(filters: np.ndarray, columns: int = 16) -> Figure:
-    """First-layer filters [height, width, channels, filters], each stretched to its own range."""
+    """Plots filters [height, width, channels, filters], each scaled to its own range."""
     tiles = np.moveaxis(filters, -1, 0)
     low = tiles.min(axis=(1, 2, 3), keepdims=True)
     high = tiles.max(axis=(1, 2, 3), keepdims=True)
@@ -68,13 +76,13 @@ def filter_grid(filters: np.ndarray, columns: int = 16) -> Figure:
 
 
 def feature_grid(features: np.ndarray, columns: int = 16) -> Figure:
-    """The feature maps [height, width, channels] of one image, on one common scale."""
+    """Plots the feature maps [height, width, channels] of one image, all on one scale."""
     tiles = np.moveaxis(features, -1, 0)[..., None]
     return _tiles(tiles / max(float(np.abs(tiles).max()), 1e-12), columns)
 
 
 def show_image(axes: Any, image: np.ndarray) -> None:
-    """Draws [height, width, channels] uint8, 1 channel in grey and 3 in colour."""
+    """Draws an image uint8 [height, width, 1 or 3]."""
     if image.shape[-1] == 1:
         axes.imshow(image[..., 0], cmap="gray", vmin=0, vmax=255)
     else:
@@ -82,13 +90,14 @@ def show_image(axes: Any, image: np.ndarray) -> None:
 
 
 def _tiles(tiles: np.ndarray, columns: int) -> Figure:
+    """Plots tiles [tiles, height, width, channels] in a grid."""
     columns = min(columns, len(tiles))
     rows = -(-len(tiles) // columns)
     figure = Figure(figsize=(columns, rows), layout="constrained")
-    for place, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
+    for i, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
         axes.axis("off")
-        if place < len(tiles):
-            tile = tiles[place]
+        if i < len(tiles):
+            tile = tiles[i]
             if tile.shape[-1] == 3:
                 axes.imshow(tile)
             else:

@@ -1,4 +1,4 @@
-"""Looks inside a trained network: its first filters, and what each layer makes of an image."""
+"""Inspection of a trained classifier: its first filters and its feature maps."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,14 +11,14 @@ from research.common.errors import UserError
 from research.tasks.image_classification.task import ImageClassification
 
 
-def first_filters(params: Mapping[str, Any]) -> np.ndarray:
-    """The kernel of the first convolution, [height, width, channels, filters] float32.
+def first_layer_filters(params: Mapping[str, Any]) -> np.ndarray:
+    """Returns the kernel of the first convolution, float32 [height, width, channels, filters].
 
     Raises:
-      UserError: the network has none.
+      UserError: the network has no convolution.
     """
     if "Conv_0" not in params:
-        raise UserError("the network has no convolution, so no filters to look at")
+        raise UserError("missing filters: the network has no convolution; choose another model")
     return np.asarray(params["Conv_0"]["kernel"])
 
 
@@ -28,16 +28,16 @@ def feature_maps(
     variables: Mapping[str, Any],
     image: np.ndarray,
 ) -> dict[str, np.ndarray]:
-    """What every convolution, in the order they act, makes of one image.
+    """Computes the outputs of all convolutions for one image.
 
     Args:
-      task: the task the network was trained on.
-      params: its parameters.
-      variables: its running averages.
-      image: [height, width, channels] uint8, as the task's data sets give it.
+      task: of the trained network.
+      params: parameters of the network.
+      variables: batch statistics of the network.
+      image: uint8 [height, width, channels], from a dataset of the task.
 
     Returns:
-      The layers' names, and their outputs [height, width, filters] float32.
+      Feature maps float32 [height, width, filters] by layer name, in the order of execution.
     """
     _, captured = task.network.apply(
         {"params": params, **variables},
@@ -48,18 +48,19 @@ def feature_maps(
     )
     leaves = jax.tree_util.tree_leaves_with_path(captured["intermediates"])
     names = [jax.tree_util.keystr(path[:-2], simple=True, separator="/") for path, _ in leaves]
-    order = {name: place for place, name in enumerate(_in_order(captured["intermediates"]))}
+    order = {name: i for i, name in enumerate(_execution_order(captured["intermediates"]))}
     maps = {
         name: np.asarray(leaf[0], np.float32) for name, (_, leaf) in zip(names, leaves, strict=True)
     }
     return dict(sorted(maps.items(), key=lambda item: order[item[0]]))
 
 
-def _in_order(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """The layers' names as they were met; JAX's own traversal sorts them."""
+def _execution_order(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Returns layer names in the order of execution; JAX's own traversal sorts them."""
     names: list[str] = []
     for name, value in tree.items():
-        names += (
-            [prefix.rstrip("/")] if name == "__call__" else _in_order(value, f"{prefix}{name}/")
-        )
+        if name == "__call__":
+            names.append(prefix.rstrip("/"))
+        else:
+            names += _execution_order(value, f"{prefix}{name}/")
     return names

@@ -1,60 +1,65 @@
-"""The score of a classifier over a split, and pictures of where it errs."""
+"""Metrics of image classification, and figures of the errors."""
+
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.figure import Figure
 from sklearn.metrics import accuracy_score, top_k_accuracy_score
 
 from research.data.dataset import Dataset, Example
 from research.task import Scorer
-from research.tasks.image_classification.figures import confusion_matrix, image_grid
 
-_TOP_FIVE_FROM = 20  # classes; with fewer, being among the first five says little
-_SHOWN = 48  # images in the grid
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+TOP_5_MIN_CLASSES = 20  # top-5 accuracy says little of fewer classes
+GRID_IMAGES = 48
 
 
 class ClassificationScorer(Scorer):
-    """Keeps one row of probabilities for each example."""
+    """Accuracy and top-5 accuracy; keeps the probabilities of every example."""
 
     targets = ("label",)
 
     def __init__(self, class_names: tuple[str, ...]):
         self.class_names = class_names
-        self._seen: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        self._batches: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
 
     def update(self, targets: Example, predictions: Example) -> None:
-        """Takes labels int [examples] and probabilities [examples, classes]."""
-        self._seen.append((targets["index"], targets["label"], predictions["probability"]))
+        """Adds labels int [examples] and probabilities float [examples, classes]."""
+        self._batches.append((targets["index"], targets["label"], predictions["probability"]))
 
     @property
-    def seen(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Dataset positions [examples], labels [examples], probabilities [examples, classes]."""
-        index, label, probability = (np.concatenate(part) for part in zip(*self._seen, strict=True))
+    def examples(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Dataset indices [examples], labels [examples], probabilities [examples, classes]."""
+        index, label, probability = map(np.concatenate, zip(*self._batches, strict=True))
         return index, label, probability
 
     def result(self, dataset: Dataset) -> dict[str, float]:
-        """`accuracy`, and `top5_accuracy` where there are many classes, as fractions."""
-        _, label, probability = self.seen
+        """Returns `accuracy`, and for many classes `top5_accuracy`, as fractions."""
+        _, label, probability = self.examples
         scores = {"accuracy": float(accuracy_score(label, probability.argmax(-1)))}
-        if len(self.class_names) >= _TOP_FIVE_FROM:
+        if len(self.class_names) >= TOP_5_MIN_CLASSES:
             classes = np.arange(len(self.class_names))
             top5 = top_k_accuracy_score(label, probability, k=5, labels=classes)
             scores["top5_accuracy"] = float(top5)
         return scores
 
-    def worst(self, count: int) -> np.ndarray:
-        """Rows of `seen`, those with the least probability of the true class first."""
-        _, label, probability = self.seen
-        right = probability.argmax(-1) == label
-        return np.lexsort((probability[np.arange(len(label)), label], right))[:count]
+    def hardest(self, count: int) -> np.ndarray:
+        """Returns the rows of `examples` with the highest loss, wrong predictions first."""
+        _, label, probability = self.examples
+        correct = probability.argmax(-1) == label
+        return np.lexsort((probability[np.arange(len(label)), label], correct))[:count]
 
-    def figures(self, dataset: Dataset) -> dict[str, Figure]:
-        """The confusion matrix, and the worst examples."""
-        index, label, probability = self.seen
+    def figures(self, dataset: Dataset) -> "dict[str, Figure]":
+        """Returns the confusion matrix, and a grid of the hardest examples."""
+        from research.tasks.image_classification.figures import confusion_matrix, image_grid
+
+        index, label, probability = self.examples
         predicted = probability.argmax(-1)
-        rows = self.worst(_SHOWN)
-        examples = dataset.batch(index[rows], (0,), None)
+        rows = self.hardest(GRID_IMAGES)
+        images = dataset.batch(index[rows], (0,), None)["image"]
         grid = image_grid(
-            examples["image"],
+            images,
             [self.class_names[i] for i in label[rows]],
             [self.class_names[i] for i in predicted[rows]],
             probability[rows, predicted[rows]],

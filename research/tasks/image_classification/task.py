@@ -1,100 +1,104 @@
-"""Image classification as a task."""
+"""The image classification task."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import linen as nn
 
+from research.common.config import formerly
 from research.common.errors import ConfigError
-from research.data.dataset import ArrayDataset, Bucket, Dataset
-from research.data.images import decode, fit, to_array
+from research.data.dataset import Bucket, Dataset
+from research.predictor import Predictor
 from research.task import Average, Batch, Task, Tree
 from research.tasks.image_classification.augmentation import Augmentation
 from research.tasks.image_classification.data import TFDS, Digits, ImageFolder
-from research.tasks.image_classification.models import CNN, MLP, FastResNet, ResNet
+from research.tasks.image_classification.models import CNN, MLP, Classifier, FastResNet, ResNet
 from research.tasks.image_classification.scorer import ClassificationScorer
 
 
 @dataclass(frozen=True)
 class ImageClassification(Task):
-    """One label for an image, from a network that gives a logit for each class."""
+    """Predicts one of several classes for each image."""
 
     source: Digits | TFDS | ImageFolder = field(default_factory=Digits)
-    """Where the images and labels come from."""
+    """Images and labels."""
 
     model: MLP | CNN | ResNet | FastResNet = field(default_factory=CNN)
-    """The network."""
+    """Network that computes the logits of the classes."""
 
     augmentation: Augmentation = field(default_factory=Augmentation)
-    """What is done to the training images on the device."""
+    """Augmentation of training batches, on the device."""
 
     label_smoothing: float = 0.0
-    """The part of each target that is spread evenly over all classes (Szegedy et al. 2015)."""
+    """Fraction of each target distributed evenly over all classes (Szegedy et al. 2015)."""
 
-    flip_in_prediction: bool = False
-    """Predict with the mean of the logits for an image and its mirror image."""
+    test_time_flip: bool = formerly("flip_in_prediction", default=False)
+    """Test-time augmentation: average the logits of each image and its mirror image."""
 
     mean: tuple[float, ...] = (0.5,)
-    """Subtracted from the pixels, which lie in [0, 1]; one number, or one for each channel."""
+    """Mean of the pixels in [0, 1], subtracted from them; one number, or one for each channel."""
 
     std: tuple[float, ...] = (0.25,)
-    """What the pixels are then divided by."""
+    """Standard deviation of the pixels, by which they are divided; likewise."""
 
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """What the network computes in; its parameters are float32 in any case."""
+    """Of the network's computation; its parameters are float32."""
 
     def __post_init__(self):
         if not 0 <= self.label_smoothing < 1:
-            raise ConfigError("label_smoothing", f"must lie in [0, 1), is {self.label_smoothing}")
+            problem = f"invalid fraction {self.label_smoothing}: expected a number in [0, 1)"
+            raise ConfigError("label_smoothing", problem)
+        channels = self.source.image_shape[2]
         for key in ("mean", "std"):
-            if len(getattr(self, key)) not in (1, self.source.image_shape[2]):
-                channels = self.source.image_shape[2]
-                raise ConfigError(
-                    key, f"must have 1 or {channels} numbers, as the images' channels"
-                )
+            if len(getattr(self, key)) not in (1, channels):
+                expected = "1 number" if channels == 1 else f"1 or {channels} numbers"
+                problem = f"invalid value {getattr(self, key)}: expected {expected}"
+                raise ConfigError(key, f"{problem}, as the images have {channels} channels")
         if min(self.std) <= 0:
-            raise ConfigError("std", f"must be positive, is {self.std}")
+            raise ConfigError("std", f"invalid value {self.std}: expected positive numbers")
 
     def resolve(self) -> "ImageClassification":
-        """With the class names, which only the data know."""
+        """Returns the task with the class names of the data."""
         try:
             return replace(self, source=self.source.resolve())
         except ConfigError as error:
             raise error.within("source") from None
 
     @property
-    def classes(self) -> int:
-        """The number of classes."""
-        return getattr(self.source, "classes", 0) or len(self.source.class_names)
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return self.source.num_classes
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the labels; numbers where the data have none."""
+        return self.source.class_names or tuple(map(str, range(self.num_classes)))
 
     @cached_property
-    def network(self) -> nn.Module:
-        """The model, made for the number of classes and the dtype."""
-        return self.model.clone(classes=self.classes, dtype=jnp.dtype(self.dtype))
+    def network(self) -> Classifier:
+        """The model with its number of classes and dtype."""
+        return self.model.clone(num_classes=self.num_classes, dtype=jnp.dtype(self.dtype))
 
     def batch_spec(self, batch_size: int, length: Bucket | None) -> dict[str, jax.ShapeDtypeStruct]:
-        """Images uint8 [batch, height, width, channels] and labels int32 [batch]."""
+        """Returns images uint8 [batch, height, width, channels] and labels int32 [batch]."""
         return {
             "image": jax.ShapeDtypeStruct((batch_size, *self.source.image_shape), jnp.uint8),
             "label": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
         }
 
     def dataset(self, split: str) -> Dataset:
-        """The examples of a split."""
+        """Opens the examples of a split."""
         try:
             return self.source.open(split)
         except ConfigError as error:
             raise error.within("source").within("task") from None
 
     def init(self, key: jax.Array) -> tuple[Tree, Tree]:
-        """Parameters, and the running averages of batch normalisation where there are any."""
+        """Returns initial parameters, and batch statistics where the model has them."""
         image = jnp.zeros((1, *self.source.image_shape))
         variables = dict(self.network.init(key, image, train=False))
         return variables.pop("params"), variables
@@ -102,9 +106,12 @@ class ImageClassification(Task):
     def loss(
         self, params: Tree, variables: Tree, batch: Batch, key: jax.Array, train: bool
     ) -> tuple[dict[str, Average], Tree]:
-        """Softmax cross-entropy in nats, in training against smoothed and mixed targets."""
+        """Returns softmax cross-entropy in nats and accuracy.
+
+        In training, images and targets are augmented and targets are smoothed.
+        """
         images = self.normalize(batch["image"])
-        targets = jax.nn.one_hot(batch["label"], self.classes)
+        targets = jax.nn.one_hot(batch["label"], self.num_classes)
         if train:
             augment_key, dropout_key = jax.random.split(key)
             images, targets = self.augmentation(augment_key, images, targets)
@@ -120,43 +127,45 @@ class ImageClassification(Task):
             logits = self._logits(params, variables, images)
         mask, count = batch["mask"], batch["mask"].sum()
         losses = optax.softmax_cross_entropy(logits, targets)
-        correct = logits.argmax(-1) == batch["label"]
+        correct = (logits.argmax(-1) == batch["label"]).astype(jnp.float32)
         metrics = {"loss": Average((losses * mask).sum(), count)}
         return metrics | {"accuracy": Average((correct * mask).sum(), count)}, variables
 
     def predict(self, params: Tree, variables: Tree, batch: Batch) -> Batch:
-        """Probabilities float32 [batch, classes]."""
+        """Returns probabilities float32 [batch, classes]."""
         logits = self._logits(params, variables, self.normalize(batch["image"]))
         return {"probability": jax.nn.softmax(logits)}
 
     def scorer(self) -> ClassificationScorer:
-        """Accuracy, and for many classes that of the five most probable."""
-        return ClassificationScorer(self.source.class_names or tuple(map(str, range(self.classes))))
+        """Returns a scorer of accuracy, and of top-5 accuracy for many classes."""
+        return ClassificationScorer(self.class_names)
 
-    def read(self, given: str) -> Dataset:
-        """An image file, brought to the network's size as the test images are."""
-        height, width, channels = self.source.image_shape
-        crop_fraction = getattr(self.source, "crop_fraction", 1.0)
-        image = to_array(fit(decode(Path(given), channels), height, width, crop_fraction))
-        return ArrayDataset(image=image[None])
+    def predictor(self) -> Predictor:
+        """Returns the predictor of image files."""
+        from research.tasks.image_classification.predictor import ImageClassificationPredictor
 
-    def describe(self, predictions: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Any]:
-        """The most probable class, its probability, and the next two."""
-        names, probability = self.scorer().class_names, predictions[0]["probability"]
-        best = np.argsort(-probability, kind="stable")[:3]
-        rest = ", ".join(f"{names[i]} {probability[i]:.3f}" for i in best[1:])
-        return {"class": names[best[0]], "probability": float(probability[best[0]]), "next": rest}
+        return ImageClassificationPredictor(self)
 
     def normalize(self, images: jax.Array | np.ndarray) -> jax.Array:
-        """Images uint8 [batch, height, width, channels] as the network takes them, float32."""
-        return (jnp.asarray(images) / 255.0 - jnp.array(self.mean)) / jnp.array(self.std)
+        """Scales pixels to [0, 1], subtracts the mean and divides by the standard deviation.
+
+        Args:
+          images: uint8 [..., height, width, channels].
+
+        Returns:
+          The network's input, float32 [..., height, width, channels].
+        """
+        pixels = jnp.asarray(images).astype(jnp.float32) / 255.0
+        return (pixels - jnp.array(self.mean)) / jnp.array(self.std)
 
     def _logits(self, params: Tree, variables: Tree, images: jax.Array) -> jax.Array:
+        """Returns the logits float32 [batch, classes] of normalised images."""
+
         def apply(x: jax.Array) -> Any:
             return self.network.apply(
                 {"params": params, **variables}, x.astype(self.dtype), train=False
             )
 
-        if self.flip_in_prediction:
+        if self.test_time_flip:
             return (apply(images) + apply(images[:, :, ::-1])) / 2
         return apply(images)

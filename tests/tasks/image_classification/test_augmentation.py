@@ -15,38 +15,38 @@ from research.tasks.image_classification.augmentation import (
 
 @pytest.fixture
 def images():
-    """Sixty-four images whose pixels are all different, and none zero."""
+    """64 images whose pixels are all distinct and nonzero."""
     return jnp.arange(1, 64 * 6 * 6 * 2 + 1, dtype=jnp.float32).reshape(64, 6, 6, 2)
 
 
 TARGETS = jnp.eye(64)
 
 
-def test_a_crop_is_the_image_moved(images):
+def test_a_random_crop_is_a_shifted_image(images):
     cropped = np.asarray(random_crop(jax.random.key(0), images, 2))
     padded = np.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)))
-    moves = set()
+    shifts = set()
     for i in range(64):
-        found = [
+        matches = [
             (dy, dx)
             for dy in range(5)
             for dx in range(5)
             if np.array_equal(cropped[i], padded[i, dy : dy + 6, dx : dx + 6])
         ]
-        assert len(found) == 1
-        moves.update(found)
-    assert len(moves) > 15  # of 25
+        assert len(matches) == 1
+        shifts.update(matches)
+    assert len(shifts) > 15  # of 25
 
 
-def test_half_of_the_images_are_mirrored(images):
-    flipped = np.asarray(random_flip(jax.random.key(0), images))
-    same = (flipped == np.asarray(images)).all((1, 2, 3))
-    mirrored = (flipped == np.asarray(images)[:, :, ::-1]).all((1, 2, 3))
-    assert (same ^ mirrored).all()
-    assert 20 < mirrored.sum() < 44
+def test_half_of_the_images_are_flipped(images):
+    augmented = np.asarray(random_flip(jax.random.key(0), images))
+    same = (augmented == np.asarray(images)).all((1, 2, 3))
+    flipped = (augmented == np.asarray(images)[:, :, ::-1]).all((1, 2, 3))
+    assert (same ^ flipped).all()
+    assert 20 < flipped.sum() < 44
 
 
-def test_mixup_blends_images_and_targets_alike(images):
+def test_mixup_interpolates_images_and_targets_with_the_same_weight(images):
     mixed, targets = mixup(jax.random.key(3), images, TARGETS, 1.0)
     weight = targets[1, 1]
     assert 0 < weight < 1
@@ -54,7 +54,7 @@ def test_mixup_blends_images_and_targets_alike(images):
     np.testing.assert_allclose(mixed[1], weight * images[1] + (1 - weight) * images[0], rtol=1e-5)
 
 
-def test_cutmix_weighs_targets_by_the_area_pasted(images):
+def test_cutmix_weights_targets_by_the_pasted_area(images):
     areas = []
     for key in range(20):
         mixed, targets = cutmix(jax.random.key(key), images, TARGETS, 1.0)
@@ -64,13 +64,13 @@ def test_cutmix_weighs_targets_by_the_area_pasted(images):
         np.testing.assert_allclose(targets[1, 0], pasted.mean(), atol=1e-6)
         np.testing.assert_allclose(targets[1, 1], kept.mean(), atol=1e-6)
         rows, columns = np.nonzero(pasted)
-        if len(rows):  # a box, with no holes
+        if len(rows):  # a full rectangle
             assert len(rows) == (np.ptp(rows) + 1) * (np.ptp(columns) + 1)
         areas.append(pasted.mean())
     assert len(set(areas)) > 5
 
 
-def test_with_both_a_batch_gets_one_or_the_other(images):
+def test_with_mixup_and_cutmix_each_batch_gets_one_of_them(images):
     both = Augmentation(mixup=1.0, cutmix=1.0)
     kinds = set()
     for key in range(12):
@@ -81,12 +81,12 @@ def test_with_both_a_batch_gets_one_or_the_other(images):
     assert kinds == {"cutmix", "mixup"}
 
 
-def test_nothing_is_done_by_default(images):
+def test_by_default_a_batch_is_unchanged(images):
     same, targets = Augmentation()(jax.random.key(0), images, TARGETS)
     assert same is images
     assert targets is TARGETS
 
 
-def test_negative_strength_is_refused():
-    with pytest.raises(ConfigError, match="mixup"):
+def test_a_negative_value_is_an_error():
+    with pytest.raises(ConfigError, match="mixup: invalid value -1"):
         Augmentation(mixup=-1)

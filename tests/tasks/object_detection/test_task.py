@@ -19,7 +19,7 @@ from research.hardware.mesh import MeshConfig
 from research.predict import define_flags, main, predict, visualize
 from research.predictor import Predictor
 from research.reporting.table import table
-from research.tasks.image_classification.models import ResNet
+from research.layers.resnet import ResNet
 from research.tasks.object_detection.average_precision import Detections, match
 from research.tasks.object_detection.boxes import Annotation
 from research.tasks.object_detection.data import (

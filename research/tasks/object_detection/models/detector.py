@@ -16,7 +16,7 @@ import numpy as np
 from flax import linen as nn
 
 from research.common.config import not_configured
-from research.tasks.image_classification.models import ResNet
+from research.layers.resnet import ResNet
 
 _PRIOR = 0.01  # what each place says of each class at first; most see nothing (Lin et al. 2017)
 _FARTHEST = 8.0  # e^8 strides are beyond any image, and still a number

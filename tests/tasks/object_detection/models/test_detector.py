@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research.tasks.image_classification.models import ResNet
+from research.layers.resnet import ResNet
 from research.tasks.object_detection.models import Detector, anchor_points
 
 SMALL = ResNet(width=4)
@@ -48,7 +48,7 @@ def test_every_place_gives_logits_and_a_box_in_float32(strides, size, dtype):
 def test_a_trained_classifier_can_be_the_start_of_the_backbone(backbone):
     """The backbone has the classifier's own variables, without its head."""
     _, detector = shapes(Detector(backbone=backbone, width=8, classes=5), (64, 64))
-    _, classifier = shapes(backbone.clone(classes=7), (64, 64))
+    _, classifier = shapes(backbone.clone(num_classes=7), (64, 64))
     assert classifier["params"].pop("head")
     assert set(detector) == set(classifier)
     for collection, variables in classifier.items():

@@ -1,0 +1,131 @@
+"""Residual networks, as image classifiers and as backbones that return feature maps."""
+
+from collections.abc import Callable
+from typing import Any, Literal, Protocol, Self, overload
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from research.common.config import not_configured
+from research.layers.convolution import conv_and_norm, max_pool_3x3
+
+
+class Backbone(Protocol):
+    """A Flax module that computes feature maps, such as those that feed a feature pyramid."""
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """The stride of each stage's feature map in pixels of the image, ascending."""
+
+    def __call__(self, images: jax.Array, train: bool, stages: int) -> list[jax.Array]:
+        """Returns the feature maps of the first `stages` stages, the finest first.
+
+        Args:
+          images: [batch, height, width, channels].
+          train: whether batch statistics are updated and dropout is applied.
+          stages: number of stages to compute; later ones have no parameters.
+
+        Returns:
+          One array [batch, height / stride, width / stride, features] for each stage.
+        """
+
+    def clone(self, **fields: Any) -> Self:
+        """Returns a copy with some fields replaced, such as `dtype`."""
+
+
+class ResNet(nn.Module):
+    """Residual network v1.5 (He et al. 2015), with the stride in a bottleneck's 3x3 convolution.
+
+    It is an image classifier and a `Backbone`.
+    """
+
+    depth: Literal[18, 50] = 18
+    """Number of layers with weights: 18 (basic blocks) or 50 (bottleneck blocks)."""
+
+    stem: Literal["imagenet", "strided", "cifar"] = "imagenet"
+    """First layers: "imagenet", a 7x7 convolution of stride 2 and a max-pooling; "strided", two 3x3
+    convolutions of stride 2, faster on a CPU; "cifar", one 3x3 convolution for small images."""
+
+    width: int = 64
+    """Channels of the first stage; each further stage doubles them."""
+
+    num_classes: int = not_configured(0)
+    dtype: Any = not_configured(jnp.float32)
+
+    @overload
+    def __call__(self, images: jax.Array, train: bool) -> jax.Array: ...
+
+    @overload
+    def __call__(self, images: jax.Array, train: bool, stages: int) -> list[jax.Array]: ...
+
+    @nn.compact
+    def __call__(
+        self, images: jax.Array, train: bool, stages: int | None = None
+    ) -> jax.Array | list[jax.Array]:
+        """Returns logits float32 [batch, classes], or the feature maps of the first `stages`."""
+        conv, norm = conv_and_norm(self.dtype, train)
+        block = _BasicBlock if self.depth == 18 else _Bottleneck
+        if self.stem == "imagenet":
+            x = nn.relu(norm()(conv(self.width, (7, 7), (2, 2), padding=[(3, 3), (3, 3)])(images)))
+            x = max_pool_3x3(x)
+        elif self.stem == "strided":
+            x = nn.relu(norm()(conv(self.width, (3, 3), (2, 2))(images)))
+            x = nn.relu(norm()(conv(self.width, (3, 3), (2, 2))(x)))
+        else:
+            x = nn.relu(norm()(conv(self.width, (3, 3))(images)))
+        feature_maps = []
+        for stage, blocks in enumerate({18: (2, 2, 2, 2), 50: (3, 4, 6, 3)}[self.depth][:stages]):
+            for i in range(blocks):
+                stride = 2 if stage > 0 and i == 0 else 1
+                x = block(self.width * 2**stage, stride, conv, norm)(x)
+            feature_maps.append(x)
+        if stages is not None:
+            return feature_maps
+        head = nn.Dense(self.num_classes, dtype=self.dtype, name="head")
+        return head(x.mean(axis=(1, 2))).astype(jnp.float32)
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """The stride of each stage's feature map in pixels of the image."""
+        first = 1 if self.stem == "cifar" else 4
+        return tuple(first * 2**stage for stage in range(4))
+
+
+class _BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut."""
+
+    width: int
+    stride: int
+    conv: Callable[..., nn.Module]
+    norm: Callable[..., nn.Module]
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        strides = (self.stride, self.stride)
+        y = nn.relu(self.norm()(self.conv(self.width, (3, 3), strides)(x)))
+        # The last scale starts at zero, so that each block starts as the identity (Goyal et al.
+        # 2017).
+        y = self.norm(scale_init=nn.initializers.zeros)(self.conv(self.width, (3, 3))(y))
+        if x.shape != y.shape:
+            x = self.norm()(self.conv(self.width, (1, 1), strides)(x))
+        return nn.relu(x + y)
+
+
+class _Bottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions, the last with four times the channels, and a shortcut."""
+
+    width: int
+    stride: int
+    conv: Callable[..., nn.Module]
+    norm: Callable[..., nn.Module]
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        strides = (self.stride, self.stride)
+        y = nn.relu(self.norm()(self.conv(self.width, (1, 1))(x)))
+        y = nn.relu(self.norm()(self.conv(self.width, (3, 3), strides)(y)))
+        y = self.norm(scale_init=nn.initializers.zeros)(self.conv(4 * self.width, (1, 1))(y))
+        if x.shape != y.shape:
+            x = self.norm()(self.conv(4 * self.width, (1, 1), strides)(x))
+        return nn.relu(x + y)
