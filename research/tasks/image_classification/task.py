@@ -10,7 +10,7 @@ import numpy as np
 import optax
 
 from research.common.config import formerly
-from research.common.errors import ConfigError
+from research.common.errors import ConfigError, within
 from research.data.dataset import Bucket, Dataset
 from research.predictor import Predictor
 from research.task import Average, Batch, Task, Tree
@@ -63,10 +63,8 @@ class ImageClassification(Task):
 
     def resolve(self) -> "ImageClassification":
         """Returns the task with the class names of the data."""
-        try:
+        with within("source"):
             return replace(self, source=self.source.resolve())
-        except ConfigError as error:
-            raise error.within("source") from None
 
     @property
     def num_classes(self) -> int:
@@ -92,10 +90,8 @@ class ImageClassification(Task):
 
     def dataset(self, split: str) -> Dataset:
         """Opens the examples of a split."""
-        try:
+        with within("task"), within("source"):
             return self.source.open(split)
-        except ConfigError as error:
-            raise error.within("source").within("task") from None
 
     def init(self, key: jax.Array) -> tuple[Tree, Tree]:
         """Returns initial parameters, and batch statistics where the model has them."""

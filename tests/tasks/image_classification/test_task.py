@@ -4,6 +4,8 @@ import jax
 import numpy as np
 import pytest
 
+from research.common.config import from_config_dict
+from research.task import Task
 from research.tasks.image_classification.augmentation import Augmentation
 from research.tasks.image_classification.task import ImageClassification
 
@@ -28,8 +30,8 @@ def test_the_loss_is_the_cross_entropy_of_the_predictions(batch):
     np.testing.assert_allclose(
         metrics["loss"].total, -np.log(p[range(4), range(4)]).sum(), rtol=1e-5
     )
-    assert metrics["loss"].count == 4
-    assert metrics["accuracy"].total == (p.argmax(1) == np.arange(6))[:4].sum()
+    assert float(metrics["loss"].count) == 4
+    assert float(metrics["accuracy"].total) == (p.argmax(1) == np.arange(6))[:4].sum()
     jax.tree.map(np.testing.assert_array_equal, variables, same)
 
 
@@ -56,3 +58,14 @@ def test_with_test_time_flip_predictions_are_invariant_to_flips(batch):
     np.testing.assert_allclose(once, again, rtol=1e-4)
     plain = probabilities(ImageClassification(), params, variables, batch)
     assert np.abs(once - plain).max() > 1e-3
+
+
+def test_configs_saved_with_former_keys_open():
+    saved = {
+        "type": "ImageClassification",
+        "source": {"type": "TFDS", "name": "cifar10", "image_shape": [32, 32, 3], "classes": 10},
+        "flip_in_prediction": True,
+    }
+    task = from_config_dict(Task, saved)
+    assert isinstance(task, ImageClassification)
+    assert (task.num_classes, task.test_time_flip) == (10, True)

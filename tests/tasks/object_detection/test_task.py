@@ -16,10 +16,10 @@ from research.common.errors import ConfigError, UserError
 from research.data.images import save_image
 from research.evaluate import evaluate_run
 from research.hardware.mesh import MeshConfig
+from research.layers.resnet import ResNet
 from research.predict import define_flags, main, predict, visualize
 from research.predictor import Predictor
 from research.reporting.table import table
-from research.layers.resnet import ResNet
 from research.tasks.object_detection.average_precision import Detections, match
 from research.tasks.object_detection.boxes import Annotation
 from research.tasks.object_detection.data import (

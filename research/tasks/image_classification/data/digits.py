@@ -6,9 +6,8 @@ from typing import Literal
 import numpy as np
 from sklearn.datasets import load_digits
 
-from research.common.errors import ConfigError
 from research.data.dataset import ArrayDataset, Dataset
-from research.tasks.image_classification.data.splits import hold_out_last, hold_out_stratified
+from research.data.splits import HoldOut, check_fraction, hold_out_last, hold_out_stratified
 
 
 @dataclass(frozen=True)
@@ -30,9 +29,7 @@ class Digits:
 
     def __post_init__(self):
         for key in ("test_fraction", "validation_fraction"):
-            if not 0 < getattr(self, key) < 1:
-                problem = f"invalid fraction {getattr(self, key)}: expected a number in (0, 1)"
-                raise ConfigError(key, problem)
+            check_fraction(key, getattr(self, key))
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -58,14 +55,12 @@ class Digits:
         digits = load_digits()
         images = np.round(digits.images * (255 / 16)).astype(np.uint8)[..., None]
         labels = digits.target.astype(np.int32)
-        rest, test = self._hold_out(np.arange(len(labels)), labels, self.test_fraction)
-        train, validation = self._hold_out(rest, labels, self.validation_fraction)
+        rest, test = self._hold_out(labels, "test_fraction")
+        train, validation = (rest[i] for i in self._hold_out(labels[rest], "validation_fraction"))
         indices = {"train": train, "validation": validation, "test": test}[split]
         return ArrayDataset(image=images[indices], label=labels[indices])
 
-    def _hold_out(
-        self, indices: np.ndarray, labels: np.ndarray, fraction: float
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _hold_out(self, labels: np.ndarray, key: str) -> HoldOut:
         if self.split == "stratified":
-            return hold_out_stratified(indices, labels, fraction)
-        return hold_out_last(indices, fraction)
+            return hold_out_stratified(labels, getattr(self, key), key)
+        return hold_out_last(len(labels), getattr(self, key), key)

@@ -9,8 +9,13 @@ import numpy as np
 from research.common.errors import ConfigError, UserError
 from research.data.dataset import Dataset, Example, Subset
 from research.data.images import SUFFIXES
+from research.data.splits import (
+    check_duplicates,
+    check_fraction,
+    fall_back_to_validation,
+    hold_out_stratified,
+)
 from research.tasks.image_classification.data.preprocessing import check_preprocessing, load_image
-from research.tasks.image_classification.data.splits import hold_out_stratified
 
 
 @dataclass(frozen=True)
@@ -44,9 +49,7 @@ class ImageFolder:
 
     def __post_init__(self):
         check_preprocessing(self)
-        if not 0 < self.validation_fraction < 1:
-            problem = f"invalid fraction {self.validation_fraction}: expected a number in (0, 1)"
-            raise ConfigError("validation_fraction", problem)
+        check_fraction("validation_fraction", self.validation_fraction)
 
     @property
     def num_classes(self) -> int:
@@ -75,17 +78,26 @@ class ImageFolder:
         Raises:
           ConfigError: a class has no images, or too few to hold some out.
         """
-        root = Path(self.path)
-        if split == "test" and not (root / "test").is_dir():
-            split = "validation"
-        holds_out = not (root / "validation").is_dir() and split != "test"
-        files, labels = self._list(root / ("train" if holds_out else split))
+        if split == "train":
+            check_duplicates(self)
+        files, labels, chosen = self._split(split)
         dataset = _Files(self, files, labels, augment=split == "train")
-        if not holds_out:
-            return dataset
-        indices = np.arange(len(labels))
-        train, validation = hold_out_stratified(indices, labels, self.validation_fraction)
-        return Subset(dataset, train if split == "train" else validation)
+        return dataset if chosen is None else Subset(dataset, chosen)
+
+    def contents(self, split: str) -> list[tuple[str, Path]]:
+        """Returns the name and the path of each image of a split."""
+        files, _, chosen = self._split(split)
+        return [(str(f), f) for f in (files if chosen is None else [files[i] for i in chosen])]
+
+    def _split(self, split: str) -> tuple[list[Path], np.ndarray, np.ndarray | None]:
+        """Returns the files and labels of a folder, and their positions in the split or None."""
+        root = Path(self.path)
+        split = fall_back_to_validation(split, (root / "test").is_dir(), self.path)
+        if split == "test" or (root / "validation").is_dir():
+            return *self._list(root / split), None
+        files, labels = self._list(root / "train")
+        hold_out = hold_out_stratified(labels, self.validation_fraction)
+        return files, labels, hold_out.kept if split == "train" else hold_out.held_out
 
     def _list(self, folder: Path) -> tuple[list[Path], np.ndarray]:
         """Returns the image files of all classes, and their labels int32 [files]."""

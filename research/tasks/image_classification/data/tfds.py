@@ -8,19 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from research.common.config import formerly, suggest
+from research.common.config import formerly
 from research.common.errors import ConfigError
 from research.data.dataset import ArrayDataset, Dataset, Example
-from research.data.tfds import builder, open_split
+from research.data.tfds import TFDSSource
 from research.tasks.image_classification.data.preprocessing import check_preprocessing, load_image
 
 
-@dataclass(frozen=True)
-class TFDS:
+@dataclass(frozen=True, kw_only=True)
+class TFDS(TFDSSource):
     """A data set of TensorFlow Datasets with an image and a label, prepared as ArrayRecord."""
-
-    name: str
-    """Name in the TFDS catalogue, such as "cifar10"."""
 
     image_shape: tuple[int, int, int]
     """Height, width and channels (1 or 3) to which every image is resized."""
@@ -28,17 +25,11 @@ class TFDS:
     num_classes: int = formerly("classes", default=dataclasses.MISSING)
     """Number of classes; must agree with the data set."""
 
-    data_dir: str = ""
-    """Folder of the data sets; empty: `TFDS_DATA_DIR`, else `~/tensorflow_datasets`."""
-
     train: str = "train[:95%]"
-    """Training split, in TFDS's notation."""
+    """The training split, in the notation of TFDS."""
 
     validation: str = "train[95%:]"
-    """Validation split."""
-
-    test: str = "test"
-    """Test split."""
+    """The validation split."""
 
     image: str = "image"
     """Name of the image feature."""
@@ -71,13 +62,8 @@ class TFDS:
         Raises:
           ConfigError: a feature is missing, or the number of classes differs.
         """
-        features = builder(self.name, self.data_dir).info.features
-        for key in ("image", "label"):
-            feature = getattr(self, key)
-            if feature not in features:
-                problem = f"unknown feature '{feature}' of '{self.name}'"
-                raise ConfigError(key, f"{problem}; {suggest(feature, features)}")
-        label = features[self.label]
+        self.check_features("image", "label")
+        label = self.features()[self.label]
         if not hasattr(label, "num_classes"):
             problem = f"invalid feature '{self.label}' of '{self.name}': expected a ClassLabel"
             raise ConfigError("label", problem)
@@ -88,7 +74,7 @@ class TFDS:
 
     def open(self, split: str) -> Dataset:
         """Opens the examples of "train", "validation" or "test"."""
-        records = open_split(self.name, getattr(self, split), self.data_dir, raw=(self.image,))
+        records = self.records(split, raw=(self.image,))
         dataset = _Records(self, records, augment=split == "train")
         return _in_memory(dataset) if self.in_memory else dataset
 

@@ -89,3 +89,12 @@ def test_a_single_class_is_an_error(tmp_path):
     (tmp_path / "train" / "only").mkdir(parents=True)
     with pytest.raises(ConfigError, match="expected two or more class folders, found 1"):
         ImageFolder(path=str(tmp_path)).resolve()
+
+
+def test_an_image_in_two_splits_is_reported(folder, caplog):
+    for name in ("red", "blue"):
+        (folder / "test" / name).mkdir(parents=True)
+        original = folder / "train" / name / "00.png"
+        (folder / "test" / name / "copy.png").write_bytes(original.read_bytes())
+    ImageFolder(path=str(folder)).resolve().open("train")
+    assert "2 test examples are in the training split too" in caplog.text
