@@ -198,16 +198,11 @@ def _count_shared(data_set: tfds.core.DatasetBuilder, first: str, second: str) -
     except ValueError:
         return 0
     return sum(
-        max(0, min(_stop(one), _stop(other)) - max(one.skip, other.skip))
-        for one in parts[0]
-        for other in parts[1]
-        if one.filename == other.filename
+        max(0, min(a.skip + a.take, b.skip + b.take) - max(a.skip, b.skip))
+        for a in parts[0]
+        for b in parts[1]
+        if a.filename == b.filename
     )
-
-
-def _stop(part: Any) -> int:
-    """The end of the records [skip, stop) that a split reads of a file."""
-    return part.examples_in_shard if part.take < 0 else part.skip + part.take
 
 
 def _first_line(error: Exception) -> str:

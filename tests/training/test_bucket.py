@@ -188,8 +188,8 @@ def test_the_verbs_read_and_write_a_bucket_that_is_busy(bucket, tmp_path):
 def test_data_prepared_for_tfds_are_read_from_a_bucket(bucket):
     TinyImages(data_dir=folder(bucket, "tfds"), file_format="array_record").download_and_prepare()
     code = """
-from research.data.tfds import open_split
-records = open_split("tiny_images", "train", "", ())
+from research.data.tfds import TFDSSource
+records = TFDSSource("tiny_images").records("train")
 print(sorted(record["label"] for record in records.__getitems__(range(len(records)))))
 """
     environment = os.environ | {"TFDS_DATA_DIR": "gs://runs/tfds"}
