@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from sklearn.datasets import load_digits
 
 from research.data.dataset import ArrayDataset, Dataset
 from research.data.splits import HoldOut, check_fraction, hold_out_last, hold_out_stratified
@@ -52,6 +51,8 @@ class Digits:
 
     def open(self, split: str) -> Dataset:
         """Opens the examples of "train", "validation" or "test"."""
+        from sklearn.datasets import load_digits  # takes a second to import
+
         digits = load_digits()
         images = np.round(digits.images * (255 / 16)).astype(np.uint8)[..., None]
         labels = digits.target.astype(np.int32)

@@ -79,7 +79,8 @@ class ImageFolder:
           ConfigError: a class has no images, or too few to hold some out.
         """
         if split == "train":
-            check_duplicates(self)
+            has_test = (Path(self.path) / "test").is_dir()
+            check_duplicates(self, ("validation", "test") if has_test else ("validation",))
         files, labels, chosen = self._split(split)
         dataset = _Files(self, files, labels, augment=split == "train")
         return dataset if chosen is None else Subset(dataset, chosen)
