@@ -1,8 +1,7 @@
-"""Which places of the pyramid learn which object: the task-aligned one of TOOD (Feng et al. 2021).
+"""Task-aligned label assignment (TOOD; Feng et al. 2021): anchor points to ground-truth objects.
 
-For each object the places in its box that already see it best, by class and by box together, are
-to see it; how well they do is what their score is to be. Nothing has to be set by the size of
-objects, and what a place is taught is what it can tell.
+Each object is assigned to the anchor points within its box whose predictions have the highest
+alignment of class score and IoU. The alignment also is their target score.
 """
 
 from typing import NamedTuple
@@ -12,66 +11,67 @@ import jax.numpy as jnp
 
 from research.tasks.object_detection.boxes import iou
 
-TOP_K = 10  # places for each object
-_SMALLEST = 1e-30  # of what is divided by
-ALPHA, BETA = 0.5, 6.0  # how much class and box tell of how well a place sees
+TOP_K = 10  # anchor points assigned to each object
+ALPHA, BETA = 0.5, 6.0  # exponents of the score and of the IoU in the alignment metric
+_EPSILON = 1e-30
 
 
 class Targets(NamedTuple):
-    """What the places of an image are to say."""
+    """Training targets of the anchor points of an image."""
 
-    matched_object: jax.Array  # [places] int32, the object's number; any where there is none
-    target_score: jax.Array  # [places] in [0, 1], the score to give to the object's class; 0: none
-    ignore_mask: jax.Array  # [places] bool: nothing is asked of what is said there
+    matched_object: jax.Array  # [points] int32, index of the object; arbitrary where unassigned
+    target_score: jax.Array  # [points] in [0, 1], for the class of the object; 0: unassigned
+    ignore_mask: jax.Array  # [points] bool, anchor points excluded from the classification loss
 
 
 def assign(
     scores: jax.Array,
     boxes: jax.Array,
-    centres: jax.Array,
+    points: jax.Array,
     strides: jax.Array,
     true_boxes: jax.Array,
     labels: jax.Array,
     crowd: jax.Array,
 ) -> Targets:
-    """The targets of one image, without a gradient.
+    """Returns the targets of one image, without gradients.
 
     Args:
-      scores: [places, classes] in [0, 1], as predicted.
-      boxes: [places, 4], as predicted.
-      centres: [places, 2] of the places, x and y in pixels.
-      strides: [places], pixels between the places of their level.
-      true_boxes: [objects, 4].
-      labels: [objects] int32, -1 for none.
-      crowd: [objects] bool; in these, what else teaches nothing is ignored.
+      scores: predicted class scores [points, classes] in [0, 1].
+      boxes: predicted boxes [points, 4].
+      points: x and y of the anchor points [points, 2], in pixels.
+      strides: [points], in pixels.
+      true_boxes: ground-truth boxes [objects, 4].
+      labels: [objects] int32, -1 for padding.
+      crowd: [objects] bool; unassigned anchor points within crowds are ignored.
     """
-    within = _within(centres, strides, true_boxes)
-    learned = (labels >= 0) & ~crowd
+    inside = _inside(points, strides, true_boxes)
+    assignable = (labels >= 0) & ~crowd
     overlap = iou(true_boxes[:, None], boxes[None])
     score = jnp.take(scores.T, jnp.maximum(labels, 0), axis=0)
-    fit = score**ALPHA * overlap**BETA
-    fit = jnp.where(within & learned[:, None], fit, -1.0)
-    _, best = jax.lax.top_k(fit, min(TOP_K, fit.shape[1]))
+    alignment = score**ALPHA * overlap**BETA
+    alignment = jnp.where(inside & assignable[:, None], alignment, -1.0)
+    _, best = jax.lax.top_k(alignment, min(TOP_K, alignment.shape[1]))
     rows = jnp.arange(len(labels))[:, None]
-    chosen = jnp.zeros(fit.shape, bool).at[rows, best].set(True) & (fit >= 0)
-    # A place that several objects want goes to the one that it meets best.
-    overlap = jnp.where(chosen, overlap, -1.0)
-    own = overlap.argmax(axis=0)
-    chosen &= jax.nn.one_hot(own, len(labels), axis=0, dtype=bool)
-    # The best place of each object is to score what its box is worth, the others in proportion.
-    best_fit = jnp.max(fit, axis=1, where=chosen, initial=0.0, keepdims=True)
-    best_overlap = jnp.max(overlap, axis=1, where=chosen, initial=0.0, keepdims=True)
-    quality = fit / jnp.maximum(best_fit, _SMALLEST) * best_overlap
-    quality = jnp.max(quality, axis=0, where=chosen, initial=0.0)
-    ignored = (within & crowd[:, None]).any(axis=0) & ~chosen.any(axis=0)
-    return jax.lax.stop_gradient(Targets(own.astype(jnp.int32), quality, ignored))
+    assigned = jnp.zeros(alignment.shape, bool).at[rows, best].set(True) & (alignment >= 0)
+    # An anchor point of several objects is assigned to the one with the highest IoU.
+    overlap = jnp.where(assigned, overlap, -1.0)
+    matched = overlap.argmax(axis=0)
+    assigned &= jax.nn.one_hot(matched, len(labels), axis=0, dtype=bool)
+    # Normalise, so that the maximum target score of each object is the maximum of its IoUs.
+    max_alignment = jnp.max(alignment, axis=1, where=assigned, initial=0.0, keepdims=True)
+    max_overlap = jnp.max(overlap, axis=1, where=assigned, initial=0.0, keepdims=True)
+    target_score = alignment / jnp.maximum(max_alignment, _EPSILON) * max_overlap
+    target_score = jnp.max(target_score, axis=0, where=assigned, initial=0.0)
+    ignore_mask = (inside & crowd[:, None]).any(axis=0) & ~assigned.any(axis=0)
+    return jax.lax.stop_gradient(Targets(matched.astype(jnp.int32), target_score, ignore_mask))
 
 
-def _within(centres: jax.Array, strides: jax.Array, boxes: jax.Array) -> jax.Array:
-    """[objects, places] bool: the centre lies in the box, which counts as a stride wide at least.
+def _inside(points: jax.Array, strides: jax.Array, boxes: jax.Array) -> jax.Array:
+    """Returns whether each anchor point lies in each box: [objects, points] bool.
 
-    So even an object that lies between all centres has a place to be seen from.
+    Boxes are extended to at least one stride per side, so that the smallest object contains an
+    anchor point.
     """
-    middle = (boxes[:, None, :2] + boxes[:, None, 2:]) / 2
+    centres = (boxes[:, None, :2] + boxes[:, None, 2:]) / 2
     half = jnp.maximum((boxes[:, None, 2:] - boxes[:, None, :2]) / 2, strides[:, None] / 2)
-    return (jnp.abs(centres - middle) <= half).all(axis=-1)
+    return (jnp.abs(points - centres) <= half).all(axis=-1)

@@ -1,127 +1,122 @@
-"""Augmentation of images and boxes together, on the host: pure functions of a generator."""
+"""Augmentation of images and boxes on the host: pure functions of a random generator."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageEnhance, ImageOps
+from PIL import Image, ImageEnhance
 
+from research.common.config import formerly
 from research.common.errors import ConfigError
 from research.tasks.object_detection.boxes import Annotation
-from research.tasks.object_detection.transforms import canvas, fitting_scale, paste, scaled_size
+from research.tasks.object_detection.transforms import (
+    canvas,
+    fitting_scale,
+    horizontal_flip,
+    paste,
+    scaled_size,
+    vertical_flip,
+)
 
 Load = Callable[[int], tuple[Image.Image, Annotation]]
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is done to the training images. By default nothing."""
+    """Augmentation of training images; the defaults leave images unchanged."""
 
     scale: tuple[float, float] = (1.0, 1.0)
-    """Least and greatest factor beside that at which the whole image fits. Where it does not fit, a
-    window of it is taken; where it leaves room, the image lies somewhere on grey."""
+    """Minimum and maximum of a random scale, relative to the scale at which the whole image fits.
+    A larger image is cropped at random; a smaller one is padded on all sides at random."""
 
-    flip: bool = False
-    """Mirror half of the images left to right."""
+    horizontal_flip: bool = formerly("flip", default=False)
+    """Mirror images left to right, with probability 0.5."""
 
-    flip_vertically: bool = False
-    """Turn half of them upside down, for what has no up, such as cells and aerial pictures."""
+    vertical_flip: bool = formerly("flip_vertically", default=False)
+    """Mirror images top to bottom, with probability 0.5; for images without an upright orientation,
+    such as microscopy and aerial images."""
 
-    colour: float = 0.0
-    """Change brightness, contrast and saturation each by a factor of up to 1 ± this."""
+    color_jitter: float = formerly("colour", default=0.0)
+    """Scale brightness, contrast and saturation by random factors in 1 ± `color_jitter`."""
 
-    mosaic: float = 0.0
-    """The part of the examples that are put together of four images (Bochkovskiy et al. 2020)."""
+    mosaic_probability: float = formerly("mosaic", default=0.0)
+    """Probability of a mosaic of four images (Bochkovskiy et al. 2020)."""
 
     def __post_init__(self):
         if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1]:
-            raise ConfigError("scale", f"must be (least, greatest), positive, is {self.scale}")
-        for key in ("colour", "mosaic"):
+            raise ConfigError("scale", f"expected 0 < minimum <= maximum, got {self.scale}")
+        for key in ("color_jitter", "mosaic_probability"):
             if not 0 <= getattr(self, key) <= 1:
-                raise ConfigError(key, f"must lie in [0, 1], is {getattr(self, key)}")
+                raise ConfigError(key, f"expected a value in [0, 1], got {getattr(self, key)}")
 
     def __call__(
         self,
         load: Load,
         index: int,
-        others: int,
+        num_images: int,
         image_size: tuple[int, int],
         rng: np.random.Generator,
     ) -> tuple[Image.Image, Annotation]:
-        """An image of `image_size` (height, width) and its objects.
+        """Returns an augmented image and its objects.
 
         Args:
-          load: an image and its objects, by index.
+          load: returns an image and its objects, by index.
           index: of the image to augment.
-          others: the number of images that a mosaic may take further ones of.
+          num_images: number of images that a mosaic samples from.
           image_size: height and width of the result.
-          rng: where all that is random comes from.
+          rng: source of all randomness.
         """
-        below = canvas(image_size)
-        if rng.random() < self.mosaic:
-            indices = [index, *rng.integers(others, size=3).tolist()]
-            annotation = self._mosaic(below, [load(i) for i in indices], rng)
+        background = canvas(image_size)
+        if rng.random() < self.mosaic_probability:
+            indices = [index, *rng.integers(num_images, size=3).tolist()]
+            annotation = self._mosaic(background, [load(i) for i in indices], rng)
         else:
-            annotation = self._place(below, *load(index), (0, 0, *below.size), rng)
-        return self._recoloured(below, rng), annotation
+            region = (0, 0, *background.size)
+            annotation = self._paste_randomly(background, *load(index), region, rng)
+        return self._jitter_color(background, rng), annotation
 
     def _mosaic(
         self,
-        below: Image.Image,
+        background: Image.Image,
         loaded: list[tuple[Image.Image, Annotation]],
         rng: np.random.Generator,
     ) -> Annotation:
-        """Four images in the quadrants around a point near the middle."""
-        width, height = below.size
+        """Pastes four images into the quadrants around a random point near the centre."""
+        width, height = background.size
         x = int(rng.integers(width // 4, width - width // 4 + 1))
         y = int(rng.integers(height // 4, height - height // 4 + 1))
         regions = [(0, 0, x, y), (x, 0, width, y), (0, y, x, height), (x, y, width, height)]
         parts = [
-            self._place(below, *one, region, rng)
+            self._paste_randomly(background, *one, region, rng)
             for one, region in zip(loaded, regions, strict=True)
         ]
         return Annotation(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
-    def _place(
+    def _paste_randomly(
         self,
-        below: Image.Image,
+        background: Image.Image,
         image: Image.Image,
         annotation: Annotation,
         region: tuple[int, int, int, int],
         rng: np.random.Generator,
     ) -> Annotation:
-        """Draws an image, perhaps mirrored, at a random scale and place into a region."""
-        if self.flip and rng.random() < 0.5:
-            image, annotation = mirrored(image, annotation)
-        if self.flip_vertically and rng.random() < 0.5:
-            image, annotation = upside_down(image, annotation)
+        """Pastes an image into a region with random flips, scale and offset."""
+        if self.horizontal_flip and rng.random() < 0.5:
+            image, annotation = horizontal_flip(image, annotation)
+        if self.vertical_flip and rng.random() < 0.5:
+            image, annotation = vertical_flip(image, annotation)
         jitter = np.exp(rng.uniform(*np.log(self.scale)))
-        size = scaled_size(image, fitting_scale(image, below.size[::-1]) * jitter)
-        # Where there is room, anywhere in it; where there is none, any window.
+        size = scaled_size(image, fitting_scale(image, background.size[::-1]) * jitter)
+        # A smaller image lies anywhere within the region; of a larger one, any window is visible.
         x, y = (
             int(rng.integers(min(low, high - length), max(low, high - length) + 1))
             for low, high, length in zip(region[:2], region[2:], size, strict=True)
         )
-        return paste(below, image, annotation, size, (x, y), region)
+        return paste(background, image, annotation, size, (x, y), region)
 
-    def _recoloured(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
-        if self.colour:
+    def _jitter_color(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
+        if self.color_jitter:
             for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
-                image = enhance(image).enhance(1 + rng.uniform(-self.colour, self.colour))
+                factor = 1 + rng.uniform(-self.color_jitter, self.color_jitter)
+                image = enhance(image).enhance(factor)
         return image
-
-
-def mirrored(image: Image.Image, annotation: Annotation) -> tuple[Image.Image, Annotation]:
-    """Left is right."""
-    boxes = annotation.boxes
-    x_min, x_max = image.width - boxes[:, 2], image.width - boxes[:, 0]
-    boxes = np.stack([x_min, boxes[:, 1], x_max, boxes[:, 3]], axis=1)
-    return ImageOps.mirror(image), annotation._replace(boxes=boxes)
-
-
-def upside_down(image: Image.Image, annotation: Annotation) -> tuple[Image.Image, Annotation]:
-    """Up is down."""
-    boxes = annotation.boxes
-    y_min, y_max = image.height - boxes[:, 3], image.height - boxes[:, 1]
-    boxes = np.stack([boxes[:, 0], y_min, boxes[:, 2], y_max], axis=1)
-    return ImageOps.flip(image), annotation._replace(boxes=boxes)

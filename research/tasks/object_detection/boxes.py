@@ -1,9 +1,9 @@
-"""Boxes: the one convention, and what is computed from boxes alone.
+"""Bounding boxes: the coordinate convention and pure functions of boxes.
 
-A box is (x_min, y_min, x_max, y_max) in pixels, float32, in the continuous coordinates in which
-pixel (0, 0) covers the square from (0, 0) to (1, 1). So the width is `x_max - x_min`, a box over
-the whole of an image is (0, 0, width, height), and mirroring maps x to `width - x`. Sources that
-write boxes otherwise are converted where they are read.
+A box is (x_min, y_min, x_max, y_max) in pixels, float32, in continuous coordinates where pixel
+(0, 0) covers the square from (0, 0) to (1, 1). Thus the width is `x_max - x_min`, the box of a
+whole image is (0, 0, width, height), and a horizontal flip maps x to `width - x`. Readers of data
+sets with another convention convert boxes to this one.
 """
 
 from typing import NamedTuple
@@ -18,31 +18,30 @@ class Annotation(NamedTuple):
 
     boxes: np.ndarray  # [objects, 4] float32
     labels: np.ndarray  # [objects] int32, positions in the class names
-    crowd: np.ndarray  # [objects] bool: neither to be found nor wrong to find, as COCO's crowds
+    crowd: np.ndarray  # [objects] bool: excluded from loss and AP, as COCO's `iscrowd`
 
     def select(self, chosen: np.ndarray) -> "Annotation":
-        """The objects of a mask, or at places."""
+        """Returns the objects of a boolean mask, or at integer positions."""
         return Annotation(*(part[chosen] for part in self))
 
 
 NO_OBJECTS = Annotation(np.zeros((0, 4), np.float32), np.zeros(0, np.int32), np.zeros(0, bool))
 
 
-def repaired(
+def sanitize(
     annotation: Annotation, width: int, height: int
 ) -> tuple[Annotation, list[tuple[str, int]]]:
-    """An annotation whose boxes all have an area within the image, and what was wrong with it.
+    """Sorts swapped corners, clips boxes to the image and removes invalid boxes.
 
-    Swapped corners are put in order and boxes that leave the image are cut off at its edge; a box
-    that is empty then, or not finite, is left out.
+    A box is invalid if it is not finite or has no area within the image.
 
     Args:
-      annotation: as a file has it.
+      annotation: as read from a file.
       width: of the image, in pixels.
-      height: likewise.
+      height: of the image, in pixels.
 
     Returns:
-      The objects that are left; and for each fault its kind, and which of the given boxes has it.
+      The remaining objects, and (description, position in `annotation`) of each error.
     """
     given = annotation.boxes.reshape(-1, 4)
     corners = given.reshape(-1, 2, 2)
@@ -50,45 +49,45 @@ def repaired(
     cut = np.clip(ordered, 0, np.array([width, height, width, height], np.float32))
     finite = np.isfinite(given).all(axis=1)
     kept = finite & (cut[:, 2:] > cut[:, :2]).all(axis=1)
-    faults = []
-    # Half a pixel outside is how some programs write "up to the edge".
+    errors = []
+    # Some annotation tools exceed the edge of the image by up to half a pixel.
     outside = kept & (np.abs(cut - ordered) > 0.5).any(axis=1)
     for kind, wrong in (
-        ("swapped corners, put in order", kept & (ordered != given).any(axis=1)),
-        ("leaves the image, cut off at its edge", outside),
-        ("has no area in the image, left out", ~kept),
+        ("has swapped corners, sorted", kept & (ordered != given).any(axis=1)),
+        ("exceeds the image, clipped", outside),
+        ("has no area within the image, removed", ~kept),
     ):
-        faults += [(kind, place) for place in np.flatnonzero(wrong).tolist()]
-    return Annotation(cut, annotation.labels, annotation.crowd).select(kept), faults
+        errors += [(kind, position) for position in np.flatnonzero(wrong).tolist()]
+    return Annotation(cut, annotation.labels, annotation.crowd).select(kept), errors
 
 
-def named(box: np.ndarray) -> str:
-    """What messages call a box [4]."""
+def format_box(box: np.ndarray) -> str:
+    """Formats a box [4] for messages."""
     return f"box {[round(side, 1) for side in box.tolist()]}"
 
 
 def area(boxes: jax.Array) -> jax.Array:
-    """Boxes [..., 4] to square pixels [...]."""
+    """Returns the areas [...] of boxes [..., 4] in square pixels."""
     return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
 
 
 def iou(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Intersection over union of boxes [..., 4] that broadcast, in [0, 1]; 0 for empty ones."""
+    """Returns the intersection over union of boxes [..., 4], with broadcasting; 0 for empty boxes."""
     inter = _intersection(a, b)
     return inter / jnp.maximum(area(a) + area(b) - inter, 1e-9)
 
 
 def giou(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Generalised intersection over union, in [-1, 1] (Rezatofighi et al. 2019, eq. 3).
+    """Returns the generalised IoU in [-1, 1], with broadcasting (Rezatofighi et al. 2019).
 
-    Boxes that do not meet still have a gradient, out of the hull that holds both.
+    The enclosing box gives a gradient to boxes that do not overlap.
     """
     inter = _intersection(a, b)
     union = jnp.maximum(area(a) + area(b) - inter, 1e-9)
     low = jnp.minimum(a[..., :2], b[..., :2])
     high = jnp.maximum(a[..., 2:], b[..., 2:])
-    hull = jnp.maximum(jnp.prod(high - low, axis=-1), 1e-9)
-    return inter / union - (hull - union) / hull
+    enclosing = jnp.maximum(jnp.prod(high - low, axis=-1), 1e-9)
+    return inter / union - (enclosing - union) / enclosing
 
 
 def _intersection(a: jax.Array, b: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""What the network is told about its scores and boxes."""
+"""Classification and box regression losses."""
 
 import jax
 import jax.numpy as jnp
@@ -9,29 +9,36 @@ from research.tasks.object_detection.boxes import giou
 
 
 def class_loss(logits: jax.Array, labels: jax.Array, targets: Targets) -> jax.Array:
-    """Quality focal loss (Li et al. 2020, eq. 3) of one image, summed over places and classes.
+    """Computes the quality focal loss (Li et al. 2020, eq. 3) of one image.
 
-    Cross-entropy against the quality that a place's box has, weighted by how far off the score is:
-    most places see nothing, know it, and weigh nothing.
+    Cross-entropy with the target score, weighted by the squared error of the predicted score, so
+    that the many easy negatives contribute little.
 
     Args:
-      logits: [places, classes].
+      logits: [points, classes].
       labels: [objects] int32.
-      targets: of the places.
+      targets: of the anchor points.
+
+    Returns:
+      The loss, [] float32, summed over anchor points and classes.
     """
-    own = jax.nn.one_hot(labels[targets.matched_object], logits.shape[1])
-    wanted = own * targets.target_score[:, None]
-    weight = jnp.abs(wanted - jax.nn.sigmoid(logits)) ** 2
-    losses = weight * optax.sigmoid_binary_cross_entropy(logits, wanted)
+    one_hot = jax.nn.one_hot(labels[targets.matched_object], logits.shape[1])
+    target = one_hot * targets.target_score[:, None]
+    weight = jnp.abs(target - jax.nn.sigmoid(logits)) ** 2
+    losses = weight * optax.sigmoid_binary_cross_entropy(logits, target)
     return jnp.sum(losses, where=~targets.ignore_mask[:, None])
 
 
 def box_loss(boxes: jax.Array, true_boxes: jax.Array, targets: Targets) -> jax.Array:
-    """1 - GIoU of one image, weighted by the quality and summed over places.
+    """Computes the GIoU loss of one image, weighted by the target scores.
 
     Args:
-      boxes: [places, 4], as predicted.
-      true_boxes: [objects, 4].
-      targets: of the places.
+      boxes: predicted boxes [points, 4].
+      true_boxes: ground-truth boxes [objects, 4].
+      targets: of the anchor points.
+
+    Returns:
+      The loss, [] float32, summed over anchor points.
     """
-    return jnp.sum(targets.target_score * (1 - giou(boxes, true_boxes[targets.matched_object])))
+    matched = true_boxes[targets.matched_object]
+    return jnp.sum(targets.target_score * (1 - giou(boxes, matched)))

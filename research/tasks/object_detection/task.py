@@ -69,8 +69,8 @@ class ObjectDetection(Task):
         if not strides or strides != available[first : first + len(strides)]:
             problem = f"expected consecutive strides of the backbone, {available}, got {strides}"
             raise ConfigError("model.strides", problem)
-        if self.model.width < 1 or self.model.head_depth < 0:
-            problem = "expected a width of at least 1 and a non-negative head_depth"
+        if self.model.channels < 1 or self.model.num_head_convs < 0:
+            problem = "expected at least 1 for channels and at least 0 for num_head_convs"
             raise ConfigError("model", problem)
         for size in self.image_size:
             if size < 1 or size % strides[-1]:
@@ -89,9 +89,9 @@ class ObjectDetection(Task):
     @cached_property
     def network(self) -> nn.Module:
         """The model with the number of classes and the computation dtype filled in."""
-        dtype, classes = jnp.dtype(self.dtype), len(self.source.class_names)
+        dtype, num_classes = jnp.dtype(self.dtype), len(self.source.class_names)
         backbone = self.model.backbone.clone(dtype=dtype)
-        return self.model.clone(backbone=backbone, classes=classes, dtype=dtype)
+        return self.model.clone(backbone=backbone, num_classes=num_classes, dtype=dtype)
 
     def batch_spec(self, batch_size: int, length: Bucket | None) -> dict[str, jax.ShapeDtypeStruct]:
         """Returns the arrays of `DetectionExamples` with a batch dimension."""

@@ -10,46 +10,52 @@ from research.tasks.object_detection.boxes import Annotation
 
 
 class AnnotatedImages(abc.ABC):
-    """Images of any size, each with the objects in it; read from several threads."""
+    """Images of any size with the objects in each, read from several threads at once."""
 
     @abc.abstractmethod
     def __len__(self) -> int: ...
 
     @abc.abstractmethod
     def image(self, index: int) -> Image.Image:
-        """An image, RGB.
+        """Returns an RGB image.
 
         Raises:
-          UserError: it is not there or cannot be decoded; names it.
+          UserError: the image is missing or cannot be decoded.
         """
 
     @abc.abstractmethod
     def annotation(self, index: int) -> Annotation:
-        """The objects of an image, in its own pixels, all boxes within it and not empty."""
+        """Returns the objects of an image, with boxes of positive area within the image."""
 
     def load(
         self, index: int, rng: np.random.Generator | None = None
     ) -> tuple[Image.Image, Annotation]:
-        """An image and its objects; what is made on the fly may make others of `rng`, if given."""
+        """Returns an image and its objects.
+
+        Args:
+          index: of the image.
+          rng: for synthetic images, which are then new samples; None for the fixed images that
+            `image` and `annotation` return.
+        """
         return self.image(index), self.annotation(index)
 
 
-class Part(AnnotatedImages):
-    """Some of other annotated images, in the order of `indices`."""
+class AnnotatedSubset(AnnotatedImages):
+    """A subset of other annotated images, in the order of `indices`."""
 
-    def __init__(self, whole: AnnotatedImages, indices: Sequence[int]):
-        self.whole, self.indices = whole, indices
+    def __init__(self, parent: AnnotatedImages, indices: Sequence[int] | np.ndarray):
+        self.parent, self.indices = parent, indices
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def image(self, index: int) -> Image.Image:
-        return self.whole.image(self.indices[index])
+        return self.parent.image(int(self.indices[index]))
 
     def annotation(self, index: int) -> Annotation:
-        return self.whole.annotation(self.indices[index])
+        return self.parent.annotation(int(self.indices[index]))
 
     def load(
         self, index: int, rng: np.random.Generator | None = None
     ) -> tuple[Image.Image, Annotation]:
-        return self.whole.load(self.indices[index], rng)
+        return self.parent.load(int(self.indices[index]), rng)

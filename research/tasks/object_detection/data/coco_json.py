@@ -1,4 +1,4 @@
-"""COCO's annotation files: JSON with lists of images, of the objects in them and of categories.
+"""Reader of COCO's annotation files: JSON with lists of images, annotations and categories.
 
 https://cocodataset.org/#format-data
 """
@@ -14,40 +14,41 @@ import numpy as np
 from research.common.config import suggest
 from research.common.errors import UserError
 from research.tasks.object_detection.boxes import Annotation
-from research.tasks.object_detection.data.annotated_files import Faults, Listing
+from research.tasks.object_detection.data.annotated_files import AnnotationErrors, AnnotationTable
 
-_USED = {
+_KEYS = {
     *("images", "id", "file_name", "width", "height"),
     *("annotations", "image_id", "category_id", "bbox", "iscrowd"),
     *("categories", "name"),
 }
 
 
-def read_coco(path: Path) -> Listing:
-    """What a file says; the classes are its categories in the order of their ids.
+def read_coco(path: Path) -> AnnotationTable:
+    """Reads an annotation file; the classes are its categories in the order of their ids.
 
     Raises:
-      UserError: it cannot be read, lacks something or contradicts itself; names it and the place.
+      UserError: the file cannot be read, or is incomplete or inconsistent; names the entry.
     """
     try:
         return _read(path, path.stat().st_mtime_ns)
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); check the path") from None
+        raise UserError(f"cannot read {path}: {error.strerror}; check the path") from None
 
 
-@lru_cache(maxsize=3)  # a run asks for the classes, and may open two splits out of one file
-def _read(path: Path, modified: int) -> Listing:
-    content, faults = _load(path), Faults()
+@lru_cache(maxsize=3)  # a run reads the classes, and may open two splits of one file
+def _read(path: Path, modified: int) -> AnnotationTable:
+    content, errors = _load(path), AnnotationErrors()
     images, annotations, categories = (
-        _Table(path, key, content.get(key)) for key in ("images", "annotations", "categories")
+        _Entries(path, key, content.get(key)) for key in ("images", "annotations", "categories")
     )
-    categories = _sorted(categories)
-    files, places = list(map(str, images.column("file_name"))), images.places()
-    annotations = _with_image(annotations, places, faults)
-    owners = np.array([places[one] for one in annotations.column("image_id")], np.int32)
+    categories = _sort_by_id(categories)
+    files, positions = list(map(str, images.column("file_name"))), images.positions()
+    annotations = _of_known_images(annotations, positions, errors)
+    image_index = np.array([positions[i] for i in annotations.column("image_id")], np.int32)
 
     def name(i: int) -> str:
-        return f"annotation {annotations.rows[i].get('id', 'without id')} in {files[owners[i]]}"
+        number = annotations.rows[i].get("id", "without id")
+        return f"annotation {number} in {files[image_index[i]]}"
 
     objects = Annotation(
         _corners(annotations.numbers("bbox", 4)),
@@ -55,79 +56,82 @@ def _read(path: Path, modified: int) -> Listing:
         np.array([bool(row.get("iscrowd")) for row in annotations.rows], bool),
     )
     classes = tuple(map(str, categories.column("name")))
-    listing = Listing(str(path), classes, files, _sizes(images), owners, objects, faults)
-    return listing.repaired(name)
+    sizes = _sizes(images)
+    table = AnnotationTable(str(path), classes, files, sizes, image_index, objects, errors)
+    return table.sanitized(name)
 
 
 def _load(path: Path) -> dict[str, Any]:
-    """The object in a JSON file, without what is not used here.
+    """Loads the JSON object of a file, restricted to the keys that are used here.
 
-    The outlines of the objects, most of a file, are dropped as soon as they are read.
+    Segmentations, most of a file, are dropped while parsing, to save memory.
     """
 
-    def used(row: dict[str, Any]) -> dict[str, Any]:
-        return {key: value for key, value in row.items() if key in _USED}
+    def select(row: dict[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in row.items() if key in _KEYS}
 
     try:
         with path.open("rb") as file:
-            content = json.load(file, object_hook=used)
+            content = json.load(file, object_hook=select)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not JSON ({error}); restore it") from None
+        raise UserError(f"invalid JSON in {path}: {error}; restore the file") from None
     return content if isinstance(content, dict) else {}
 
 
-class _Table:
-    """One of the lists in a file: rows with the same keys. Its errors name the file and the row."""
+class _Entries:
+    """One of the lists of a file, of rows with the same keys; errors name the file and the row."""
 
     def __init__(self, path: Path, name: str, rows: Any):
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            raise UserError(f"{path}: has no list '{name}', as COCO's annotations do; add it")
+            raise UserError(f"missing list '{name}' in {path}: expected COCO annotations")
         self.path, self.name, self.rows = path, name, rows
 
     def column(self, key: str) -> list[Any]:
-        """The values of a key, by row."""
+        """Returns the values of a key by row."""
         try:
             return [row[key] for row in self.rows]
         except KeyError:
             row = next(row for row in self.rows if key not in row)
-            raise self.error(f"{row} has no '{key}'") from None
+            raise self.error(f"missing '{key}'", row) from None
 
     def numbers(self, key: str, *shape: int) -> np.ndarray:
-        """The values of a key that are numbers, or lists of them: float64 [rows, *shape]."""
+        """Returns the values of a numeric key, float64 [rows, *shape]."""
         values = self.column(key)
         if not values:
             return np.zeros((0, *shape))
-        array = _numbers(values, (len(values), *shape))
+        array = _to_array(values, (len(values), *shape))
         if array is None:
-            row = next(row for row in self.rows if _numbers(row[key], shape) is None)
-            kind = f"{shape[0]} numbers" if shape else "a number"
-            raise self.error(f"{row} must have {kind} as '{key}'")
+            row = next(row for row in self.rows if _to_array(row[key], shape) is None)
+            expected = f"{shape[0]} numbers" if shape else "a number"
+            raise self.error(f"invalid '{key}', expected {expected},", row)
         return array
 
     def ids(self, key: str) -> list[Hashable]:
-        """The values of a key that names rows."""
+        """Returns the values of a key that identifies rows."""
         values = self.column(key)
         for row, value in zip(self.rows, values, strict=True):
             if isinstance(value, list | dict):
-                raise self.error(f"{row} must have a number as '{key}'")
+                raise self.error(f"invalid '{key}', expected a number,", row)
         return values
 
-    def places(self) -> dict[Hashable, int]:
-        """The position of the row with an id."""
+    def positions(self) -> dict[Hashable, int]:
+        """Returns the position of each row by its id."""
         ids = self.ids("id")
-        places = {one: place for place, one in enumerate(ids)}
-        for place, one in enumerate(ids):
-            if places[one] != place:
-                raise self.error(f"{self.rows[places[one]]} has the id of {self.rows[place]}")
-        return places
+        positions = {one: i for i, one in enumerate(ids)}
+        for i, one in enumerate(ids):
+            if positions[one] != i:
+                raise self.error(f"duplicate id of {self.rows[i]}", self.rows[positions[one]])
+        return positions
 
-    def error(self, problem: str) -> UserError:
-        """To be raised."""
-        return UserError(f"{self.path}: in '{self.name}' {problem}; correct the file")
+    def error(self, problem: str, row: Mapping[str, Any] | None = None) -> UserError:
+        """Returns the error for a problem, of one row or of the whole list."""
+        where = f"'{self.name}' of {self.path}"
+        where = where if row is None else f"{row} of {where}"
+        return UserError(f"{problem} in {where}; correct the file")
 
 
-def _numbers(value: Any, shape: tuple[int, ...]) -> np.ndarray | None:
-    """A float64 array of that shape, if the value is one."""
+def _to_array(value: Any, shape: tuple[int, ...]) -> np.ndarray | None:
+    """Returns a float64 array of a shape; None if the value is not one."""
     try:
         array = np.array(value, np.float64)
     except (OverflowError, TypeError, ValueError):
@@ -135,54 +139,58 @@ def _numbers(value: Any, shape: tuple[int, ...]) -> np.ndarray | None:
     return array if array.shape == shape else None
 
 
-def _with_image(annotations: _Table, places: Mapping[Hashable, int], faults: Faults) -> _Table:
-    """The annotations whose image the file has; a fault tells of the others."""
-    owners = annotations.ids("image_id")
-    strays = [i for i, owner in enumerate(owners) if owner not in places]
-    if not strays:
+def _of_known_images(
+    annotations: _Entries, positions: Mapping[Hashable, int], errors: AnnotationErrors
+) -> _Entries:
+    """Removes annotations of images that the file does not list; records them as an error."""
+    image_ids = annotations.ids("image_id")
+    unknown = [i for i, image_id in enumerate(image_ids) if image_id not in positions]
+    if not unknown:
         return annotations
-    faults.note(
-        "an annotation whose image is not in 'images', left out",
-        f"annotation {annotations.rows[strays[0]].get('id', 'without id')} "
-        f"of image {owners[strays[0]]}",
-        len(strays),
+    errors.add(
+        "annotations of unknown images, removed",
+        f"annotation {annotations.rows[unknown[0]].get('id', 'without id')} "
+        f"of image {image_ids[unknown[0]]}",
+        len(unknown),
     )
-    rows = [row for row, owner in zip(annotations.rows, owners, strict=True) if owner in places]
-    return _Table(annotations.path, annotations.name, rows)
+    rows = [row for row, i in zip(annotations.rows, image_ids, strict=True) if i in positions]
+    return _Entries(annotations.path, annotations.name, rows)
 
 
-def _sizes(images: _Table) -> np.ndarray:
-    """Width and height of the images [images, 2] int32."""
+def _sizes(images: _Entries) -> np.ndarray:
+    """Returns the width and height of the images, [images, 2] int32."""
     if not images.rows:
-        raise images.error("there is no image")
+        raise images.error("no images")
     sizes = np.stack([images.numbers(key) for key in ("width", "height")], axis=1)
-    wrong = np.flatnonzero(~(sizes >= 1).all(axis=1))
-    if len(wrong):
-        raise images.error(f"{images.rows[wrong[0]]} must have a width and a height")
+    invalid = np.flatnonzero(~(sizes >= 1).all(axis=1))
+    if len(invalid):
+        raise images.error("invalid width or height", images.rows[invalid[0]])
     return sizes.astype(np.int32)
 
 
-def _sorted(categories: _Table) -> _Table:
-    """By their ids, which may leave numbers out: the position is the label then."""
+def _sort_by_id(categories: _Entries) -> _Entries:
+    """Sorts categories by id, so that a label is a position; ids need not be consecutive."""
     order = np.argsort(categories.numbers("id"), kind="stable")
     rows = [categories.rows[i] for i in order]
-    return _Table(categories.path, categories.name, rows)
+    return _Entries(categories.path, categories.name, rows)
 
 
-def _labels(annotations: _Table, categories: _Table, name: Callable[[int], str]) -> np.ndarray:
-    """The position of each annotation's category [annotations] int32."""
-    label_of, given = categories.places(), annotations.ids("category_id")
-    labels = np.array([label_of.get(one, -1) for one in given], np.int32)
+def _labels(annotations: _Entries, categories: _Entries, name: Callable[[int], str]) -> np.ndarray:
+    """Returns the position of each annotation's category, [annotations] int32."""
+    label_of, category_ids = categories.positions(), annotations.ids("category_id")
+    labels = np.array([label_of.get(one, -1) for one in category_ids], np.int32)
     unknown = np.flatnonzero(labels < 0)
     if len(unknown):
         first = int(unknown[0])
+        category = category_ids[first]
+        hint = suggest(str(category), map(str, label_of))
         raise annotations.error(
-            f"categories that 'categories' has not: {len(unknown)}, the first "
-            f"{given[first]} of {name(first)} ({suggest(str(given[first]), map(str, label_of))})"
+            f"{len(unknown)} annotations with unknown categories, e.g. {category} of "
+            f"{name(first)} ({hint}),"
         )
     return labels
 
 
 def _corners(boxes: np.ndarray) -> np.ndarray:
-    """Boxes (x, y, width, height) as corners [boxes, 4] float32."""
+    """Converts boxes (x, y, width, height) to corners, [boxes, 4] float32."""
     return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1).astype(np.float32)

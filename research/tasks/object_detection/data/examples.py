@@ -19,24 +19,26 @@ log = logging.getLogger(__name__)
 
 @cache
 def _warn_once(max_objects: int) -> None:
-    log.warning("some images have more than max_objects=%d; the largest are learned", max_objects)
+    log.warning(
+        "some images have more than max_objects=%d objects; only the largest are training targets",
+        max_objects,
+    )
 
 
 class DetectionExamples(Dataset):
-    """Images at one size, with their boxes padded to one number.
+    """Letterboxed or augmented images with a fixed number of padded boxes.
 
-    Each example has `image` uint8 [height, width, 3], in which the whole image lies at the upper
-    left and grey fills the rest; `boxes` float32 [max_objects, 4] in pixels of that; `labels` int32
-    [max_objects], -1 where there is no object; `crowd` bool [max_objects]; `scale` float32 [2],
-    by which x and y of the original were multiplied; and `size` float32 [2], the width and height
-    of the original.
+    Each example has `image` uint8 [height, width, 3]; `boxes` float32 [max_objects, 4] in pixels of
+    `image`; `labels` int32 [max_objects], -1 for padding; `crowd` bool [max_objects]; `scale`
+    float32 [2], the factors of x and y from the original to `image`; and `size` float32 [2], the
+    width and height of the original.
 
     Args:
-      images: what they are made of.
-      image_size: height and width.
-      max_objects: what the objects are padded to; of more, the largest are kept. What is scored is
-        not cut off: the scorer asks `images` for all.
-      augmentation: what is done to training images; None: nothing.
+      images: the annotated images.
+      image_size: height and width of the examples.
+      max_objects: number of boxes of an example; of more objects, the largest are kept. Evaluation
+        is not affected: the scorer reads all objects from `images`.
+      augmentation: of training images; None for letterboxing alone.
     """
 
     def __init__(
@@ -61,8 +63,8 @@ class DetectionExamples(Dataset):
         except UserError as error:
             self.skip(index, str(error))
             return None
-        placed, annotation, scale = letterbox(image, annotation, self.image_size)
-        return self._padded(placed, annotation, scale, np.array(image.size, np.float32))
+        resized, annotation, scale = letterbox(image, annotation, self.image_size)
+        return self._padded(resized, annotation, scale, np.array(image.size, np.float32))
 
     def _augmented(
         self, augmentation: Augmentation, index: int, rng: np.random.Generator
@@ -73,7 +75,8 @@ class DetectionExamples(Dataset):
             except UserError as error:
                 if i == index:
                     raise
-                self.skip(i, str(error))  # of a mosaic: another stands in for it
+                # The image of a mosaic that cannot be read is replaced by the first one.
+                self.skip(i, str(error))
                 return self.images.load(index, rng)
 
         image, annotation = augmentation(load, index, len(self), self.image_size, rng)
@@ -84,7 +87,7 @@ class DetectionExamples(Dataset):
     ) -> Example:
         if len(annotation.boxes) > self.max_objects:
             sides = annotation.boxes[:, 2:] - annotation.boxes[:, :2]
-            # Crowds last: they teach nothing.
+            # Crowds are dropped first, as they are no training targets.
             order = np.lexsort((-sides.prod(axis=1), annotation.crowd))
             annotation = annotation.select(np.sort(order[: self.max_objects]))
             _warn_once(self.max_objects)

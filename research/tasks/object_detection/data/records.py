@@ -1,4 +1,4 @@
-"""Annotated images out of the records of TensorFlow Datasets."""
+"""Annotated images from TFDS records."""
 
 import logging
 from collections.abc import Sequence
@@ -10,40 +10,43 @@ from PIL import Image
 
 from research.common.errors import UserError
 from research.data.images import decode, image_size
-from research.tasks.object_detection.boxes import Annotation, named, repaired
+from research.tasks.object_detection.boxes import Annotation, format_box, sanitize
 from research.tasks.object_detection.data.annotated_images import AnnotatedImages
 
 log = logging.getLogger(__name__)
-_NAMED = 20  # faulty images that are named; a large data set can have many thousands
+_MAX_LOGGED = 20  # images with invalid objects that are named; a data set can have thousands
 
 
-class Features(NamedTuple):
-    """What the parts of a record are called."""
+class RecordFeatures(NamedTuple):
+    """Names of the features of a record."""
 
     image: str
     """The encoded image, bytes."""
 
     objects: str
-    """Its objects: `bbox`, parts (y_min, x_min, y_max, x_max) of height and width, and `label`."""
+    """The objects: `bbox`, (y_min, x_min, y_max, x_max) relative to height and width, and
+    `label`."""
 
     crowd: str
-    """A third entry of the objects, which is true of crowds; empty: there is none."""
+    """The feature of an object that marks it as a crowd; empty: none."""
 
 
 class AnnotatedRecords(AnnotatedImages):
-    """Images and their objects, read when they are asked for.
+    """Images and their objects, read from records on access.
 
     Args:
-      where: what messages call the records.
-      records: mappings, by index.
-      features: what is where in them.
-      labels: what each of their labels becomes, [classes] int32.
+      name: name of the records in messages.
+      records: mappings by index.
+      features: names of their features.
+      labels: new label of each class of the records, [classes] int32.
     """
 
-    def __init__(self, where: str, records: Sequence[Any], features: Features, labels: np.ndarray):
-        self.where, self.records, self.features = where, records, features
-        self.labels = np.append(labels, np.int32(-1))  # -1 is TFDS's label of what has none
-        self._faulty: set[int] = set()
+    def __init__(
+        self, name: str, records: Sequence[Any], features: RecordFeatures, labels: np.ndarray
+    ):
+        self.name, self.records, self.features = name, records, features
+        self.labels = np.append(labels, np.int32(-1))  # TFDS uses -1 for objects without a label
+        self._invalid: set[int] = set()
         self._lock = Lock()
 
     def __len__(self) -> int:
@@ -57,13 +60,13 @@ class AnnotatedRecords(AnnotatedImages):
         try:
             width, height = image_size(record[self.features.image])
         except UserError as error:
-            raise UserError(f"{self.where}:{index}: {error}") from None
+            raise UserError(f"{self.name}:{index}: {error}") from None
         return self._annotation(index, record, width, height)
 
     def load(
         self, index: int, rng: np.random.Generator | None = None
     ) -> tuple[Image.Image, Annotation]:
-        record = self.records[index]  # once for both
+        record = self.records[index]  # read once for both
         image = self._decode(index, record)
         return image, self._annotation(index, record, *image.size)
 
@@ -71,7 +74,7 @@ class AnnotatedRecords(AnnotatedImages):
         try:
             return decode(record[self.features.image], 3)
         except UserError as error:
-            raise UserError(f"{self.where}:{index}: {error}") from None
+            raise UserError(f"{self.name}:{index}: {error}") from None
 
     def _annotation(self, index: int, record: Any, width: int, height: int) -> Annotation:
         objects = record[self.features.objects]
@@ -81,27 +84,27 @@ class AnnotatedRecords(AnnotatedImages):
         if self.features.crowd:
             crowd = np.array(objects[self.features.crowd], bool)
         y_first = relative * np.array([height, width, height, width], np.float32)
-        given = Annotation(y_first[:, [1, 0, 3, 2]], labels, crowd).select(labels >= 0)
-        annotation, faults = repaired(given, width, height)
-        problems = [f"{named(given.boxes[place])} {kind}" for kind, place in faults]
+        labelled = Annotation(y_first[:, [1, 0, 3, 2]], labels, crowd).select(labels >= 0)
+        annotation, errors = sanitize(labelled, width, height)
+        problems = [f"{format_box(labelled.boxes[i])} {kind}" for kind, i in errors]
         if (labels < 0).any():
-            problems.append(f"{(labels < 0).sum()} objects have no label, left out")
+            problems.append(f"{(labels < 0).sum()} objects without a label, removed")
         if problems:
-            self._tell(index, problems)
+            self._log(index, problems)
         return annotation
 
-    def _tell(self, index: int, problems: Sequence[str]) -> None:
-        """Says what is wrong with the objects of an image the first time, of the first images.
+    def _log(self, index: int, problems: Sequence[str]) -> None:
+        """Logs the invalid objects of an image once, for the first images.
 
-        How many there are is said later on, whenever they have doubled.
+        Further images are only counted; the count is logged whenever it doubles.
         """
         with self._lock:
-            if index in self._faulty:
+            if index in self._invalid:
                 return
-            self._faulty.add(index)
-            count = len(self._faulty)
-        if count <= _NAMED:
+            self._invalid.add(index)
+            count = len(self._invalid)
+        if count <= _MAX_LOGGED:
             more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
-            log.warning("%s:%d: %s%s", self.where, index, problems[0], more)
+            log.warning("%s:%d: %s%s", self.name, index, problems[0], more)
         elif count & (count - 1) == 0:
-            log.warning("%s: %d images with such objects so far", self.where, count)
+            log.warning("%s: %d images with invalid objects so far", self.name, count)

@@ -1,4 +1,4 @@
-"""Scenes of handwritten digits over photographs, made on the fly; nothing is downloaded."""
+"""Synthetic scenes of handwritten digits over photographs, without a download."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -7,73 +7,75 @@ import numpy as np
 from PIL import Image, ImageOps
 from sklearn.datasets import load_sample_image
 
+from research.common.config import formerly
 from research.common.errors import ConfigError
 from research.data.splits import SPLITS
 from research.tasks.image_classification.data import Digits
 from research.tasks.object_detection.boxes import Annotation
 from research.tasks.object_detection.data.annotated_images import AnnotatedImages
 
-_TRIES = 20  # places tried for a digit before it is given up
-_INK = 64  # of 255: what is fainter is not seen, and lies outside the box
-_OPAQUE = 160  # of 255: from there on nothing shines through, as through ink
-_CONTRAST = 80  # least difference, of 255, of a digit's brightness to that of what it lies on
+_MAX_ATTEMPTS = 20  # random positions tried for a digit before it is omitted
+_MIN_INK = 64  # of 255: fainter pixels are invisible and lie outside of the box
+_OPAQUE_INK = 160  # of 255: this intensity and higher ones are opaque
+_MIN_CONTRAST = 80  # of 255: difference in brightness between a digit and its background
 
 
 @dataclass(frozen=True)
 class DigitScenes:
-    """Digits of scikit-learn pasted, scaled and occluded, over crops of its two photographs.
+    """Digits of scikit-learn, scaled and overlapping, pasted over crops of its two photographs.
 
-    Training scenes are new in each epoch. Those of the other splits are the same every time and
-    made of digits that no training scene has.
+    Training scenes are new in each epoch. Validation and test scenes are fixed and contain digits
+    that no training scene contains.
     """
 
     scene_size: int = 128
     """Height and width of a scene, in pixels."""
 
-    digits: tuple[int, int] = (1, 8)
-    """The least and the greatest number of digits in a scene."""
+    num_digits: tuple[int, int] = formerly("digits", default=(1, 8))
+    """Minimum and maximum number of digits in a scene."""
 
     digit_height: tuple[int, int] = (14, 40)
-    """The least and the greatest height of a digit, in pixels."""
+    """Minimum and maximum height of a digit, in pixels."""
 
-    overlap: float = 0.15
-    """The greatest part of the smaller of two boxes that the other may cover."""
+    max_overlap: float = formerly("overlap", default=0.15)
+    """Maximum intersection of two boxes, as a fraction of the smaller one."""
 
-    train_scenes: int = 4000
-    """The scenes of an epoch."""
+    num_train_scenes: int = formerly("train_scenes", default=4000)
+    """Number of scenes per training epoch."""
 
-    test_scenes: int = 500
-    """The scenes of the test split; validation has as many."""
+    num_test_scenes: int = formerly("test_scenes", default=500)
+    """Number of scenes of the test split, and of the validation split."""
 
     def __post_init__(self):
-        if len(self.digits) != 2 or not 1 <= self.digits[0] <= self.digits[1]:
-            raise ConfigError("digits", f"must be (least, greatest), is {self.digits}")
+        if len(self.num_digits) != 2 or not 1 <= self.num_digits[0] <= self.num_digits[1]:
+            problem = f"expected 1 <= minimum <= maximum, got {self.num_digits}"
+            raise ConfigError("num_digits", problem)
         low, high = self.digit_height
         if not 4 <= low <= high <= self.scene_size:
-            problem = f"must be (least, greatest) of 4 to {self.scene_size}, is {(low, high)}"
+            problem = f"expected 4 <= minimum <= maximum <= {self.scene_size}, got {(low, high)}"
             raise ConfigError("digit_height", problem)
-        if not 0 <= self.overlap <= 1:
-            raise ConfigError("overlap", f"must lie in [0, 1], is {self.overlap}")
-        for key in ("train_scenes", "test_scenes"):
+        if not 0 <= self.max_overlap <= 1:
+            raise ConfigError("max_overlap", f"expected a value in [0, 1], got {self.max_overlap}")
+        for key in ("num_train_scenes", "num_test_scenes"):
             if getattr(self, key) < 1:
-                raise ConfigError(key, f"must be at least 1, is {getattr(self, key)}")
+                raise ConfigError(key, f"expected at least 1, got {getattr(self, key)}")
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """By label."""
+        """The digits by label."""
         return tuple("0123456789")
 
     def resolve(self) -> "DigitScenes":
-        """There is nothing to find out."""
+        """Returns the source itself; its class names are constant."""
         return self
 
     def open(self, split: str) -> AnnotatedImages:
-        """The scenes of a split."""
+        """Opens the scenes of a split."""
         return _Scenes(self, split)
 
 
 class _Scenes(AnnotatedImages):
-    """A scene is a function of the split and the index; in training, of the generator."""
+    """Scenes as pure functions of split and index; training scenes, of the random generator."""
 
     def __init__(self, source: DigitScenes, split: str):
         self.source, self.split = source, split
@@ -82,7 +84,9 @@ class _Scenes(AnnotatedImages):
         self.glyphs, self.labels = digits["image"][..., 0], digits["label"]
 
     def __len__(self) -> int:
-        return self.source.train_scenes if self.split == "train" else self.source.test_scenes
+        return (
+            self.source.num_train_scenes if self.split == "train" else self.source.num_test_scenes
+        )
 
     def image(self, index: int) -> Image.Image:
         return self._fixed(index)[0]
@@ -102,35 +106,36 @@ class _Scenes(AnnotatedImages):
         scene = _background(self.source.scene_size, rng)
         boxes: list[tuple[int, int, int, int]] = []
         labels: list[int] = []
-        low, high = self.source.digits
+        low, high = self.source.num_digits
         for _ in range(int(rng.integers(low, high + 1))):
-            chosen = int(rng.integers(len(self.glyphs)))
-            ink = _ink(self.glyphs[chosen], self.source, rng)
-            if place := self._free_place(ink.shape, boxes, rng):
-                _paste(scene, ink, place, rng)
-                boxes.append(place)
-                labels.append(int(self.labels[chosen]))
-        found = np.array(boxes, np.float32), np.array(labels, np.int32)
-        return Image.fromarray(scene), Annotation(*found, np.zeros(len(boxes), bool))
+            index = int(rng.integers(len(self.glyphs)))
+            ink = _ink(self.glyphs[index], self.source, rng)
+            if box := self._free_box(ink.shape, boxes, rng):
+                _paste(scene, ink, box, rng)
+                boxes.append(box)
+                labels.append(int(self.labels[index]))
+        crowd = np.zeros(len(boxes), bool)
+        annotation = Annotation(np.array(boxes, np.float32), np.array(labels, np.int32), crowd)
+        return Image.fromarray(scene), annotation
 
-    def _free_place(
+    def _free_box(
         self,
         shape: tuple[int, ...],
         boxes: list[tuple[int, int, int, int]],
         rng: np.random.Generator,
     ) -> tuple[int, int, int, int] | None:
-        """A box for ink of that height and width that covers the others little enough."""
+        """Samples a box of shape (height, width) whose overlaps are allowed; None if none is found."""
         height, width = shape
-        for _ in range(_TRIES):
+        for _ in range(_MAX_ATTEMPTS):
             x, y = rng.integers(0, np.subtract(self.source.scene_size + 1, (width, height)))
             box = (int(x), int(y), int(x) + width, int(y) + height)
-            if all(_covered(box, other) <= self.source.overlap for other in boxes):
+            if all(_overlap(box, other) <= self.source.max_overlap for other in boxes):
                 return box
         return None
 
 
 def _background(size: int, rng: np.random.Generator) -> np.ndarray:
-    """A part of a photograph at a random scale, perhaps mirrored: uint8 [size, size, 3]."""
+    """Returns a random crop of a photograph, mirrored with probability 0.5: uint8 [size, size, 3]."""
     photograph = _photographs()[int(rng.integers(2))]
     largest = min(photograph.size)
     side = int(rng.integers(min(size // 2, largest), largest + 1))
@@ -141,10 +146,10 @@ def _background(size: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _ink(glyph: np.ndarray, source: DigitScenes, rng: np.random.Generator) -> np.ndarray:
-    """A glyph [8, 8] uint8 at a random height, cut to what is seen of it: uint8 [height, width]."""
+    """Scales a glyph [8, 8] uint8 at random and crops it to its ink: uint8 [height, width]."""
     height = int(rng.integers(source.digit_height[0], source.digit_height[1] + 1))
     large = np.asarray(Image.fromarray(glyph).resize((height, height), Image.Resampling.BICUBIC))
-    rows, columns = np.nonzero(large >= _INK)
+    rows, columns = np.nonzero(large >= _MIN_INK)
     top, bottom, left, right = np.min(rows), np.max(rows), np.min(columns), np.max(columns)
     return large[top : bottom + 1, left : right + 1]
 
@@ -155,18 +160,18 @@ def _paste(
     box: tuple[int, int, int, int],
     rng: np.random.Generator,
 ) -> None:
-    """Writes ink into the scene, in a colour that stands out."""
+    """Draws ink into the scene, in a random colour that contrasts with the background."""
     x_min, y_min, x_max, y_max = box
-    below = scene[y_min:y_max, x_min:x_max]
-    brightness, colour = below.mean(), rng.integers(0, 256, size=3)
-    while abs(colour.mean() - brightness) < _CONTRAST:
+    background = scene[y_min:y_max, x_min:x_max]
+    brightness, colour = background.mean(), rng.integers(0, 256, size=3)
+    while abs(colour.mean() - brightness) < _MIN_CONTRAST:
         colour = rng.integers(0, 256, size=3)
-    opacity = np.minimum(ink[..., None] / _OPAQUE, 1)
-    below[...] = np.round(opacity * colour + (1 - opacity) * below)
+    opacity = np.minimum(ink[..., None] / _OPAQUE_INK, 1)
+    background[...] = np.round(opacity * colour + (1 - opacity) * background)
 
 
-def _covered(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> float:
-    """The part of the smaller box that lies in the other."""
+def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> float:
+    """Returns the intersection of two boxes, as a fraction of the smaller one."""
     width = min(a[2], b[2]) - max(a[0], b[0])
     height = min(a[3], b[3]) - max(a[1], b[1])
     smaller = min((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b))

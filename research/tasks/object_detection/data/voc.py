@@ -17,8 +17,8 @@ from research.data.splits import (
 )
 from research.tasks.object_detection.data.annotated_files import (
     AnnotatedFiles,
-    Listing,
-    distinct,
+    AnnotationTable,
+    unique_class_names,
 )
 from research.tasks.object_detection.data.annotated_images import AnnotatedImages
 from research.tasks.object_detection.data.voc_xml import ANNOTATIONS, IMAGES, read_voc
@@ -26,99 +26,107 @@ from research.tasks.object_detection.data.voc_xml import ANNOTATIONS, IMAGES, re
 
 @dataclass(frozen=True)
 class VOC:
-    """Images annotated as Pascal VOC's: `PATH/Annotations/*.xml` and `PATH/JPEGImages`.
+    """A data set in Pascal VOC's format: `PATH/Annotations/*.xml` and `PATH/JPEGImages`.
 
-    `PATH/ImageSets/Main/NAME.txt` have the names of a split's files, one a line; without that
-    folder a fixed part of all is tested, and another one held out for validation. Objects that are
-    `difficult` are neither to be found nor wrong.
+    `PATH/ImageSets/Main/NAME.txt` lists the file names of an image set, one per line. Without that
+    directory, fixed random fractions are held out for validation and test. Objects marked
+    `difficult` are excluded from the loss and from AP.
     """
 
     path: str
-    """The folder that holds these, such as `VOCdevkit/VOC2012`."""
+    """Directory of the data set, such as `VOCdevkit/VOC2012`."""
 
     train: str = "train"
-    """The image set to learn from."""
+    """Image set of the training split."""
 
     validation: str = "val"
-    """The image set to choose by; empty: some images are held out of `train`."""
+    """Image set of the validation split; empty: a fraction of `train` is held out."""
 
     test: str = ""
-    """The image set to report; empty: the validation split is tested."""
+    """Image set of the test split; empty: the validation split is used instead."""
 
     test_fraction: float = 0.1
-    """The part of all images that is tested where there are no image sets."""
+    """Fraction of all images to hold out for testing if there are no image sets."""
 
     validation_fraction: float = 0.1
-    """The part that is held out of the rest then, or of `train` where there is no `validation`."""
+    """Fraction of the training images to hold out if `validation` is empty or there are no image
+    sets."""
 
     class_names: tuple[str, ...] = ()
-    """By label; empty: those in `train`, or without image sets in all, in alphabetical order."""
+    """Class names by label; empty: those that occur in `train`, in alphabetical order."""
 
     def __post_init__(self):
         check_fraction("test_fraction", self.test_fraction)
         check_fraction("validation_fraction", self.validation_fraction)
 
     def resolve(self) -> "VOC":
-        """With the class names."""
+        """Returns the source with its class names."""
         if self.class_names:
             return self
-        listing = self._read(self._image_set("train") if self._has_sets() else self._all())
-        return replace(self, class_names=distinct(listing.classes, "path", listing.where))
+        names = self._image_set("train") if self._has_image_sets() else self._all_names()
+        table = self._read(names)
+        return replace(self, class_names=unique_class_names(table.classes, "path", table.source))
 
     def open(self, split: str) -> AnnotatedImages:
-        """The images of a split, whose objects are kept in memory."""
+        """Opens a split; its annotations are kept in memory."""
         if split == "train":
-            has_test = bool(self.test) or not self._has_sets()
-            check_duplicates(self, ("validation", "test") if has_test else ("validation",))
+            check_duplicates(self, self._held_out_splits())
         class_names = self.resolve().class_names
-        listing = self._read(self._stems(split))
-        listing.faults.report(f"{listing.where} ({split})")
-        return AnnotatedFiles(Path(self.path) / IMAGES, listing, class_names)
+        table = self._read(self._names(split))
+        table.errors.log(f"{table.source} ({split})")
+        return AnnotatedFiles(Path(self.path) / IMAGES, table, class_names)
 
     def contents(self, split: str) -> list[tuple[str, Path]]:
         """Returns the path of each image of a split, as a name and as a file."""
-        folder = (Path(self.path) / IMAGES).glob("*")
-        paths = {path.stem: path for path in folder if path.suffix.lower() in SUFFIXES}
-        found = [paths[stem] for stem in self._stems(split) if stem in paths]
-        return [(str(path), path) for path in found]
+        files = (Path(self.path) / IMAGES).glob("*")
+        paths = {path.stem: path for path in files if path.suffix.lower() in SUFFIXES}
+        return [(str(paths[name]), paths[name]) for name in self._names(split) if name in paths]
 
-    def _read(self, stems: Sequence[str]) -> Listing:
-        folder = Path(self.path) / IMAGES
-        if not folder.is_dir():
-            raise ConfigError("path", f"there is no folder {folder}; put the images there")
-        return read_voc(Path(self.path), stems)
+    def _held_out_splits(self) -> tuple[str, ...]:
+        has_test = self.test or not self._has_image_sets()
+        return ("validation", "test") if has_test else ("validation",)
 
-    def _stems(self, split: str) -> list[str]:
-        """What the annotations of a split are called, without their suffix."""
-        if self._has_sets():
+    def _read(self, names: Sequence[str]) -> AnnotationTable:
+        directory = Path(self.path) / IMAGES
+        if not directory.is_dir():
+            raise ConfigError("path", f"missing directory {directory}: expected the images")
+        return read_voc(Path(self.path), names)
+
+    def _names(self, split: str) -> list[str]:
+        """Returns the names of the annotation files of a split, without suffix."""
+        if self._has_image_sets():
             split = fall_back_to_validation(split, bool(self.test), self.path)
             if split == "test" or self.validation:
                 return self._image_set(split)
-            rest = self._image_set("train")
+            names = self._image_set("train")
         else:
-            stems = self._all()
-            kept, held_out = hold_out_random(len(stems), self.test_fraction, "test_fraction")
+            names, test = _hold_out(self._all_names(), self.test_fraction, "test_fraction")
             if split == "test":
-                return [stems[i] for i in held_out]
-            rest = [stems[i] for i in kept]
-        kept, held_out = hold_out_random(len(rest), self.validation_fraction)
-        return [rest[i] for i in (held_out if split == "validation" else kept)]
+                return test
+        kept, held_out = _hold_out(names, self.validation_fraction, "validation_fraction")
+        return held_out if split == "validation" else kept
 
-    def _has_sets(self) -> bool:
+    def _has_image_sets(self) -> bool:
         return (Path(self.path) / "ImageSets" / "Main").is_dir()
 
-    def _all(self) -> list[str]:
-        folder = Path(self.path) / ANNOTATIONS
-        if stems := sorted(file.stem for file in folder.glob("*.xml")):
-            return stems
-        raise ConfigError("path", f"{folder} holds no .xml; put the annotations there")
+    def _all_names(self) -> list[str]:
+        directory = Path(self.path) / ANNOTATIONS
+        if names := sorted(file.stem for file in directory.glob("*.xml")):
+            return names
+        raise ConfigError("path", f"missing annotations: expected XML files in {directory}")
 
     def _image_set(self, split: str) -> list[str]:
-        folder, name = Path(self.path) / "ImageSets" / "Main", getattr(self, split)
-        file = folder / f"{name}.txt"
+        directory, name = Path(self.path) / "ImageSets" / "Main", getattr(self, split)
+        file = directory / f"{name}.txt"
         if not file.is_file():
-            known = suggest(name, (other.stem for other in folder.glob("*.txt")))
-            raise missing_split(split, f"there is no image set {file}; {known}")
-        if stems := [line.strip() for line in read_lines(file) if line.strip()]:
-            return stems
-        raise ConfigError(split, f"{file} names no image; name some")
+            hint = suggest(name, (other.stem for other in directory.glob("*.txt")))
+            raise missing_split(split, f"missing image set {file}; {hint}")
+        if names := [line.strip() for line in read_lines(file) if line.strip()]:
+            return names
+        raise missing_split(split, f"empty image set {file}; list the names of its images")
+
+
+def _hold_out(names: Sequence[str], fraction: float, key: str) -> tuple[list[str], list[str]]:
+    """Returns the remaining names and a random fraction of held-out ones."""
+    kept, held_out = hold_out_random(len(names), fraction, key)
+    return [names[i] for i in kept], [names[i] for i in held_out]

@@ -1,4 +1,4 @@
-"""From what all places say to a list of detections: on the device, with static shapes."""
+"""Selection of detections from dense predictions: on the device, with static shapes."""
 
 from dataclasses import dataclass
 
@@ -12,55 +12,54 @@ from research.tasks.object_detection.decoding.nms import non_max_suppression
 
 @dataclass(frozen=True)
 class Decoding:
-    """How detections are chosen."""
+    """Selects the detections of an image: top-k scores, then non-maximum suppression."""
 
-    candidates: int = 300
-    """The best pairs of a place and a class that are looked at."""
+    topk_candidates: int = formerly("candidates", default=300)
+    """Number of highest scores, over all anchor points and classes, that enter suppression."""
 
     iou_threshold: float = 0.6
-    """Of two boxes of a class that overlap by more, the one with the lesser score is dropped."""
+    """Suppress a box whose IoU with a higher-scoring box of its class exceeds this threshold."""
 
     score_threshold: float = 0.01
-    """The least score of a detection; AP wants it low, as it counts the order and not the score."""
+    """Minimum score of a detection; low, because AP depends on the ranking of all detections."""
 
     display_threshold: float = formerly("told_from", default=0.3)
-    """The least score of a detection that `predict` tells of."""
+    """Minimum score of a detection in figures and in the output of `predict`."""
 
-    detections: int = 100
-    """The greatest number of detections in an image; COCO's AP looks at 100."""
+    max_detections: int = formerly("detections", default=100)
+    """Maximum number of detections per image; COCO's AP evaluates 100."""
 
     def __post_init__(self):
-        for key in ("candidates", "detections"):
+        for key in ("topk_candidates", "max_detections"):
             if getattr(self, key) < 1:
-                raise ConfigError(key, f"must be at least 1, is {getattr(self, key)}")
+                raise ConfigError(key, f"expected at least 1, got {getattr(self, key)}")
         for key in ("iou_threshold", "score_threshold", "display_threshold"):
             if not 0 <= getattr(self, key) <= 1:
-                raise ConfigError(key, f"must lie in [0, 1], is {getattr(self, key)}")
+                raise ConfigError(key, f"expected a value in [0, 1], got {getattr(self, key)}")
 
     def __call__(
         self, scores: jax.Array, boxes: jax.Array
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """The detections of one image, the best first.
+        """Returns the detections of one image by decreasing score.
 
         Args:
-          scores: [places, classes] in [0, 1].
-          boxes: [places, 4].
+          scores: [points, classes] in [0, 1].
+          boxes: [points, 4].
 
         Returns:
-          Boxes [detections, 4], scores [detections], 0 where there is no detection, and labels
-          int32 [detections].
+          Boxes [max_detections, 4], scores [max_detections], 0 for padding, and labels int32
+          [max_detections].
         """
-        # A place that is not among the best by its best class is not among them by another.
-        _, chosen = jax.lax.top_k(scores.max(axis=1), min(self.candidates, len(scores)))
-        pairs = scores[chosen].ravel()
-        best, pair = jax.lax.top_k(pairs, min(self.candidates, len(pairs)))
-        place, label = jnp.divmod(pair, scores.shape[1])
-        boxes = boxes[chosen[place]]
-        kept = (best >= self.score_threshold) & non_max_suppression(
-            boxes, label, self.iou_threshold
-        )
-        # Ascending in rank, as `top_k` leaves equal numbers in their order.
-        best, order = jax.lax.top_k(jnp.where(kept, best, 0.0), min(self.detections, len(best)))
-        missing = (0, self.detections - len(order))
+        # The top k pairs lie in the k rows with the highest maxima: this avoids a sort of all.
+        _, rows = jax.lax.top_k(scores.max(axis=1), min(self.topk_candidates, len(scores)))
+        pairs = scores[rows].ravel()
+        best, pair = jax.lax.top_k(pairs, min(self.topk_candidates, len(pairs)))
+        row, label = jnp.divmod(pair, scores.shape[1])
+        boxes = boxes[rows[row]]
+        kept = non_max_suppression(boxes, label, self.iou_threshold)
+        kept &= best >= self.score_threshold
+        # `top_k` is stable, so detections with equal scores keep their order.
+        best, order = jax.lax.top_k(jnp.where(kept, best, 0.0), min(self.max_detections, len(best)))
+        padding = (0, self.max_detections - len(order))
         boxes, label = boxes[order], label[order].astype(jnp.int32)
-        return jnp.pad(boxes, (missing, (0, 0))), jnp.pad(best, missing), jnp.pad(label, missing)
+        return jnp.pad(boxes, (padding, (0, 0))), jnp.pad(best, padding), jnp.pad(label, padding)

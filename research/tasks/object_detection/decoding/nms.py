@@ -7,27 +7,30 @@ from research.tasks.object_detection.boxes import iou
 
 
 def non_max_suppression(boxes: jax.Array, labels: jax.Array, threshold: float) -> jax.Array:
-    """Greedy non-maximum suppression: which boxes stay, [boxes] bool.
+    """Computes greedy non-maximum suppression per class.
 
-    A box goes if one before it stays that has its class and overlaps it by more than `threshold`.
-    This is computed for all at once, again and again until nothing changes: each round settles at
-    least one more box, and in practice a few rounds settle all.
+    A box is suppressed if a kept box of the same class with a higher score overlaps it. All boxes
+    are updated in parallel until a fixed point, which is the greedy result: each iteration decides
+    at least one more box, and in practice a few iterations decide all.
 
     Args:
-      boxes: [boxes, 4], the best first.
+      boxes: [boxes, 4] by decreasing score.
       labels: [boxes] int32.
-      threshold: of intersection over union.
+      threshold: IoU above which boxes overlap.
+
+    Returns:
+      [boxes] bool: the boxes to keep.
     """
     count = len(boxes)
-    before = jnp.arange(count)[:, None] < jnp.arange(count)[None, :]
-    same = labels[:, None] == labels[None, :]
-    dominates = before & same & (iou(boxes[:, None], boxes[None]) > threshold)
+    ranks_higher = jnp.arange(count)[:, None] < jnp.arange(count)[None, :]
+    same_class = labels[:, None] == labels[None, :]
+    suppresses = ranks_higher & same_class & (iou(boxes[:, None], boxes[None]) > threshold)
 
-    def again(carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    def update(carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         _, kept = carry
-        return kept, ~(dominates & kept[:, None]).any(axis=0)
+        return kept, ~(suppresses & kept[:, None]).any(axis=0)
 
-    everything = jnp.ones(count, bool)
-    first = again((everything, everything))
-    _, kept = jax.lax.while_loop(lambda carry: (carry[0] != carry[1]).any(), again, first)
+    initial = jnp.ones(count, bool)
+    first = update((initial, initial))
+    _, kept = jax.lax.while_loop(lambda carry: (carry[0] != carry[1]).any(), update, first)
     return kept

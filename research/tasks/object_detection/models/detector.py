@@ -1,8 +1,7 @@
-"""A detector: a backbone, a feature pyramid over it, and one head for all levels.
+"""A single-stage, anchor-free detector: backbone, feature pyramid and a head shared by all levels.
 
-It is anchor-free and of a single stage, as FCOS (Tian et al. 2019): each place of each level tells
-how much it looks like an object of each class, and how far the four sides of its box are. So there
-is nothing to be set for a data set but the levels, and nothing to be matched but places and boxes.
+As in FCOS (Tian et al. 2019), each anchor point of each level predicts class logits and the
+distances to the four sides of its box, so that no anchor boxes are tuned per data set.
 """
 
 import math
@@ -15,80 +14,81 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from research.common.config import not_configured
+from research.common.config import formerly, not_configured
 from research.layers.resnet import ResNet
 
-_PRIOR = 0.01  # what each place says of each class at first; most see nothing (Lin et al. 2017)
-_FARTHEST = 8.0  # e^8 strides are beyond any image, and still a number
+_PRIOR = 0.01  # initial score of every class: most anchor points are background (Lin et al. 2017)
+_MAX_LOG_DISTANCE = 8.0  # keeps exp finite; e^8 strides exceed any image
 
 
 class Detector(nn.Module):
-    """Classes and boxes at every place of a feature pyramid."""
+    """Predicts class logits and a box at every anchor point of a feature pyramid."""
 
     backbone: ResNet = field(default_factory=ResNet)
-    """The classifier whose stages are looked at."""
+    """Backbone that feeds the feature pyramid."""
 
     strides: tuple[int, ...] = (8, 16, 32)
-    """Pixels between the places of each level: those of some stages, one after another."""
+    """Strides of the pyramid levels in pixels: consecutive strides of the backbone."""
 
-    width: int = 128
-    """Channels of the pyramid and of the head."""
+    channels: int = formerly("width", default=128)
+    """Channels of the feature pyramid and of the head."""
 
-    head_depth: int = 2
-    """3x3 convolutions of the head, for the classes and for the boxes each."""
+    num_head_convs: int = formerly("head_depth", default=2)
+    """Number of 3x3 convolutions of the classification and of the box branch."""
 
-    classes: int = not_configured(0)
+    num_classes: int = not_configured(0)
     dtype: Any = not_configured(jnp.float32)
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
-        """What stands at all places, those of the finest level first, row by row.
+        """Returns the predictions of all anchor points, in the order of `anchor_points`.
 
         Args:
           images: [batch, height, width, 3].
-          train: whether running averages are updated.
+          train: update the running batch statistics.
 
         Returns:
-          Logits float32 [batch, places, classes], and boxes float32 [batch, places, 4] in pixels.
+          Logits float32 [batch, points, classes], and boxes float32 [batch, points, 4] in pixels.
         """
-        given = self.backbone.strides
-        stages = self.backbone(images, train, stages=given.index(self.strides[-1]) + 1)
-        levels = [x for x, stride in zip(stages, given, strict=False) if stride in self.strides]
+        available = self.backbone.strides
+        stages = self.backbone(images, train, stages=available.index(self.strides[-1]) + 1)
+        levels = [x for x, stride in zip(stages, available, strict=False) if stride in self.strides]
         levels = self._pyramid(levels, train)
-        classify = _Head(self.width, self.head_depth, self.classes, self.dtype, name="classify")
-        locate = _Head(self.width, self.head_depth, 4, self.dtype, name="locate")
-        centres, strides = anchor_points(images.shape[1:3], self.strides)
-        sides = jnp.minimum(locate(levels, train), _FARTHEST)
-        distances = jnp.exp(sides) * strides[:, None]
-        low, high = centres - distances[..., :2], centres + distances[..., 2:]
+        head = partial(_Head, self.channels, self.num_head_convs, dtype=self.dtype)
+        classify = head(outputs=self.num_classes, name="classify")
+        locate = head(outputs=4, name="locate")
+        points, strides = anchor_points(images.shape[1:3], self.strides)
+        log_distances = jnp.minimum(locate(levels, train), _MAX_LOG_DISTANCE)
+        distances = jnp.exp(log_distances) * strides[:, None]
+        low, high = points - distances[..., :2], points + distances[..., 2:]
         logits = classify(levels, train) + math.log(_PRIOR / (1 - _PRIOR))
         return logits, jnp.concatenate([low, high], axis=-1)
 
     def _pyramid(self, levels: list[jax.Array], train: bool) -> list[jax.Array]:
-        """What coarse levels know is added to the fine ones (Lin et al. 2016)."""
-        conv = partial(nn.Conv, self.width, use_bias=False, dtype=self.dtype)
+        """Feature pyramid: adds upsampled coarse features to fine ones (Lin et al. 2016)."""
+        conv = partial(nn.Conv, self.channels, use_bias=False, dtype=self.dtype)
         norm = partial(nn.BatchNorm, not train, momentum=0.9, dtype=self.dtype)
         merged = [norm()(conv((1, 1))(x)) for x in levels]
         for fine in reversed(range(len(merged) - 1)):
-            merged[fine] += _doubled(merged[fine + 1])
+            merged[fine] += _upsample(merged[fine + 1])
         return [nn.relu(norm()(conv((3, 3))(nn.relu(x)))) for x in merged]
 
 
 class _Head(nn.Module):
-    """Convolutions that all levels share, with a normalisation of each level's own."""
+    """Convolutions shared by all levels, with separate batch normalisation per level."""
 
-    width: int
-    depth: int
+    channels: int
+    num_convs: int
     outputs: int
     dtype: Any
 
     @nn.compact
     def __call__(self, levels: list[jax.Array], train: bool) -> jax.Array:
-        """[batch, height, width, channels] of each level to float32 [batch, places, outputs]."""
+        """Maps each level [batch, height, width, channels] to float32 [batch, points, outputs]."""
         conv = partial(nn.Conv, kernel_size=(3, 3), dtype=self.dtype)
         norm = partial(nn.BatchNorm, not train, momentum=0.9, dtype=self.dtype)
-        for _ in range(self.depth):
-            shared = conv(self.width, use_bias=False)
+        for _ in range(self.num_convs):
+            shared = conv(self.channels, use_bias=False)
             levels = [nn.relu(norm()(shared(x))) for x in levels]
         last = conv(self.outputs, kernel_init=nn.initializers.normal(0.01))
         outputs = [last(x).reshape(x.shape[0], -1, self.outputs) for x in levels]
@@ -98,18 +98,26 @@ class _Head(nn.Module):
 def anchor_points(
     image_size: tuple[int, ...], strides: tuple[int, ...]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The centres [places, 2] in x and y, and the strides [places], in pixels, float32."""
-    centres, steps = [], []
+    """Returns the anchor points of all levels, finest level first, in row-major order.
+
+    Args:
+      image_size: height and width, in pixels.
+      strides: of the levels, in pixels.
+
+    Returns:
+      x and y of each point, float32 [points, 2], and its stride, float32 [points], in pixels.
+    """
+    points, point_strides = [], []
     for stride in strides:
         y, x = (np.arange(0, size, stride, dtype=np.float32) + stride / 2 for size in image_size)
         grid = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
-        centres.append(grid)
-        steps.append(np.full(len(grid), stride, np.float32))
-    return np.concatenate(centres), np.concatenate(steps)
+        points.append(grid)
+        point_strides.append(np.full(len(grid), stride, np.float32))
+    return np.concatenate(points), np.concatenate(point_strides)
 
 
-def _doubled(x: jax.Array) -> jax.Array:
-    """Each pixel four times."""
+def _upsample(x: jax.Array) -> jax.Array:
+    """Upsamples by 2, with nearest neighbours."""
     batch, height, width, channels = x.shape
     x = jnp.broadcast_to(x[:, :, None, :, None], (batch, height, 2, width, 2, channels))
     return x.reshape(batch, 2 * height, 2 * width, channels)
