@@ -1,14 +1,14 @@
-"""COCO 2017 (Lin et al. 2014): 80 classes, 118,287 images to learn from, 5,000 to report.
+"""COCO 2017 (Lin et al. 2014): 80 classes, 118,287 training and 5,000 validation images.
 
-A ResNet-50 with the pyramid and the head of FCOS's size, at 640 x 640. `COCO(path=...)` reads the
-files of cocodataset.org in place of TFDS's.
+A ResNet-50 with a feature pyramid and heads of the size of FCOS, at 640 x 640. `COCO(path=...)`
+reads the files of cocodataset.org instead of TFDS.
 
 Command:  make dataset NAME=coco/2017
           make train CONFIG=experiments/object_detection/coco.py
 Hardware: not measured
 Time:     not measured
-Score:    not measured; published for FCOS with a ResNet-50 that was pretrained on ImageNet, as this
-          one is not: AP 39.2 (torchvision)
+Score:    not measured; published for FCOS with a ResNet-50 pretrained on ImageNet, unlike this one:
+          AP 39.2 (torchvision)
 """
 
 from research.common.config import to_config_dict
@@ -23,9 +23,9 @@ from research.training.optimizer import Optimizer
 
 
 def get_config():
-    """The typed config, as the `ConfigDict` that the command line can change."""
-    # COCO's own test split has no public answers: as everywhere the validation images are reported
-    # and what is to be chosen is chosen on the last of the training images.
+    """Returns the experiment as a `ConfigDict`."""
+    # COCO's test annotations are not public: as in the literature, scores are reported on the
+    # validation images; the last 2 % of the training images serve for validation.
     source = DetectionTFDS(
         name="coco/2017",
         train="train[:98%]",
@@ -35,10 +35,12 @@ def get_config():
     )
     task = ObjectDetection(
         source=source,
-        model=Detector(backbone=ResNet(depth=50), width=256, head_depth=4),
+        model=Detector(backbone=ResNet(depth=50), channels=256, num_head_convs=4),
         image_size=(640, 640),
-        augmentation=Augmentation(scale=(0.5, 1.5), flip=True, colour=0.2, mosaic=0.5),
-        decoding=Decoding(candidates=1000),
+        augmentation=Augmentation(
+            scale=(0.5, 1.5), horizontal_flip=True, color_jitter=0.2, mosaic_probability=0.5
+        ),
+        decoding=Decoding(topk_candidates=1000),
         dtype="bfloat16",
     )
     adamw = Optimizer(name="adamw", learning_rate=1e-3, warmup="2%", weight_decay=0.05, clip=10.0)

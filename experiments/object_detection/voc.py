@@ -1,14 +1,14 @@
-"""Pascal VOC 2007 (Everingham et al. 2010): 20 classes, 5,011 images to learn from, 4,952 to test.
+"""Pascal VOC 2007 (Everingham et al. 2010): 20 classes, 5,011 training, 4,952 test images.
 
-`ap50` is COCO's, near but not equal to VOC's own mAP. Objects that are marked difficult are neither
-to be found nor wrong.
+`ap50` is COCO's metric, close but not equal to VOC's mAP. Objects marked difficult are excluded
+from the loss and from AP.
 
 Command:  make dataset NAME=voc/2007
           make train CONFIG=experiments/object_detection/voc.py
 Hardware: not measured
 Time:     not measured
-Score:    not measured; published for CenterNet with a ResNet-18 that was pretrained on ImageNet, as
-          this one is not, and learned VOC 2012 too: mAP 75.7 (Zhou et al. 2019)
+Score:    not measured; published for CenterNet with a ResNet-18 pretrained on ImageNet, which this
+          one is not, and trained on VOC 2012 too: mAP 75.7 (Zhou et al. 2019)
 """
 
 from research.common.config import to_config_dict
@@ -22,7 +22,7 @@ from research.training.optimizer import Optimizer
 
 
 def get_config():
-    """The typed config, as the `ConfigDict` that the command line can change."""
+    """Returns the experiment as a `ConfigDict`."""
     source = DetectionTFDS(
         name="voc/2007",
         train="train+validation[:90%]",
@@ -31,9 +31,11 @@ def get_config():
     )
     task = ObjectDetection(
         source=source,
-        model=Detector(backbone=ResNet(depth=18), width=128),
+        model=Detector(backbone=ResNet(depth=18), channels=128),
         image_size=(512, 512),
-        augmentation=Augmentation(scale=(0.5, 1.5), flip=True, colour=0.3, mosaic=0.5),
+        augmentation=Augmentation(
+            scale=(0.5, 1.5), horizontal_flip=True, color_jitter=0.3, mosaic_probability=0.5
+        ),
         dtype="bfloat16",
     )
     adamw = Optimizer(name="adamw", learning_rate=1e-3, warmup="5%", weight_decay=0.05, clip=10.0)

@@ -1,4 +1,4 @@
-"""COCO's average precision, by pycocotools, and its matching of detections with objects."""
+"""COCO's average precision, computed by pycocotools, and its matching of detections."""
 
 import contextlib
 import io
@@ -12,13 +12,13 @@ from pycocotools.cocoeval import COCOeval
 
 from research.tasks.object_detection.boxes import Annotation
 
-RECALL = np.linspace(0, 1, 101)  # where precision is looked at
-_MOST_DETECTIONS = 100  # of a class in an image; the others are not looked at
-_AT_50, _AT_75 = 0, 5  # places among the IoUs 0.5, 0.55, ..., 0.95
+RECALL = np.linspace(0, 1, 101)  # recall levels at which precision is sampled
+_MAX_DETECTIONS = 100  # evaluated per class and image, by score
+_AT_50, _AT_75 = 0, 5  # positions in the IoU thresholds 0.5, 0.55, ..., 0.95
 
 
 class Detections(NamedTuple):
-    """What a network found in an image, in pixels of the original."""
+    """The detections of an image, in pixels of the original."""
 
     boxes: np.ndarray  # [detections, 4] float32
     scores: np.ndarray  # [detections] float32
@@ -52,43 +52,45 @@ class MatchedImage(NamedTuple):
 
 
 class ClassPrecision(NamedTuple):
-    """How well the objects of a class are found."""
+    """Average precision of a class."""
 
     ap: float
     ap50: float
-    objects: int  # that were to be found
-    precision: np.ndarray  # [101] at IoU 0.5, over `RECALL`
+    objects: int  # ground-truth objects, without crowds
+    precision: np.ndarray  # [101] at IoU 0.5, by `RECALL`
 
 
 class AveragePrecision(NamedTuple):
-    """How well all objects are found, as fractions: means over the classes."""
+    """Average precision of all classes, as fractions: means over the classes."""
 
-    ap: float  # the mean over the IoUs 0.5, 0.55, ..., 0.95
+    ap: float  # mean over the IoU thresholds 0.5, 0.55, ..., 0.95
     ap50: float
     ap75: float
-    per_class: dict[str, ClassPrecision]  # by name; only classes that had objects to be found
+    per_class: dict[str, ClassPrecision]  # by name; only classes with ground-truth objects
 
 
 def average_precision(
-    truth: Sequence[Annotation], found: Sequence[Detections], class_names: Sequence[str]
+    annotations: Sequence[Annotation],
+    detections: Sequence[Detections],
+    class_names: Sequence[str],
 ) -> AveragePrecision:
-    """COCO's metric (https://cocodataset.org/#detection-eval) over objects of all sizes.
+    """Computes COCO's metric (https://cocodataset.org/#detection-eval) over objects of all sizes.
 
     Args:
-      truth: the objects of each image; at least one is to be found.
-      found: the detections of each image, in the same order.
+      annotations: the objects of each image; at least one must not be a crowd.
+      detections: the detections of each image, in the same order.
       class_names: by label.
     """
-    wanted = [annotation.labels[~annotation.crowd] for annotation in truth]
-    counts = np.bincount(np.concatenate([*wanted, []]).astype(int), minlength=len(class_names))
+    labels = [annotation.labels[~annotation.crowd] for annotation in annotations]
+    counts = np.bincount(np.concatenate([*labels, []]).astype(int), minlength=len(class_names))
     present = np.flatnonzero(counts)
-    precision = _precision(truth, found, present.tolist())
+    precision = _precision(annotations, detections, present.tolist())
     per_class = {}
     for column, label in enumerate(present.tolist()):
-        of_class = precision[..., column]
-        at_50 = of_class[_AT_50]
+        class_precision = precision[..., column]
+        at_50 = class_precision[_AT_50]
         per_class[class_names[label]] = ClassPrecision(
-            float(of_class.mean()), float(at_50.mean()), int(counts[label]), at_50
+            float(class_precision.mean()), float(at_50.mean()), int(counts[label]), at_50
         )
     return AveragePrecision(
         ap=float(precision.mean()),
@@ -98,48 +100,55 @@ def average_precision(
     )
 
 
-def match(truth: Annotation, found: Detections) -> np.ndarray:
-    """The object that each detection of an image finds at IoU 0.5: [detections] int, -1 for none.
+def match(annotation: Annotation, detections: Detections) -> np.ndarray:
+    """Matches the detections of an image to its objects at IoU 0.5, as COCO's metric does.
 
-    As in COCO's metric, the detections choose by falling score, each of the objects of its class
-    that are still free the one that it overlaps most. One that gets none and lies at least by half
-    in a crowd of its class gets the crowd, which is never taken.
+    Detections are matched greedily by decreasing score, each to the unmatched object of its class
+    with the highest IoU. An unmatched detection that lies at least by half within a crowd of its
+    class is matched to the crowd, which accepts any number of detections.
+
+    Returns:
+      The object of each detection, [detections] int; -1 for false positives.
     """
-    chosen = np.full(len(found.scores), -1)
-    if not len(truth.labels) or not len(chosen):
-        return chosen
-    overlap = np.array(mask.iou(_xywh(found.boxes), _xywh(truth.boxes), truth.crowd.tolist()))
-    overlap[(overlap < 0.5) | (found.labels[:, None] != truth.labels)] = 0
-    free = ~truth.crowd
-    for detection in np.argsort(-found.scores, kind="stable"):
-        for candidates in (free, truth.crowd):
-            most = np.where(candidates, overlap[detection], 0)
-            if most.any():
-                chosen[detection] = np.argmax(most)
-                free[chosen[detection]] = False
+    matched_object = np.full(len(detections.scores), -1)
+    if not len(annotation.labels) or not len(matched_object):
+        return matched_object
+    crowd = annotation.crowd
+    overlap = np.array(
+        mask.iou(_xywh(detections.boxes), _xywh(annotation.boxes), crowd.astype(int).tolist())
+    )
+    overlap[(overlap < 0.5) | (detections.labels[:, None] != annotation.labels)] = 0
+    unmatched = ~crowd
+    for detection in np.argsort(-detections.scores, kind="stable"):
+        for candidates in (unmatched, crowd):
+            candidate_overlap = np.where(candidates, overlap[detection], 0)
+            if candidate_overlap.any():
+                matched_object[detection] = np.argmax(candidate_overlap)
+                unmatched[matched_object[detection]] = False
                 break
-    return chosen
+    return matched_object
 
 
 def _precision(
-    truth: Sequence[Annotation], found: Sequence[Detections], labels: list[int]
+    annotations: Sequence[Annotation], detections: Sequence[Detections], labels: list[int]
 ) -> np.ndarray:
-    """[IoUs, 101, labels]: what pycocotools makes of it."""
-    objects = [
+    """Computes the precision with pycocotools: [IoU thresholds, 101, labels]."""
+    truth = [
         _entry(image, box, label, iscrowd=int(crowd))
-        for image, one in enumerate(truth)
+        for image, one in enumerate(annotations)
         for box, label, crowd in _rows(_xywh(one.boxes), one.labels, one.crowd)
     ]
-    detections = [
+    results = [
         _entry(image, box, label, iscrowd=0, score=score)
-        for image, one in enumerate(found)
+        for image, one in enumerate(detections)
         for box, label, score in _rows(_xywh(one.boxes), one.labels, one.scores)
     ]
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does
-        images = len(truth)
-        both = _coco(objects, images, labels), _coco(detections, images, labels)
-        evaluation = COCOeval(*both, iouType="bbox")
-        evaluation.params.maxDets = [_MOST_DETECTIONS]
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
+        images = len(annotations)
+        evaluation = COCOeval(
+            _coco(truth, images, labels), _coco(results, images, labels), iouType="bbox"
+        )
+        evaluation.params.maxDets = [_MAX_DETECTIONS]
         evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
         evaluation.evaluate()
         evaluation.accumulate()
@@ -147,7 +156,7 @@ def _precision(
 
 
 def _rows(*arrays: np.ndarray) -> Iterator[tuple[Any, ...]]:
-    """Arrays [rows, ...] row by row, as Python's own numbers and lists."""
+    """Yields the rows of arrays [rows, ...] as Python numbers and lists."""
     return zip(*(array.tolist() for array in arrays), strict=True)
 
 
@@ -157,12 +166,12 @@ def _entry(image: int, box: list[float], label: int, **more: float) -> dict[str,
 
 
 def _coco(entries: list[dict[str, Any]], images: int, labels: list[int]) -> COCO:
-    """What `COCO` reads from a file."""
+    """Builds a `COCO` object without a file."""
     coco = COCO()
     coco.dataset = {
         "images": [{"id": image} for image in range(images)],
         "categories": [{"id": label} for label in labels],
-        # An entry numbered 0 would count as none.
+        # pycocotools treats the id 0 as unmatched.
         "annotations": [entry | {"id": number} for number, entry in enumerate(entries, 1)],
     }
     coco.createIndex()
@@ -170,9 +179,9 @@ def _coco(entries: list[dict[str, Any]], images: int, labels: list[int]) -> COCO
 
 
 def _xywh(boxes: np.ndarray) -> np.ndarray:
-    """Boxes [n, 4] as COCO writes them: upper left, width and height.
+    """Converts boxes [n, 4] to (x_min, y_min, width, height).
 
-    float64, because a difference of float32 numbers would be rounded.
+    float64, because float32 rounds the differences.
     """
     corners = boxes.astype(np.float64)
     return np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)

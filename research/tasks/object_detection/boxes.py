@@ -72,7 +72,7 @@ def area(boxes: jax.Array) -> jax.Array:
 
 
 def iou(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Returns the intersection over union of boxes [..., 4], with broadcasting; 0 for empty boxes."""
+    """Returns the IoU in [0, 1] of boxes [..., 4], with broadcasting; 0 for empty boxes."""
     inter = _intersection(a, b)
     return inter / jnp.maximum(area(a) + area(b) - inter, 1e-9)
 

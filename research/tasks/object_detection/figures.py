@@ -1,4 +1,4 @@
-"""Pictures of a detector at work. Each function returns a matplotlib figure."""
+"""Figures of detections and of precision; each function returns a matplotlib figure."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -28,45 +28,45 @@ from research.tasks.object_detection.average_precision import (
     MatchedImage,
 )
 from research.tasks.object_detection.data import AnnotatedImages
-from research.tasks.object_detection.visualization import label_places
+from research.tasks.object_detection.visualization import place_labels
 
-MAX_CURVES = 10  # classes; more cannot be told apart
-_CURVES = (
+MAX_CURVES = 10  # classes; more colours are hard to distinguish
+_COLORS = (
     *("#0969da", "#d1570c", "#1a7f37", "#8250df", "#bf3989"),
     *("#57606a", "#9a6700", "#1b9e9e", "#cf222e", "#54aeff"),
 )
 
 
 class _Style(NamedTuple):
-    """How a kind of box is drawn."""
+    """Style of a kind of box."""
 
-    colour: str
-    line: str
-    points: float  # the width of the line
-    letters: str  # the colour of text on it
+    color: str
+    linestyle: str
+    linewidth: float  # in points
+    text_color: str  # of labels
 
 
-_STYLES = {  # those further down lie above the others, and let them be seen
+_STYLES = {  # in drawing order; later ones are dashed or thin, so that they hide nothing
     "crowd": _Style("#c9d1d9", "--", 1.4, "black"),
     "true positive": _Style("#3fb950", "-", 1.4, "black"),
     "ground truth": _Style("white", ":", 0.9, "black"),
     "false positive": _Style("#f5a30a", "-", 1.4, "black"),
     "false negative": _Style("#cf222e", "--", 1.4, "white"),
 }
-_PHOTOGRAPH = "#8b949e"  # stands for one in the legend: white lines are not seen on white
-_ACROSS = 3  # images beside each other
-_GAP = 0.14  # inches between them
-_EDGE = LETTER - LEFT  # inches from a band's left end to where headings begin
-_WIDTH = (INNER - _EDGE + _GAP) / _ACROSS - _GAP  # inches of an image
-_SHARP = round(DPI * _WIDTH)  # pixels across an image that are seen in a report
+_LEGEND_BACKGROUND = "#8b949e"  # white lines are invisible on white
+_COLUMNS = 3  # images per row
+_GAP = 0.14  # inches between images
+_EDGE = LETTER - LEFT  # inches from the left end of a band to its headings
+_WIDTH = (INNER - _EDGE + _GAP) / _COLUMNS - _GAP  # of an image, in inches
+_MAX_PIXELS = round(DPI * _WIDTH)  # resolution of an image in a report
 _LABEL: dict[str, Any] = FONT | {"fontsize": 7}
-_LABEL_LETTER = 10 / DPI  # inches; at this size letters are drawn with whole pixels
+_LABEL_LETTER = 10 / DPI  # width of a letter in inches; a whole number of pixels is sharp
 _LABEL_LINE = 0.13  # inches
-_LONGEST_LABEL = 18  # letters
+_MAX_LABEL_LENGTH = 18  # letters
 
 
 class Mark(NamedTuple):
-    """A box in a scene."""
+    """A box to draw on an image."""
 
     kind: str  # a key of `_STYLES`
     box: np.ndarray  # [4]
@@ -74,11 +74,11 @@ class Mark(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """What is shown of one image."""
+    """An image with the boxes to draw on it."""
 
     heading: str
-    image: Image.Image  # the original, or the same with fewer pixels
-    size: tuple[int, int]  # width and height of the original, in whose pixels the boxes are
+    image: Image.Image  # possibly downscaled
+    size: tuple[int, int]  # width and height of the original, the coordinates of the boxes
     marks: Sequence[Mark]
 
 
@@ -89,7 +89,7 @@ def detection_grid(
     threshold: float,
     ground_truth: bool,
 ) -> Figure:
-    """Images with their detections and missed objects.
+    """Draws images with their detections and false negatives.
 
     Args:
       matched: the images to show.
@@ -104,7 +104,7 @@ def detection_grid(
         if ground_truth:
             detected = ~(one.annotation.crowd | one.false_negatives)
             marks += [Mark("ground truth", box, "") for box in one.annotation.boxes[detected]]
-        scenes.append(Scene(_heading(one), reduced(image), image.size, marks))
+        scenes.append(Scene(_heading(one), downscaled(image), image.size, marks))
     return scene_grid(scenes, f"score >= {threshold}, IoU threshold 0.5")
 
 
@@ -140,22 +140,22 @@ def precision_recall_title(measured: AveragePrecision) -> str:
 
 
 def precision_recall(measured: AveragePrecision) -> Figure:
-    """Precision over recall at IoU 0.5, of each class and their mean.
+    """Plots precision over recall at IoU 0.5, of each class and their mean.
 
-    Of many classes, the ten with the most objects are drawn.
+    Of more than `MAX_CURVES` classes, those with the most objects are drawn.
     """
     classes = measured.per_class
     most = sorted(classes, key=lambda name: -classes[name].objects)[:MAX_CURVES]
     shown = [(name, one) for name, one in classes.items() if name in most]
     figure = Figure(figsize=(8.5, 4.4), layout="constrained")
     axes = figure.subplots()
-    for (name, one), colour in zip(shown, _CURVES, strict=False):
-        label = f"{one.ap50:.2f}  {shorten(name, _LONGEST_LABEL)} ({one.objects:,} objects)"
-        axes.plot(*_reached(one.precision), color=colour, linewidth=1.5, label=label)
+    for (name, one), color in zip(shown, _COLORS, strict=False):
+        label = f"{one.ap50:.2f}  {shorten(name, _MAX_LABEL_LENGTH)} ({one.objects:,} objects)"
+        axes.plot(*_attained(one.precision), color=color, linewidth=1.5, label=label)
     if len(classes) > 1:
         mean = np.mean([one.precision for one in classes.values()], axis=0)
         label = f"{measured.ap50:.2f}  mean of the {len(classes)} classes"
-        axes.plot(*_reached(mean), color=TEXT, linewidth=2, linestyle="--", label=label)
+        axes.plot(*_attained(mean), color=TEXT, linewidth=2, linestyle="--", label=label)
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.01), ylim=(0, 1.02))
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
@@ -163,28 +163,30 @@ def precision_recall(measured: AveragePrecision) -> Figure:
     return figure
 
 
-def _reached(precision: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The curve down to the first recall that is not reached, where precision is 0."""
+def _attained(precision: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Truncates a curve at the first recall that is not attained, where precision is 0."""
     end = np.count_nonzero(precision) + 1
     return RECALL[:end], precision[:end]
 
 
-def reduced(image: Image.Image) -> Image.Image:
-    """A copy with no more pixels than a picture of many shows."""
+def downscaled(image: Image.Image) -> Image.Image:
+    """Returns a copy, downscaled to the resolution of an image in a grid."""
     copy = image.copy()
-    copy.thumbnail((_SHARP, _SHARP), reducing_gap=2.0)
+    copy.thumbnail((_MAX_PIXELS, _MAX_PIXELS), reducing_gap=2.0)
     return copy
 
 
 def scene_grid(scenes: Sequence[Scene], caption: str) -> Figure:
-    """Images with their boxes, three beside each other, small ones enlarged.
+    """Draws images with boxes, three per row and scaled to equal size.
 
-    `caption` says in the legend what is drawn.
+    Args:
+      scenes: the images.
+      caption: text of the legend.
     """
     kinds = {mark.kind for scene in scenes for mark in scene.marks}
     bands = [_legend([kind for kind in _STYLES if kind in kinds], caption)]
-    for start in range(0, len(scenes), _ACROSS):
-        bands += [_row(scenes[start : start + _ACROSS]), (0.2, None)]
+    for start in range(0, len(scenes), _COLUMNS):
+        bands += [_row(scenes[start : start + _COLUMNS]), (0.2, None)]
     return stack(bands)
 
 
@@ -196,7 +198,7 @@ def _legend(kinds: Sequence[str], caption: str) -> Band:
         for kind in kinds:
             style = _STYLES[kind]
             corner, size = (left, 0.03), (0.28, LINE - 0.06)
-            axes.add_patch(Rectangle(corner, *size, fc=_PHOTOGRAPH, lw=0, clip_on=False))
+            axes.add_patch(Rectangle(corner, *size, fc=_LEGEND_BACKGROUND, lw=0, clip_on=False))
             _outline(axes, style, corner, size)
             left += 0.36
             axes.text(left, LINE / 2, kind, va="center", color=TEXT, **FONT)
@@ -207,12 +209,12 @@ def _legend(kinds: Sequence[str], caption: str) -> Band:
 
 
 def _row(scenes: Sequence[Scene]) -> Band:
-    """Some scenes in a band whose unit is an inch."""
+    """A band of scenes, in coordinates of inches."""
     height = 1.3 * LINE + max(_scale(scene) * scene.size[1] for scene in scenes)
 
     def draw(axes: Any) -> None:
-        for place, scene in enumerate(scenes):
-            left = _EDGE + place * (_WIDTH + _GAP)
+        for column, scene in enumerate(scenes):
+            left = _EDGE + column * (_WIDTH + _GAP)
             axes.text(left, LINE / 2, scene.heading, va="center", color=TEXT, **FONT)
             _draw_scene(axes, scene, np.array([left, 1.3 * LINE]))
         axes.axis("off")
@@ -222,7 +224,7 @@ def _row(scenes: Sequence[Scene]) -> Band:
 
 
 def _scale(scene: Scene) -> float:
-    """Inches of a pixel of the original."""
+    """Returns the size of a pixel of the original in inches."""
     return _WIDTH / max(scene.size)
 
 
@@ -237,26 +239,26 @@ def _draw_scene(axes: Any, scene: Scene, corner: np.ndarray) -> None:
     for mark, box in zip(marks, boxes, strict=True):
         _outline(axes, _STYLES[mark.kind], corner + box[:2], box[2:] - box[:2])
     labelled = [(mark, box) for mark, box in zip(marks, boxes, strict=True) if mark.label]
-    texts = [shorten(mark.label, _LONGEST_LABEL) for mark, _ in labelled]
+    texts = [shorten(mark.label, _MAX_LABEL_LENGTH) for mark, _ in labelled]
     sizes = [((len(text) + 0.6) * _LABEL_LETTER, _LABEL_LINE) for text in texts]
-    places = label_places([box for _, box in labelled], sizes, size)
-    for (mark, _), text, one, place in zip(labelled, texts, sizes, places, strict=True):
-        _write_label(axes, _STYLES[mark.kind], text, corner + place, one)
+    offsets = place_labels([box for _, box in labelled], sizes, size)
+    for (mark, _), text, label_size, offset in zip(labelled, texts, sizes, offsets, strict=True):
+        _draw_label(axes, _STYLES[mark.kind], text, corner + offset, label_size)
 
 
-def _write_label(
+def _draw_label(
     axes: Any, style: _Style, text: str, corner: np.ndarray, size: tuple[float, float]
 ) -> None:
     x, y = corner
     width, height = size
-    axes.add_patch(Rectangle((x, y), width, height, fc=style.colour, lw=0, clip_on=False))
+    axes.add_patch(Rectangle((x, y), width, height, fc=style.color, lw=0, clip_on=False))
     centred = {"ha": "center", "va": "center_baseline"}
-    axes.text(x + width / 2, y + height / 2, text, color=style.letters, **centred, **_LABEL)
+    axes.text(x + width / 2, y + height / 2, text, color=style.text_color, **centred, **_LABEL)
 
 
 def _outline(axes: Any, style: _Style, corner: Any, size: Any) -> None:
-    box = Rectangle(corner, *size, fill=False, clip_on=False, ec=style.colour, ls=style.line)
-    # A thin dark edge, so that it is seen on any image.
-    edge = withStroke(linewidth=style.points + 0.8, foreground="#00000080")
-    box.set(linewidth=style.points, path_effects=[edge])
+    box = Rectangle(corner, *size, fill=False, clip_on=False, ec=style.color, ls=style.linestyle)
+    # A thin dark outline keeps the line visible on any image.
+    edge = withStroke(linewidth=style.linewidth + 0.8, foreground="#00000080")
+    box.set(linewidth=style.linewidth, path_effects=[edge])
     axes.add_patch(box)

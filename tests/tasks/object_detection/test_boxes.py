@@ -7,29 +7,29 @@ from research.tasks.object_detection.boxes import (
     NO_OBJECTS,
     Annotation,
     area,
+    format_box,
     giou,
     iou,
-    named,
-    repaired,
+    sanitize,
 )
 
 WIDTH, HEIGHT = 40, 30
 
 
 def annotation(*boxes):
-    """Objects with labels 0, 1, 2 and so on, of which every other one is a crowd."""
+    """Objects with labels 0, 1, 2 and so on, every other one a crowd."""
     labels = np.arange(len(boxes), dtype=np.int32)
     return Annotation(np.array(boxes, np.float32), labels, labels % 2 == 1)
 
 
 def random_boxes(count, seed):
-    """In whole pixels from 0 to 12, of which many have no area: float32 [count, 4]."""
+    """Boxes in whole pixels from 0 to 12, many without area: float32 [count, 4]."""
     corners = np.random.default_rng(seed).integers(0, 13, (count, 2, 2))
     return np.sort(corners, axis=1).reshape(count, 4).astype(np.float32)
 
 
 def pixels(box):
-    """What it covers, counted one by one: [12, 12] bool."""
+    """The pixels that a box covers: [12, 12] bool."""
     y, x = np.mgrid[:12, :12]
     return (box[0] <= x) & (x < box[2]) & (box[1] <= y) & (y < box[3])
 
@@ -38,7 +38,7 @@ def pixels(box):
     ("a", "b", "expected_iou", "expected_giou"),
     [
         ((0, 0, 4, 4), (0, 0, 4, 4), 1, 1),
-        ((0, 0, 4, 4), (2, 0, 6, 4), 1 / 3, 1 / 3),  # together they fill their hull
+        ((0, 0, 4, 4), (2, 0, 6, 4), 1 / 3, 1 / 3),  # the union fills the enclosing box
         ((0, 0, 2, 2), (1, 1, 3, 3), 1 / 7, 1 / 7 - 2 / 9),
         ((0, 0, 4, 4), (1, 1, 3, 3), 1 / 4, 1 / 4),
         ((0, 0, 1, 1), (1, 0, 2, 1), 0, 0),
@@ -48,14 +48,14 @@ def pixels(box):
         ((0, 0, 2, 2), (1, 0, 1, 2), 0, 0),
     ],
 )
-def test_known_overlaps(a, b, expected_iou, expected_giou):
+def test_iou_and_giou_of_known_boxes(a, b, expected_iou, expected_giou):
     a, b = jnp.array(a, jnp.float32), jnp.array(b, jnp.float32)
     for first, second in ((a, b), (b, a)):
         np.testing.assert_allclose(iou(first, second), expected_iou, atol=1e-6)
         np.testing.assert_allclose(giou(first, second), expected_giou, atol=1e-6)
 
 
-def test_areas_and_overlaps_are_those_of_the_pixels():
+def test_area_and_iou_agree_with_pixel_counts():
     a, b = random_boxes(60, seed=0), random_boxes(50, seed=1)
     a_pixels, b_pixels = (np.stack([pixels(box) for box in boxes]) for boxes in (a, b))
     np.testing.assert_array_equal(area(a), a_pixels.sum(axis=(1, 2)))
@@ -69,7 +69,7 @@ def test_areas_and_overlaps_are_those_of_the_pixels():
     assert (generalised <= expected + 1e-6).all()
 
 
-def test_giou_draws_boxes_that_do_not_meet_together():
+def test_giou_attracts_disjoint_boxes():
     true = jnp.array([10.0, 10, 20, 20])
     for away in ((40, 12, 50, 22), (12, 40, 22, 50), (40, 40, 41, 60)):
         box = jnp.array(away, jnp.float32)
@@ -78,33 +78,36 @@ def test_giou_draws_boxes_that_do_not_meet_together():
         assert jax.grad(iou)(box, true).tolist() == [0, 0, 0, 0]
 
 
-def test_gradients_are_finite_whatever_the_boxes():
+def test_giou_gradients_are_finite_for_degenerate_boxes():
     boxes = [*random_boxes(40, seed=2), (3, 3, 3, 3), (3, 3, 3, 9), (0, 0, 4000, 4000)]
     boxes = jnp.array(np.array(boxes, np.float32))
     every = jax.vmap(jax.vmap(jax.grad(giou, (0, 1)), (None, 0)), (0, None))
     assert all(np.isfinite(gradient).all() for gradient in every(boxes, boxes))
 
 
-def test_objects_are_selected_by_a_mask_or_at_places():
+def test_objects_are_selected_by_mask_or_by_position():
     three = annotation((0, 0, 1, 1), (0, 0, 2, 2), (0, 0, 3, 3))
-    by_mask, by_place = three.select(three.labels != 1), three.select(np.array([2, 0]))
+    by_mask, by_position = three.select(three.labels != 1), three.select(np.array([2, 0]))
     assert by_mask.boxes[:, 2].tolist() == [1, 3] and by_mask.labels.tolist() == [0, 2]
-    assert by_place.boxes[:, 2].tolist() == [3, 1] and by_place.crowd.tolist() == [False, False]
+    assert by_position.boxes[:, 2].tolist() == [3, 1] and by_position.crowd.tolist() == [
+        False,
+        False,
+    ]
 
 
-def test_sound_boxes_are_left_as_they_are():
+def test_valid_boxes_are_unchanged():
     given = annotation((0, 0, 40, 30), (0.25, 1.5, 0.75, 2), (39, 29, 40, 30))
-    found, faults = repaired(given, WIDTH, HEIGHT)
-    assert not faults
+    found, errors = sanitize(given, WIDTH, HEIGHT)
+    assert not errors
     assert all(np.array_equal(one, other) for one, other in zip(found, given, strict=True))
     assert [part.dtype for part in found] == [np.float32, np.int32, bool]
-    nothing, faults = repaired(NO_OBJECTS, WIDTH, HEIGHT)
-    assert nothing.boxes.shape == (0, 4) and not faults
+    nothing, errors = sanitize(NO_OBJECTS, WIDTH, HEIGHT)
+    assert nothing.boxes.shape == (0, 4) and not errors
 
 
-SWAPPED = "swapped corners, put in order"
-OUTSIDE = "leaves the image, cut off at its edge"
-NO_AREA = "has no area in the image, left out"
+SWAPPED = "has swapped corners, sorted"
+OUTSIDE = "exceeds the image, clipped"
+NO_AREA = "has no area within the image, removed"
 
 
 @pytest.mark.parametrize(
@@ -123,15 +126,15 @@ NO_AREA = "has no area in the image, left out"
         ((5, 2, np.inf, 8), None, [NO_AREA]),
     ],
 )
-def test_faulty_boxes_are_mended_or_left_out_and_told_by_kind(box, expected, kinds):
-    sound = (1, 1, 2, 2)
-    found, faults = repaired(annotation(sound, box, sound), WIDTH, HEIGHT)
-    mended = [] if expected is None else [list(expected)]
-    assert found.boxes.tolist() == [list(sound), *mended, list(sound)]
-    assert found.labels.tolist() == ([0, 1, 2] if mended else [0, 2])
-    assert found.crowd.tolist() == ([False, True, False] if mended else [False, False])
-    assert faults == [(kind, 1) for kind in kinds]
+def test_invalid_boxes_are_corrected_or_removed(box, expected, kinds):
+    valid = (1, 1, 2, 2)
+    found, errors = sanitize(annotation(valid, box, valid), WIDTH, HEIGHT)
+    corrected = [] if expected is None else [list(expected)]
+    assert found.boxes.tolist() == [list(valid), *corrected, list(valid)]
+    assert found.labels.tolist() == ([0, 1, 2] if corrected else [0, 2])
+    assert found.crowd.tolist() == ([False, True, False] if corrected else [False, False])
+    assert errors == [(kind, 1) for kind in kinds]
 
 
-def test_messages_name_a_box_by_its_corners():
-    assert named(np.array([1, 2.04, 3.57, -4], np.float32)) == "box [1.0, 2.0, 3.6, -4.0]"
+def test_format_of_a_box():
+    assert format_box(np.array([1, 2.04, 3.57, -4], np.float32)) == "box [1.0, 2.0, 3.6, -4.0]"

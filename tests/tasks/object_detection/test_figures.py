@@ -12,8 +12,8 @@ from research.tasks.object_detection.average_precision import (
 from research.tasks.object_detection.figures import (
     Mark,
     Scene,
+    downscaled,
     precision_recall,
-    reduced,
     scene_grid,
 )
 from tests.reporting.drawing import drawn, extents, texts
@@ -27,11 +27,11 @@ def mark(kind, box, label="cat 0.90"):
 
 def scene(size, *marks, heading="image 0"):
     image = Image.new("RGB", size, "grey")
-    return Scene(heading, reduced(image), size, marks)
+    return Scene(heading, downscaled(image), size, marks)
 
 
 def grid(*scenes):
-    """The figure, and what is drawn on beneath the legend."""
+    """The figure, and its axes below the legend."""
     figure = drawn(scene_grid(scenes, "caption"))
     return figure, figure.axes[1:]
 
@@ -45,7 +45,7 @@ def outlines(axes):
 
 
 def on_image(patch, image, size):
-    """A box as parts (x_min, y_min, x_max, y_max) of the image that it lies on, in its pixels."""
+    """Converts a rectangle to pixels of the image that it is drawn on."""
     left, right, bottom, top = image.get_extent()
     x, y = (np.array([patch.get_x(), patch.get_y()]) - (left, top)) / (right - left, bottom - top)
     width, height = patch.get_width() / (right - left), patch.get_height() / (bottom - top)
@@ -53,7 +53,7 @@ def on_image(patch, image, size):
 
 
 def measured(*precisions, objects=None):
-    """The result for classes 0, 1, ... with these curves."""
+    """The average precision of classes 0, 1, ... with the given curves."""
     classes = {
         str(i): ClassPrecision(0.1, float(curve.mean()), objects[i] if objects else 5, curve)
         for i, curve in enumerate(precisions)
@@ -62,7 +62,7 @@ def measured(*precisions, objects=None):
 
 
 @pytest.mark.parametrize("size", [(128, 128), (640, 480), (480, 640), (4000, 3000), (3, 2)])
-def test_a_box_lies_over_its_pixels_however_large_the_image_is(size):
+def test_boxes_lie_over_their_pixels(size):
     box = np.array([0.1, 0.2, 0.6, 0.9]) * np.tile(size, 2)
     _, (axes,) = grid(scene(size, mark("true positive", box)))
     (image,), (patch,) = axes.images, outlines(axes)
@@ -72,7 +72,7 @@ def test_a_box_lies_over_its_pixels_however_large_the_image_is(size):
     assert max(right - left, bottom - top) == pytest.approx(3.3, abs=0.1)  # inches
 
 
-def test_pixels_are_square_and_of_a_whole_image():
+def test_images_keep_their_aspect_ratio():
     figure, (axes,) = grid(scene((640, 480)))
     (image,) = axes.images
     extent = image.get_window_extent()
@@ -81,7 +81,7 @@ def test_pixels_are_square_and_of_a_whole_image():
     assert image.get_array().shape[0] / image.get_array().shape[1] == pytest.approx(0.75, abs=0.01)
 
 
-def test_three_images_stand_beside_each_other_and_do_not_touch():
+def test_rows_have_three_images_with_gaps():
     _, rows = grid(*[scene((100, 100), heading=f"image {i}") for i in range(4)])
     assert [len(axes.images) for axes in rows] == [3, 1]
     (_, first), (second, third), (last, _) = (image.get_extent()[:2] for image in rows[0].images)
@@ -89,7 +89,7 @@ def test_three_images_stand_beside_each_other_and_do_not_touch():
     assert [text for axes in rows for text in texts_of(axes)] == [f"image {i}" for i in range(4)]
 
 
-def test_kinds_of_boxes_are_told_apart_and_the_legend_says_how():
+def test_kinds_of_boxes_have_distinct_styles_and_a_legend():
     marks = [
         mark(kind, (10 + 30 * i, 40, 30 + 30 * i, 60), kind)
         for i, kind in enumerate(("true positive", "false negative", "false positive"))
@@ -100,15 +100,15 @@ def test_kinds_of_boxes_are_told_apart_and_the_legend_says_how():
     (legend, *_) = figure.axes
     assert texts_of(legend) == ["true positive", "false positive", "false negative", "caption"]
     shown = [(to_hex(patch.get_ec()), patch.get_linestyle()) for patch in outlines(legend)]
-    assert shown == styles  # what is missed lies above what is false
+    assert shown == styles  # false negatives are drawn last
     fills = {
         to_hex(p.get_fc()) for p in axes.findobj(Rectangle) if p.get_fill() and p.get_width() < 1
     }
     assert {FOUND, MISSED, FALSE} <= fills  # the labels have the colour of their boxes
 
 
-def test_labels_can_be_read():
-    """They lie on their colours and within the image, and none on another."""
+def test_labels_are_legible():
+    """They lie within their background and the image, and do not overlap."""
     marks = [
         mark("true positive", (x, y, x + 20, y + 16), "potted plant 0.98")
         for x, y in ((0, 0), (2, 110), (100, 2), (104, 108), (50, 60), (55, 66))
@@ -130,28 +130,28 @@ def test_labels_can_be_read():
         )
 
 
-def test_a_box_without_a_label_and_an_image_without_boxes_can_be_drawn():
+def test_boxes_without_labels_and_images_without_boxes():
     _, (axes,) = grid(scene((64, 64), mark("ground truth", (1, 1, 9, 9), "")), scene((64, 64)))
     assert len(axes.images) == 2
     assert len(outlines(axes)) == 1
     assert texts_of(axes) == ["image 0", "image 0"]
 
 
-def test_long_class_names_are_cut_and_signs_are_no_formula():
+def test_long_class_names_are_shortened_and_not_parsed_as_formulas():
     label = "$a_b$" + "x" * 50
     figure, _ = grid(scene((64, 64), mark("true positive", (1, 1, 9, 9), label)))
     assert "$a_b$" + "x" * 12 + "…" in texts(figure)
 
 
-def test_of_a_large_image_the_picture_keeps_no_more_pixels_than_are_seen():
+def test_large_images_are_downscaled():
     large = Image.new("RGB", (4000, 2000))
-    assert 500 <= reduced(large).width <= 600
-    assert reduced(large).width == pytest.approx(2 * reduced(large).height, abs=2)
+    assert 500 <= downscaled(large).width <= 600
+    assert downscaled(large).width == pytest.approx(2 * downscaled(large).height, abs=2)
     assert large.size == (4000, 2000)
-    assert reduced(Image.new("RGB", (40, 20))).size == (40, 20)
+    assert downscaled(Image.new("RGB", (40, 20))).size == (40, 20)
 
 
-def test_curves_are_those_of_the_classes_and_their_mean():
+def test_curves_of_classes_and_of_their_mean():
     one, two = np.ones(101), np.where(RECALL <= 0.5, 0.8, 0.0)
     figure = drawn(precision_recall(measured(one, two)))
     first, second, mean = figure.axes[0].lines
@@ -162,12 +162,12 @@ def test_curves_are_those_of_the_classes_and_their_mean():
     assert labels == ["1.00  0 (5 objects)", "0.40  1 (5 objects)", "0.70  mean of the 2 classes"]
 
 
-def test_a_single_class_has_no_mean_beside_it():
+def test_a_single_class_has_no_mean_curve():
     figure = drawn(precision_recall(measured(np.zeros(101))))
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["0.00  0 (5 objects)"]
 
 
-def test_of_many_classes_those_with_most_objects_are_drawn_in_their_order():
+def test_of_many_classes_those_with_the_most_objects_are_drawn():
     figure = drawn(precision_recall(measured(*[np.ones(101)] * 12, objects=[1, *range(3, 14)])))
     labels = [text.get_text().split()[1] for text in figure.legends[0].get_texts()]
     assert labels == [*map(str, range(2, 12)), "mean"]

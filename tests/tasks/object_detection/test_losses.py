@@ -12,40 +12,38 @@ _class_loss = jax.jit(jax.value_and_grad(class_loss))
 _box_loss = jax.jit(jax.value_and_grad(box_loss))
 
 
-def targets(objects, quality, ignored=None):
-    """Of places; none is ignored unless it is said."""
-    nowhere = np.zeros(len(objects), bool)
-    return Targets(
-        jnp.array(objects), jnp.array(quality, jnp.float32), nowhere if ignored is None else ignored
-    )
+def targets(objects, scores, ignore_mask=None):
+    """Targets of anchor points, by default with none ignored."""
+    ignore_mask = np.zeros(len(objects), bool) if ignore_mask is None else ignore_mask
+    return Targets(jnp.array(objects), jnp.array(scores, jnp.float32), ignore_mask)
 
 
 def classes(logits, given, labels=LABELS):
-    """The loss of classes and its gradient [places, classes]."""
+    """The classification loss and its gradient [points, classes]."""
     loss, gradient = _class_loss(np.array(logits, np.float32), labels, given)
     return float(loss), np.asarray(gradient)
 
 
 def located(boxes, given, objects=OBJECTS):
-    """The loss of boxes and its gradient [places, 4]."""
+    """The box loss and its gradient [points, 4]."""
     loss, gradient = _box_loss(np.array(boxes, np.float32), objects, given)
     return float(loss), np.asarray(gradient)
 
 
 def test_the_class_loss_is_the_quality_focal_loss():
     rng = np.random.default_rng(0)
-    logits, quality = rng.normal(0, 3, (20, 3)), rng.uniform(0, 1, 20)
+    logits, target_score = rng.normal(0, 3, (20, 3)), rng.uniform(0, 1, 20)
     chosen = rng.integers(2, size=20)
-    wanted = np.zeros((20, 3))
-    wanted[np.arange(20), LABELS[chosen]] = quality
+    target = np.zeros((20, 3))
+    target[np.arange(20), LABELS[chosen]] = target_score
     score = 1 / (1 + np.exp(-logits))
-    entropy = (1 - wanted) * np.log(1 - score) + wanted * np.log(score)
-    expected = -(np.abs(wanted - score) ** 2 * entropy).sum()
-    assert classes(logits, targets(chosen, quality))[0] == pytest.approx(expected, rel=1e-5)
+    entropy = (1 - target) * np.log(1 - score) + target * np.log(score)
+    expected = -(np.abs(target - score) ** 2 * entropy).sum()
+    assert classes(logits, targets(chosen, target_score))[0] == pytest.approx(expected, rel=1e-5)
 
 
-def test_nothing_is_to_be_seen_where_no_object_is():
-    """Whatever object number stands there, also that of one that is padding."""
+def test_unassigned_points_are_background():
+    """Whatever their matched object is, including padding."""
     logits = [[-3.0, 1.0, 2.0], [0.0, -1.0, -9.0]]
     nothing = [classes(logits, targets(objects, [0, 0]))[0] for objects in ([0, 1], [1, 1])]
     padding = classes(logits, targets([0, 0], [0, 0]), np.array([-1, -1], np.int32))[0]
@@ -53,20 +51,20 @@ def test_nothing_is_to_be_seen_where_no_object_is():
     assert (classes(logits, targets([0, 1], [0, 0]))[1] > 0).all()
 
 
-def test_a_score_of_just_the_quality_is_wanted():
-    quality = 0.7
+def test_the_class_loss_is_minimal_at_the_target_score():
+    target_score = 0.7
     right = np.full((1, 3), -50.0)
-    right[0, 2] = np.log(quality / (1 - quality))
-    loss, gradient = classes(right, targets([0], [quality]))
+    right[0, 2] = np.log(target_score / (1 - target_score))
+    loss, gradient = classes(right, targets([0], [target_score]))
     assert loss == pytest.approx(0, abs=1e-6) and np.abs(gradient).max() < 1e-5
     for step, sign in ((-1.0, -1), (1.0, 1)):
         other = right.copy()
         other[0, 2] += step
-        loss, gradient = classes(other, targets([0], [quality]))
+        loss, gradient = classes(other, targets([0], [target_score]))
         assert loss > 0.01 and np.sign(gradient[0, 2]) == sign
 
 
-def test_ignored_places_give_no_loss_and_learn_nothing():
+def test_ignored_points_have_no_loss_and_no_gradient():
     given = targets([0, 0, 0], [0.9, 0, 0], np.array([False, True, False]))
     logits = np.zeros((3, 3))
     loss, gradient = classes(logits, given)
@@ -80,31 +78,30 @@ def test_extreme_logits_have_a_finite_loss_and_gradient(logit):
     given = targets([0, 1, 0], [0, 1, 0.5])
     loss, gradient = classes(np.full((3, 3), logit), given)
     assert np.isfinite(loss) and np.isfinite(gradient).all()
-    if logit > 0:  # wrong of what is not there, and so it learns
+    if logit > 0:  # confident false positives have a gradient
         assert (gradient[0] > 0.9).all()
     else:
         assert gradient[1, LABELS[1]] < -0.9
 
 
-def test_the_box_loss_is_the_generalised_overlap_weighted_by_quality():
+def test_the_box_loss_is_one_minus_giou_weighted_by_target_scores():
     boxes = [(1, 1, 3, 3), (10, 10, 30, 20), (50, 10, 70, 20)]
     distances = np.array([1 - (1 / 7 - 2 / 9), 0, 1 + 200 / 600])
-    for quality in ([1, 1, 1], [0.5, 0.2, 0.1], [0.0, 1.0, 0.0]):
-        loss, _ = located(boxes, targets([0, 1, 1], quality))
-        assert loss == pytest.approx(distances @ quality, rel=1e-5, abs=1e-6)
+    for target_score in ([1, 1, 1], [0.5, 0.2, 0.1], [0.0, 1.0, 0.0]):
+        loss, _ = located(boxes, targets([0, 1, 1], target_score))
+        assert loss == pytest.approx(distances @ target_score, rel=1e-5, abs=1e-6)
 
 
-def test_perfect_boxes_cost_nothing():
+def test_exact_boxes_have_no_loss():
     assert located(OBJECTS, targets([0, 1], [1, 1]))[0] == pytest.approx(0, abs=1e-6)
 
 
-def test_a_box_far_away_learns_to_come_nearer():
-    """Though it does not meet its object at all."""
+def test_disjoint_boxes_have_a_gradient():
     _, gradient = located([(70, 10, 80, 20)], targets([1], [1]))
-    assert gradient[0, 0] > 0  # its left side is to move to the left
+    assert gradient[0, 0] > 0  # the left side moves left
 
 
-def test_boxes_without_an_object_cost_nothing_and_learn_nothing():
+def test_unassigned_boxes_have_no_loss_and_no_gradient():
     boxes = [(1, 1, 3, 3), (5, 5, 9, 9)]
     loss, gradient = located(boxes, targets([0, 0], [1, 0]))
     assert loss == located(boxes[:1], targets([0], [1]))[0]

@@ -25,7 +25,7 @@ NO_DETECTIONS = Detections(
 
 
 class Annotated(AnnotatedImages):
-    """Grey images with these objects."""
+    """Plain images with the given annotations."""
 
     def __init__(self, annotations):
         self.annotations = annotations
@@ -41,7 +41,7 @@ class Annotated(AnnotatedImages):
 
 
 def objects(*given):
-    """The annotation of objects (box, label), or (box, label, True) of crowds."""
+    """The annotation of objects (box, label), or (box, label, True) for crowds."""
     if not given:
         return NO_OBJECTS
     boxes, labels, crowd = zip(*((*one, False)[:3] for one in given), strict=True)
@@ -49,7 +49,7 @@ def objects(*given):
 
 
 def detections(*given):
-    """Those of (box, score, label)."""
+    """Detections given as (box, score, label)."""
     if not given:
         return NO_DETECTIONS
     boxes, scores, labels = map(np.array, zip(*given, strict=True))
@@ -57,7 +57,7 @@ def detections(*given):
 
 
 def padded(found, capacity, rng):
-    """Detections of some images as arrays [images, capacity, ...], behind them rubbish."""
+    """Detections as arrays [images, capacity, ...], with random padding."""
     boxes = rng.uniform(0, 50, (len(found), capacity, 4)).astype(np.float32)
     labels = rng.integers(0, 2, (len(found), capacity)).astype(np.int32)
     scores = np.zeros((len(found), capacity), np.float32)
@@ -68,7 +68,7 @@ def padded(found, capacity, rng):
 
 
 def scored(truth, found, class_names=("cat", "dog"), seen=None, batch=2):
-    """A scorer that has seen images in batches, the last one first, and the dataset."""
+    """A scorer updated with batches in reverse order, and the dataset."""
     rng = np.random.default_rng(0)
     scorer = DetectionScorer(tuple(class_names), display_threshold=0.3)
     order = np.arange(len(truth))[::-1] if seen is None else np.array(seen)
@@ -86,18 +86,18 @@ def result(*arguments, **options):
 
 
 def of_one_image(truth, found):
-    """The scores where there is a single image."""
+    """The scores of a single image."""
     return result([objects(*truth)], [detections(*found)])
 
 
 def figures(*arguments, **options):
-    """Title and figure of the curves, of the first images, and of the hardest."""
+    """Titles and figures: the curves, the first images, and the hardest ones."""
     scorer, dataset = scored(*arguments, **options)
     return [(title, drawn(figure)) for title, figure in scorer.figures(dataset).items()]
 
 
 def outlines(figure, colour):
-    """The boxes of a colour, without those of the legend."""
+    """The rectangles of a colour, without the legend."""
     patches = (patch for axes in figure.axes[1:] for patch in axes.findobj(Rectangle))
     return [patch for patch in patches if not patch.get_fill() and to_hex(patch.get_ec()) == colour]
 
@@ -119,7 +119,7 @@ def random_truth(rng, classes):
 
 
 def random_found(rng, truth, classes):
-    """Detections of which most are near an object and some have equal scores."""
+    """Random detections, most of them near an object, some with equal scores."""
     count = int(rng.integers(0, 11))
     boxes, labels = random_boxes(rng, count), rng.integers(0, classes, count)
     for place in range(count if len(truth.labels) else 0):
@@ -135,7 +135,7 @@ def random_found(rng, truth, classes):
 
 
 def random_set(seed):
-    """Class names, and what is and what is found in some images."""
+    """Random class names, annotations and detections of some images."""
     rng = np.random.default_rng(seed)
     classes = int(rng.integers(2, 5))
     truth = [random_truth(rng, classes) for _ in range(rng.integers(3, 7))]
@@ -143,7 +143,7 @@ def random_set(seed):
 
 
 def coco_json(names, truth):
-    """What COCO's annotation file holds; images are numbered 10, 20, ..., classes 5, 6, ..."""
+    """A COCO annotation file, with image ids 10, 20, ... and category ids 5, 6, ..."""
     annotations = []
     for image, one in enumerate(truth):
         for (x0, y0, x1, y1), label, crowd in zip(*(part.tolist() for part in one), strict=True):
@@ -163,7 +163,7 @@ def coco_json(names, truth):
 
 
 def coco_results(found):
-    """What COCO's result file holds."""
+    """A COCO result file."""
     return [
         {
             "image_id": 10 * image + 10,
@@ -177,7 +177,7 @@ def coco_results(found):
 
 
 def evaluated(names, truth, found, folder):
-    """pycocotools' evaluation of files, as its documentation has it."""
+    """Evaluates files with pycocotools as documented there."""
     path = folder / "annotations.json"
     path.write_text(json.dumps(coco_json(names, truth)))
     with contextlib.redirect_stdout(io.StringIO()):
@@ -190,8 +190,8 @@ def evaluated(names, truth, found, folder):
 
 
 def expected(names, truth, found, folder):
-    """`result` by pycocotools, whose -1 says that there is nothing to be found."""
-    if not sum(len(one.scores) for one in found):  # which pycocotools cannot read
+    """The expected `result`, by pycocotools, which uses -1 for classes without objects."""
+    if not sum(len(one.scores) for one in found):  # not supported by pycocotools
         present = sorted({label for one in truth for label in one.labels[~one.crowd]})
         return dict.fromkeys(["ap", "ap50", "ap75", *(f"ap/{names[i]}" for i in present)], 0.0)
     evaluation = evaluated(names, truth, found, folder)
@@ -216,16 +216,16 @@ def assert_agrees_with_pycocotools(seeds, folder):
     assert len(scores) > 0.95 * len(seeds)
 
 
-def test_ap_is_that_of_pycocotools(tmp_path):
+def test_ap_agrees_with_pycocotools(tmp_path):
     assert_agrees_with_pycocotools(range(100), tmp_path)
 
 
 @pytest.mark.slow
-def test_ap_is_that_of_pycocotools_on_a_thousand_sets(tmp_path):
+def test_ap_agrees_with_pycocotools_on_a_thousand_sets(tmp_path):
     assert_agrees_with_pycocotools(range(1000), tmp_path)
 
 
-def test_matches_are_those_of_pycocotools(tmp_path):
+def test_matches_agree_with_pycocotools(tmp_path):
     for seed in range(30):
         names, truth, found = random_set(seed)
         if not sum(len(one.scores) for one in found):
@@ -250,32 +250,32 @@ def test_a_perfect_detector_has_an_ap_of_one():
     assert result(truth, found) == perfect
 
 
-def test_one_of_two_objects_gives_half_of_the_recall():
+def test_one_of_two_objects_gives_recall_one_half():
     """Precision is 1 at the recalls 0, 0.01, ..., 0.5."""
     scores = of_one_image([(A, 0), (B, 0)], [(A, 0.9, 0)])
     assert scores == dict.fromkeys(("ap", "ap50", "ap75", "ap/cat"), pytest.approx(51 / 101))
 
 
-def test_a_second_detection_of_an_object_is_false():
+def test_duplicate_detections_are_false_positives():
     scores = of_one_image([(A, 0), (B, 0)], [(A, 0.9, 0), (A, 0.8, 0), (B, 0.7, 0)])
     assert scores["ap"] == pytest.approx((51 + 50 * 2 / 3) / 101)
 
 
-def test_ap_is_a_mean_over_thresholds_of_iou():
-    """An IoU of 0.62 is enough at 0.5, 0.55 and 0.6."""
+def test_ap_is_averaged_over_iou_thresholds():
+    """An IoU of 0.62 exceeds the thresholds 0.5, 0.55 and 0.6."""
     scores = of_one_image([((0, 0, 10, 10), 0)], [((0, 0, 10, 6.2), 0.9, 0)])
     assert scores["ap"] == pytest.approx(0.3)
     assert scores["ap50"] == pytest.approx(1) and scores["ap75"] == 0
 
 
-def test_the_right_box_of_another_class_is_false():
+def test_a_box_with_the_wrong_class_is_a_false_positive():
     scores = of_one_image([(A, 0), (B, 1)], [(A, 0.9, 1), (B, 0.8, 1)])
     assert scores["ap/cat"] == 0
     assert scores["ap/dog"] == pytest.approx(1 / 2)
     assert scores["ap"] == pytest.approx(1 / 4)
 
 
-def test_a_crowd_neither_helps_nor_hurts():
+def test_crowds_do_not_affect_ap():
     truth, found = [(A, 0), (B, 0)], [(A, 0.8, 0)]
     without = of_one_image(truth, found)
     in_crowd = [((46, 6, 52, 14), 0.95, 0), ((50, 20, 58, 30), 0.9, 0)]
@@ -284,40 +284,40 @@ def test_a_crowd_neither_helps_nor_hurts():
     assert of_one_image(truth, [*found, *in_crowd])["ap"] < without["ap"]
 
 
-def test_the_hundred_best_detections_of_a_class_and_image_count():
+def test_the_top_hundred_detections_per_class_and_image_are_evaluated():
     best = [(B, 0.9, 0)] * 99
     assert of_one_image([(A, 0)], [*best, (A, 0.5, 0)])["ap"] == pytest.approx(1 / 100)
     assert of_one_image([(A, 0)], [*best, (B, 0.9, 0), (A, 0.5, 0)])["ap"] == 0
 
 
 def test_boxes_are_not_rounded():
-    """The IoU is 0.5 and a little; the difference of the corners as float32 makes it less."""
+    """The IoU slightly exceeds 0.5; float32 differences of the corners would round it below."""
     truth, found = (0.91275555, 0, 12, 10), (6.4563775, 0, 12, 10)
     assert of_one_image([(truth, 0)], [(found, 0.9, 0)])["ap50"] == pytest.approx(1)
 
 
-def test_a_class_without_objects_has_no_ap_and_lowers_none():
+def test_a_class_without_objects_has_no_ap():
     truth = [objects((A, 0), (B, 1, True)), objects()]
     found = [detections((A, 0.9, 0)), detections((C, 0.99, 1))]
     scores = result(truth, found)
     assert scores == dict.fromkeys(("ap", "ap50", "ap75", "ap/cat"), pytest.approx(1))
 
 
-def test_a_false_detection_in_an_empty_image_lowers_ap():
+def test_a_false_positive_in_an_empty_image_lowers_ap():
     truth, found = [objects((A, 0)), objects()], detections((A, 0.5, 0))
     assert result(truth, [found, NO_DETECTIONS])["ap"] == pytest.approx(1)
     assert result(truth, [found, detections((B, 0.9, 0))])["ap"] == pytest.approx(1 / 2)
 
 
-def test_images_that_were_not_seen_do_not_count():
+def test_images_without_predictions_are_not_evaluated():
     truth = [objects((A, 0)), objects((B, 0)), objects((C, 0))]
     found = [detections((A, 0.9, 0)), NO_DETECTIONS, detections((C, 0.9, 0))]
     assert result(truth, found)["ap"] < 0.7
     assert result(truth, found, seen=[2, 0])["ap"] == pytest.approx(1)
 
 
-def test_padding_is_no_detection():
-    """Not even where it happens to lie on an object."""
+def test_padding_is_not_a_detection():
+    """Even if it coincides with an object."""
     scorer, dataset = scored([objects((A, 0))], [NO_DETECTIONS])
     scorer.update(
         {"index": np.arange(1)}, padded([detections((A, 0, 0))], 1, np.random.default_rng(0))
@@ -326,7 +326,6 @@ def test_padding_is_no_detection():
 
 
 def test_a_later_batch_changes_the_result():
-    """As between two evaluations with one scorer."""
     truth = [objects((A, 0)), objects((B, 0))]
     scorer, dataset = scored(truth, [NO_DETECTIONS] * 2)
     assert scorer.result(dataset)["ap"] == 0
@@ -345,7 +344,7 @@ def test_a_later_batch_changes_the_result():
     ],
     ids=["nothing", "all nan", "a nan", "infinite"],
 )
-def test_a_detector_that_finds_nothing_or_diverged_has_an_ap_of_zero(found):
+def test_no_detections_or_diverged_ones_have_ap_zero(found):
     truth = [objects((A, 0)), objects(), objects((B, 1))]
     scores = result(truth, [found] * 3)
     assert scores == dict.fromkeys(("ap", "ap50", "ap75", "ap/cat", "ap/dog"), 0.0)
@@ -355,8 +354,8 @@ def test_a_detector_that_finds_nothing_or_diverged_has_an_ap_of_zero(found):
     assert labels[-1] == "0.00  mean of the 2 classes"
 
 
-def test_where_nothing_is_to_be_found_is_no_ap(caplog):
-    """A run whose few validation images are empty goes on, and says so."""
+def test_without_objects_ap_is_undefined(caplog):
+    """A run with empty validation images continues, with a warning."""
     truth, found = [objects((A, 0, True)), objects()], [detections((A, 0.9, 0))] * 2
     assert result(truth, found) == {}
     assert "undefined AP: no object in the 2 evaluated images" in caplog.text
@@ -368,14 +367,14 @@ def test_nothing_is_printed(capfd):
     assert capfd.readouterr().out == ""
 
 
-def test_what_is_found_missed_and_false_is_drawn_in_colours_of_their_own():
+def test_true_and_false_positives_and_false_negatives_have_own_colors():
     truth = objects((A, 0), (B, 1), (C, 0, True), ((44, 2, 60, 4), 1, True))
     found = detections((A, 0.75, 0), (B, 0.5, 0), ((46, 6, 52, 14), 0.9, 0), (B, 0.2, 1))
     _, (_, first), (_, hardest) = figures([truth], [found])
     for figure in (first, hardest):
         assert headings(figure) == ["image 0: 1 TP, 1 FP, 1 FN"]
         assert {"cat 0.75", "cat 0.50", "dog", "cat", "cat 0.90"} <= set(texts(figure))
-        assert "dog 0.20" not in texts(figure)  # too unsure to be drawn
+        assert "dog 0.20" not in texts(figure)  # below the display threshold
         counts = [len(outlines(figure, colour)) for colour in (FOUND, MISSED, FALSE, CROWD)]
         assert counts == [1, 1, 1, 3]
         (missed,) = outlines(figure, MISSED)
@@ -384,8 +383,8 @@ def test_what_is_found_missed_and_false_is_drawn_in_colours_of_their_own():
     assert not outlines(hardest, TRUE)
 
 
-def test_the_worst_images_come_first():
-    """Two objects missed, one and a confident false detection, one and an unsure one, and so on."""
+def test_images_with_the_most_errors_come_first():
+    """Ordered by false negatives plus the scores of false positives."""
     truth = [objects((A, 0), (B, 0)) for _ in range(15)]
     right = [(A, 0.9, 0), (B, 0.9, 0)]
     found = [detections(*right) for _ in truth]
@@ -407,7 +406,7 @@ def test_the_worst_images_come_first():
     ]
 
 
-def test_pictures_show_the_images_that_were_seen():
+def test_figures_show_the_evaluated_images():
     truth = [objects((A, 0))] * 4
     _, (title, first), _ = figures(truth, [NO_DETECTIONS] * 4, seen=[3, 1])
     assert title == "The first 2 of 2 images"
@@ -416,7 +415,7 @@ def test_pictures_show_the_images_that_were_seen():
     assert shown == [1, 3]
 
 
-def test_of_many_classes_the_most_frequent_have_curves_and_the_title_says_so():
+def test_of_many_classes_the_most_frequent_have_curves():
     names = [f"class{number}" for number in range(13)]
     truth = [objects(*[(A, label)] * (label + 1)) for label in range(13)]
     (title, curves), *_ = figures(truth, [detections((A, 0.9, 12))] * 13, names)

@@ -1,4 +1,4 @@
-"""The task as the engine and a user see it."""
+"""The task, from training to prediction."""
 
 import json
 from dataclasses import replace
@@ -36,14 +36,18 @@ from research.training.experiment import Experiment
 from research.training.loop import Trainer
 from research.training.optimizer import Optimizer
 
-SCENES, SIZE = 6, 64  # how many are learned by heart, and their height and width
+SCENES, SIZE = 6, 64  # scenes to overfit, and their height and width
 TASK = ObjectDetection(
     source=DigitScenes(
-        scene_size=SIZE, digits=(1, 3), digit_height=(20, 40), train_scenes=8, test_scenes=SCENES
+        scene_size=SIZE,
+        num_digits=(1, 3),
+        digit_height=(20, 40),
+        num_train_scenes=8,
+        num_test_scenes=SCENES,
     ),
     image_size=(SIZE, SIZE),
     model=Detector(
-        backbone=ResNet(stem="strided", width=8), strides=(8, 16), width=16, head_depth=1
+        backbone=ResNet(stem="strided", width=8), strides=(8, 16), channels=16, num_head_convs=1
     ),
 )
 PREDICTOR = TASK.predictor()
@@ -51,7 +55,7 @@ PREDICTOR = TASK.predictor()
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """Trained on its own test scenes until it knows them by heart."""
+    """A run that is overfitted to its test scenes."""
     experiment = Experiment(
         task=TASK,
         duration="100 steps",
@@ -70,12 +74,12 @@ def run(tmp_path_factory):
 
 @pytest.fixture
 def state(run):
-    """A copy of the run's, which a training step may donate."""
+    """A copy of the state, which a training step may donate."""
     return jax.device_put(jax.device_get(run.state), run.program.shardings)
 
 
 class Counted(AnnotatedImages):
-    """Images of several sizes with so many objects, of all classes, each a little square."""
+    """Images of several sizes with given numbers of small square objects of all classes."""
 
     def __init__(self, counts):
         self.counts = counts
@@ -110,7 +114,7 @@ def evaluated(run, batch):
 
 
 def scene_file(folder, index, scale=1):
-    """A scene as a file, each of its pixels so many wide, and its objects."""
+    """Writes a scene, upscaled, and returns its path and its objects."""
     scenes = TASK.source.open("test")
     image, (boxes, labels, crowd) = scenes.image(index), scenes.annotation(index)
     folder.mkdir(parents=True, exist_ok=True)
@@ -120,7 +124,7 @@ def scene_file(folder, index, scale=1):
 
 
 def assert_found(objects, truth):
-    """All objects are found, and nothing else is."""
+    """Asserts that the detections match the objects one to one."""
     names = TASK.source.class_names
     boxes = np.array([one["box"] for one in objects], np.float32).reshape(-1, 4)
     labels = np.array([names.index(one["class"]) for one in objects])
@@ -128,7 +132,7 @@ def assert_found(objects, truth):
     assert sorted(match(truth, found)) == list(range(len(truth.labels)))
 
 
-def test_it_learns_and_is_scored(run):
+def test_a_run_learns_and_is_evaluated(run):
     results = evaluate_run(run, "test")
     assert results["examples"] == SCENES
     assert results["ap"] > 0.8 and results["ap50"] > 0.95 and results["ap75"] > 0.8
@@ -141,8 +145,8 @@ def test_it_learns_and_is_scored(run):
     assert saved["metrics"] == results and len(saved["figures"]) == 3
 
 
-def test_no_number_of_objects_compiles_anything_anew(run, state):
-    """Two epochs of images with 0 to 100 objects, and with more than are learned."""
+def test_the_number_of_objects_does_not_cause_compilation(run, state):
+    """Two epochs of images with 0 to 130 objects, of which 100 are training targets."""
     counts = (0, 1, 50, 100, 130, 0, 2, 99, 0, 7, 1, 0)
     given = batches(run, Counted(counts), training=True, epochs=2)
     with Compilations() as compilations:
@@ -154,7 +158,7 @@ def test_no_number_of_objects_compiles_anything_anew(run, state):
     assert compilations.count == 0
 
 
-def test_a_batch_without_objects_can_be_learned_from(run, state):
+def test_a_batch_without_objects_trains(run, state):
     (batch,) = batches(run, Counted((0,) * SCENES))
     before = jax.device_get(state.params)
     state, loss = run.program.train_step(state, batch)
@@ -165,7 +169,7 @@ def test_a_batch_without_objects_can_be_learned_from(run, state):
     assert any(jax.tree.leaves(changed))
 
 
-def test_the_loss_of_a_batch_is_the_sum_of_those_of_its_images(run):
+def test_the_loss_of_a_batch_is_the_sum_over_its_images(run):
     counts = (3, 0, 1, 100, 130, 12)
     (batch,) = jax.device_get(batches(run, Counted(counts)))
     whole, parts = evaluated(run, batch), []
@@ -177,7 +181,7 @@ def test_the_loss_of_a_batch_is_the_sum_of_those_of_its_images(run):
         np.testing.assert_allclose(total, np.sum([part[name] for part in parts], 0), rtol=1e-4)
 
 
-def test_padding_of_the_last_batch_does_not_count(run):
+def test_padding_of_the_last_batch_has_no_loss(run):
     first, last = jax.device_get(batches(run, Counted((3, 1, 2, 4, 5, 6, 7, 8))))
     assert last["mask"].tolist() == [1, 1, 0, 0, 0, 0]
     other = {name: np.concatenate([last[name][:2], first[name][2:]]) for name in last}
@@ -187,42 +191,42 @@ def test_padding_of_the_last_batch_does_not_count(run):
         assert same[name] == pytest.approx(total, rel=1e-5)
 
 
-def test_crowds_are_not_learned(run):
+def test_crowds_are_ignored(run):
     (batch,) = jax.device_get(batches(run, Counted((3, 1, 2, 4, 5, 6))))
     crowds = batch | {"crowd": batch["labels"] >= 0}
     totals = evaluated(run, crowds)
     assert totals["box_loss"] == (0, 0) and totals["loss"][1] == 0
-    # Nor is what a network says there wrong.
+    # Detections in crowds are no false positives.
     nothing = batch | {"labels": np.full_like(batch["labels"], -1)}
     assert totals["class_loss"][0] < evaluated(run, nothing)["class_loss"][0]
 
 
 @pytest.fixture
-def says(monkeypatch):
-    """Makes the network say these boxes [batch, places, 4] of the image that it sees."""
+def fixed_outputs(monkeypatch):
+    """Replaces the network by constant boxes [batch, points, 4] in pixels of its input."""
 
     def make(boxes, labels):
         boxes, labels = np.asarray(boxes, np.float32), np.asarray(labels)
         logits = np.where(np.arange(10) == labels[..., None], 5.0, -9.0).astype(np.float32)
 
-        class Says:
+        class Fixed:
             @staticmethod
             def apply(variables, images, train):
                 return jnp.asarray(logits), jnp.asarray(boxes)
 
-        monkeypatch.setattr(ObjectDetection, "network", Says)
-        task = replace(TASK)  # one that has made no network yet
+        monkeypatch.setattr(ObjectDetection, "network", Fixed)
+        task = replace(TASK)  # without a cached network
         return jax.jit(lambda batch: task.predict({}, {}, batch))
 
     return make
 
 
-def test_detections_are_in_pixels_of_the_original_image(says):
-    """Whatever its size and its proportions: what is seen exactly is told exactly."""
+def test_detections_are_in_pixels_of_the_original_image(fixed_outputs):
+    """For all sizes and aspect ratios, exact boxes are mapped back exactly."""
     images = Counted((5, 5, 5, 5))
     examples = DetectionExamples(images, (64, 96), 5)
     batch = examples.batch(np.arange(4), (), None)
-    found = says(batch["boxes"], batch["labels"])(batch)
+    found = fixed_outputs(batch["boxes"], batch["labels"])(batch)
     for i in range(4):
         truth = images.annotation(i)
         real = found["scores"][i] > 0.5
@@ -237,17 +241,17 @@ def test_detections_are_in_pixels_of_the_original_image(says):
         np.testing.assert_allclose([b for _, b in ours], [b for _, b in theirs], atol=1e-3)
 
 
-def test_detections_do_not_leave_the_image(says):
+def test_detections_are_clipped_to_the_image(fixed_outputs):
     examples = DetectionExamples(Counted((0, 0, 0, 0)), TASK.image_size, 1)
     batch = examples.batch(np.arange(4), (), None)
-    found = says([[(-9, -9, 999, 999)]] * 4, [[3]] * 4)(batch)
+    found = fixed_outputs([[(-9, -9, 999, 999)]] * 4, [[3]] * 4)(batch)
     sizes = [examples.images.image(i).size for i in range(4)]
     assert found["boxes"][:, 0].tolist() == [[0, 0, *size] for size in sizes]
     assert found["labels"][:, 0].tolist() == [3] * 4
 
 
 @pytest.mark.parametrize("scale", [1, 3])
-def test_what_is_in_a_file_is_found(run, tmp_path, scale):
+def test_objects_in_image_files_are_detected(run, tmp_path, scale):
     given = [scene_file(tmp_path / str(i), i, scale) for i in range(SCENES)]
     rows = predict(run, [path for path, _ in given])
     for row, (path, truth) in zip(rows, given, strict=True):
@@ -256,14 +260,14 @@ def test_what_is_in_a_file_is_found(run, tmp_path, scale):
 
 
 def prediction(*objects):
-    """What the network gives for an image, of (label, score, box) and padding."""
+    """The padded predictions of an image, given as (label, score, box)."""
     boxes, scores, labels = np.zeros((4, 4), np.float32), np.zeros(4, np.float32), np.zeros(4, int)
     for i, (label, score, box) in enumerate(objects):
         boxes[i], scores[i], labels[i] = box, score, label
     return {"boxes": boxes, "scores": scores, "labels": labels}
 
 
-def test_what_is_told_of_an_image_are_its_certain_detections_best_first():
+def test_results_are_detections_above_the_display_threshold():
     found = prediction((7, 0.75, (1, 2, 30.5, 40)), (2, 0.5, (0, 0, 9, 9)), (1, 0.25, (5, 5, 9, 9)))
     objects = [
         {"class": "7", "score": 0.75, "box": [1, 2, 30.5, 40]},
@@ -275,7 +279,7 @@ def test_what_is_told_of_an_image_are_its_certain_detections_best_first():
     assert PREDICTOR.postprocess([prediction()]) == {"objects": []}
 
 
-def test_the_table_has_a_row_for_each_object_and_one_for_an_image_without_any():
+def test_the_table_has_a_row_per_object_and_one_for_images_without_objects():
     found = prediction((7, 0.75, (1.4, 2.6, 30, 40)), (2, 0.5, (0, 0, 9, 9)))
     descriptions = [
         {"file": "a.png", **PREDICTOR.postprocess([found])},
@@ -290,7 +294,7 @@ def test_the_table_has_a_row_for_each_object_and_one_for_an_image_without_any():
     ]
 
 
-def test_the_picture_is_the_file_with_its_objects_drawn_on(tmp_path):
+def test_detections_are_drawn_onto_the_image(tmp_path):
     Image.new("RGB", (200, 100), "grey").save(tmp_path / "photo.png")
     given, plain = str(tmp_path / "photo.png"), Image.new("RGB", (200, 100), "grey")
     nothing = PREDICTOR.visualize(given, {"objects": []})
@@ -303,32 +307,32 @@ def test_the_picture_is_the_file_with_its_objects_drawn_on(tmp_path):
     assert changed[40:80, 50].all() and changed[79, 50:90].all() and not changed[:20].any()
 
 
-def described(*files):
-    """What is said of files with a grey image and no object."""
+def results(*files):
+    """Writes grey images and returns results without objects."""
     for file in files:
         file.parent.mkdir(exist_ok=True)
         Image.new("RGB", (20, 10), "grey").save(file)
     return [{"file": str(file), "objects": []} for file in files]
 
 
-def test_files_of_one_name_get_a_picture_each(tmp_path):
+def test_pictures_of_files_with_equal_names_are_numbered(tmp_path):
     files = [tmp_path / name for name in ("a/x.png", "b/x.png", "a/x_2.jpg", "b/x.jpg", "a/y.png")]
-    paths = visualize(PREDICTOR, described(*files), tmp_path / "new" / "pictures")
+    paths = visualize(PREDICTOR, results(*files), tmp_path / "new" / "pictures")
     names = [path.name for path in paths]
     assert names == ["x.png", "x_2.png", "x_2_2.png", "x_3.png", "y.png"]
     assert sorted(names) == sorted(path.name for path in (tmp_path / "new/pictures").iterdir())
     assert all(Image.open(path).size == (20, 10) for path in paths)
 
 
-def test_no_input_is_written_over(tmp_path):
+def test_inputs_are_not_overwritten(tmp_path):
     file = tmp_path / "x.png"
-    found, before = described(file), file.read_bytes()
+    found, before = results(file), file.read_bytes()
     assert visualize(PREDICTOR, found, tmp_path) == [tmp_path / "x_2.png"]
     assert file.read_bytes() == before
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
-def test_what_is_scored_is_what_was_seen(split):
+def test_the_scorer_reads_the_scenes_of_the_examples(split):
     examples = TASK.dataset(split)
     for index in range(4):
         one, truth = examples.example(index, np.random.default_rng(0)), examples.images
@@ -354,13 +358,13 @@ def test_a_task_without_visualization_writes_no_picture_and_has_one_row_per_inpu
     assert NoPictures().to_rows(row) == [row]
 
 
-def test_pictures_that_cannot_be_written_are_refused(tmp_path):
+def test_unwritable_pictures_are_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot write .*/file/x\.png: .*; choose another place"):
-        visualize(PREDICTOR, described(tmp_path / "x.png"), tmp_path / "file")
+        visualize(PREDICTOR, results(tmp_path / "x.png"), tmp_path / "file")
 
 
-def test_an_image_is_saved_whole_or_not_at_all(tmp_path, monkeypatch):
+def test_images_are_written_atomically(tmp_path, monkeypatch):
     path = tmp_path / "x.png"
     save_image(path, Image.new("RGB", (3, 2), "red"))
     assert [file.name for file in tmp_path.iterdir()] == ["x.png"]
@@ -377,8 +381,8 @@ def test_an_image_is_saved_whole_or_not_at_all(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def verb(run, capsys):
-    """What `research.predict` prints, line by line; in this process, which has compiled it all."""
+def command(run, capsys):
+    """Runs `research.predict` in this process, which has compiled the model; returns its lines."""
     known = set(flags.FLAGS)
     define_flags()
 
@@ -392,9 +396,9 @@ def verb(run, capsys):
         delattr(flags.FLAGS, name)
 
 
-def test_the_verb_writes_pictures_and_prints_a_table(run, verb, tmp_path):
+def test_predict_writes_pictures_and_prints_a_table(run, command, tmp_path):
     path, truth = scene_file(tmp_path, 0)
-    heading, *rows, last = verb(path)
+    heading, *rows, last = command(path)
     assert heading.split() == ["file", "class", "score", "x_min", "y_min", "x_max", "y_max"]
     assert sorted(row.split()[1] for row in rows) == sorted(map(str, truth.labels))
     assert last == f"pictures in {run.workdir / 'predictions'}"
@@ -402,10 +406,10 @@ def test_the_verb_writes_pictures_and_prints_a_table(run, verb, tmp_path):
     assert picture.size == (SIZE, SIZE) and not np.array_equal(picture, Image.open(path))
 
 
-def test_the_verb_prints_a_line_of_json_for_each_file(verb, tmp_path):
+def test_predict_prints_a_line_of_json_per_file(command, tmp_path):
     given = [scene_file(tmp_path / name, i, scale=1 + i) for i, name in enumerate(("one", "other"))]
     folder = tmp_path / "pictures"
-    lines = verb(f"--pictures={folder}", "--json", *[path for path, _ in given])
+    lines = command(f"--pictures={folder}", "--json", *[path for path, _ in given])
     names = ("scene.png", "scene_2.png")
     for i, (line, (path, truth), name) in enumerate(zip(lines, given, names, strict=True)):
         row = json.loads(line)
@@ -414,16 +418,16 @@ def test_the_verb_prints_a_line_of_json_for_each_file(verb, tmp_path):
         assert Image.open(row["picture"]).size == (SIZE * (1 + i),) * 2
 
 
-def test_a_file_that_is_no_image_is_refused_and_nothing_written(verb, tmp_path, capsys):
+def test_files_that_are_not_images_are_refused_before_writing(command, tmp_path, capsys):
     path, _ = scene_file(tmp_path, 0)
     (tmp_path / "text.jpg").write_text("no image")
     folder = tmp_path / "pictures"
     with pytest.raises(UserError, match=r"text\.jpg: cannot be read as an image"):
-        verb(f"--pictures={folder}", path, str(tmp_path / "text.jpg"))
+        command(f"--pictures={folder}", path, str(tmp_path / "text.jpg"))
     assert not capsys.readouterr().out and not folder.exists()
 
 
-def test_all_that_prediction_needs_is_in_the_config(run):
+def test_the_config_can_be_saved_and_restored(run):
     experiment = run.program.experiment
     saved = json.loads(json.dumps(to_config_dict(experiment).to_dict()))
     assert from_config_dict(Experiment, saved) == experiment
@@ -467,13 +471,28 @@ def test_in_bfloat16_losses_and_predictions_are_float32():
         ({"model": Detector(strides=())}, "strides: expected consecutive"),
     ],
 )
-def test_a_config_that_cannot_work_is_refused(changes, message):
+def test_invalid_configs_are_refused(changes, message):
     with pytest.raises(ConfigError, match=message):
         replace(TASK, **changes)
 
 
-def test_data_that_are_not_there_are_refused_by_their_key(tmp_path):
-    with pytest.raises(ConfigError, match=r"^config\.source\.train: no train split: "):
+def test_missing_data_are_named_by_their_key(tmp_path):
+    with pytest.raises(ConfigError, match=r"^config\.source\.train: .*missing annotation"):
         replace(TASK, source=COCO(path=str(tmp_path))).resolve()
-    with pytest.raises(ConfigError, match=r"^config\.task\.source\.test_images: there is no"):
+    with pytest.raises(ConfigError, match=r"^config\.task\.source\.test_images: .*missing"):
         replace(TASK, source=COCO(path=str(tmp_path), test="test.json")).dataset("test")
+
+
+def test_configs_saved_with_former_key_names_still_open():
+    saved = to_config_dict(Experiment(task=TASK, duration="1 step", batch_size=1)).to_dict()
+    task = saved["task"]
+    renamed = {
+        ("source",): {"num_digits": "digits", "max_overlap": "overlap"},
+        ("model",): {"channels": "width", "num_head_convs": "head_depth"},
+        ("augmentation",): {"horizontal_flip": "flip", "mosaic_probability": "mosaic"},
+        ("decoding",): {"display_threshold": "told_from", "topk_candidates": "candidates"},
+    }
+    for (section,), names in renamed.items():
+        for new, old in names.items():
+            task[section][old] = task[section].pop(new)
+    assert from_config_dict(Experiment, saved).task == TASK

@@ -2,40 +2,40 @@ import numpy as np
 import pytest
 from PIL import Image, ImageChops
 
-from research.tasks.object_detection.visualization import draw_detections, label_places
+from research.tasks.object_detection.visualization import draw_detections, place_labels
 
 
 def overlap(a, b):
-    """The area that two boxes (x_min, y_min, x_max, y_max) share."""
+    """The intersection area of two boxes."""
     sides = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
     return np.maximum(sides, 0).prod()
 
 
 def placed(boxes, sizes, canvas=(100, 100)):
     """The boxes of the labels."""
-    places = label_places(np.array(boxes, float), sizes, np.array(canvas))
+    corners = place_labels(np.array(boxes, float), sizes, np.array(canvas))
     return [
-        np.concatenate([place, place + size]) for place, size in zip(places, sizes, strict=True)
+        np.concatenate([corner, corner + size]) for corner, size in zip(corners, sizes, strict=True)
     ]
 
 
 def pixels(image, colour):
-    """[height, width] bool: where an image has a colour."""
+    """The pixels of a colour: [height, width] bool."""
     return (np.asarray(image) == np.array(colour)).all(axis=-1)
 
 
 def changed(image, other):
-    """What differs, as (x_min, y_min, x_max, y_max); None where nothing does."""
+    """The bounding box of the differing pixels; None if there are none."""
     return ImageChops.difference(image, other).getbbox()
 
 
-def test_a_label_lies_above_its_box_and_beneath_where_there_is_no_room():
-    (above,), (beneath,) = (
+def test_labels_lie_above_their_boxes_or_else_below():
+    (above,), (below,) = (
         placed([(40, 40, 60, 60)], [(15, 5)]),
         placed([(40, 2, 60, 60)], [(15, 5)]),
     )
     np.testing.assert_array_equal(above, (40, 35, 55, 40))
-    np.testing.assert_array_equal(beneath, (40, 60, 55, 65))
+    np.testing.assert_array_equal(below, (40, 60, 55, 65))
 
 
 def test_the_label_of_a_box_over_the_whole_image_lies_inside():
@@ -51,7 +51,7 @@ def test_labels_avoid_other_boxes_and_each_other():
         assert not any(overlap(label, other) for other in labels[:number])
 
 
-def test_a_label_does_not_leave_the_image():
+def test_labels_lie_within_the_image():
     for box in ((-5, -5, 3, 3), (97, 97, 105, 105), (95, 0, 100, 100), (0, 0, 0, 0)):
         (label,) = placed([box], [(15, 5)])
         assert (label >= 0).all() and (label <= 100).all()
@@ -72,7 +72,7 @@ def test_detections_are_drawn_on_a_copy_of_the_image():
     assert changed(result.crop(inside), image.crop(inside)) is None
 
 
-def test_on_a_small_image_a_thin_line_lies_just_within_the_box():
+def test_lines_on_small_images_are_thin_and_within_the_box():
     image = Image.new("RGB", (128, 128), "white")
     result = draw_detections(
         image, np.array([[50, 60, 90, 100]], np.float32), ["7"], np.array([0.9])
@@ -83,7 +83,7 @@ def test_on_a_small_image_a_thin_line_lies_just_within_the_box():
     assert changed(result.crop((51, 62, 89, 99)), image.crop((51, 62, 89, 99))) is None
 
 
-def test_a_line_can_be_seen_on_its_own_colour():
+def test_lines_have_an_outline():
     box = np.array([[100, 200, 300, 400]], np.float32)
     on_black = draw_detections(Image.new("RGB", (640, 480)), box, ["cat"], np.array([0.9]))
     same = Image.new("RGB", (640, 480), on_black.getpixel((200, 200)))
@@ -91,13 +91,13 @@ def test_a_line_can_be_seen_on_its_own_colour():
     assert left < 102 and right > 298 and bottom > 398
 
 
-def test_nothing_found_leaves_the_image_as_it_is():
+def test_images_without_detections_are_unchanged():
     image = Image.new("RGB", (64, 48), "white")
     result = draw_detections(image, np.zeros((0, 4), np.float32), [], np.zeros(0))
     assert changed(image, result) is None
 
 
-def test_a_class_has_one_colour_and_digits_have_different_ones():
+def test_colors_are_a_function_of_the_class():
     def colour(label, x):
         box = np.array([[x, 300, x + 50, 350]], np.float32)
         image = draw_detections(Image.new("RGB", (640, 480)), box, [label], np.array([0.5]))
@@ -107,7 +107,7 @@ def test_a_class_has_one_colour_and_digits_have_different_ones():
     assert len({colour(digit, 100) for digit in "0123456789"}) == 10
 
 
-def test_lines_and_letters_grow_with_the_image():
+def test_lines_and_text_scale_with_the_image():
     def measure(scale):
         image = Image.new("RGB", (640 * scale, 480 * scale))
         box = scale * np.array([[100, 200, 300, 400]], np.float32)
@@ -122,7 +122,7 @@ def test_lines_and_letters_grow_with_the_image():
     assert greater_label == pytest.approx(4 * label, abs=4)
 
 
-def test_labels_can_be_read_on_a_small_image():
+def test_labels_are_legible_on_small_images():
     image = Image.new("RGB", (128, 128), "white")
     result = draw_detections(
         image, np.array([[50, 60, 90, 100]], np.float32), ["7"], np.array([0.9])

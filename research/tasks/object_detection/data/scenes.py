@@ -124,7 +124,7 @@ class _Scenes(AnnotatedImages):
         boxes: list[tuple[int, int, int, int]],
         rng: np.random.Generator,
     ) -> tuple[int, int, int, int] | None:
-        """Samples a box of shape (height, width) whose overlaps are allowed; None if none is found."""
+        """Samples a box of shape (height, width) with allowed overlaps; None if none is found."""
         height, width = shape
         for _ in range(_MAX_ATTEMPTS):
             x, y = rng.integers(0, np.subtract(self.source.scene_size + 1, (width, height)))
@@ -135,7 +135,7 @@ class _Scenes(AnnotatedImages):
 
 
 def _background(size: int, rng: np.random.Generator) -> np.ndarray:
-    """Returns a random crop of a photograph, mirrored with probability 0.5: uint8 [size, size, 3]."""
+    """Returns a random crop of a photograph, randomly mirrored: uint8 [size, size, 3]."""
     photograph = _photographs()[int(rng.integers(2))]
     largest = min(photograph.size)
     side = int(rng.integers(min(size // 2, largest), largest + 1))

@@ -13,7 +13,7 @@ def save(path, size=(40, 30), grey=0):
 
 
 def greys(images):
-    """What tells the images of these tests apart."""
+    """The grey levels of the images, which identify them."""
     return [images.image(i).getpixel((0, 0))[0] for i in range(len(images))]
 
 

@@ -23,7 +23,7 @@ def annotation(number, bbox, image_id=7, category_id=90, **changes):
 
 
 def coco_json():
-    """Image 3 has no object. The categories are in no order, and the annotations neither."""
+    """Image 3 has no object; categories and annotations are unordered."""
     return {
         "images": [image(7), image(3), image(5)],
         "annotations": [
@@ -41,7 +41,7 @@ def coco_json():
 
 @pytest.fixture
 def coco(tmp_path):
-    """Writes annotations of the images 3.png, 5.png and 7.png, and gives their source."""
+    """Returns a function that writes annotations of 3.png, 5.png and 7.png, and their source."""
     for number in (3, 5, 7):
         save(tmp_path / "images" / f"{number}.png", grey=number)
 
@@ -58,7 +58,7 @@ def coco(tmp_path):
     return write
 
 
-def test_cocos_boxes_are_corners_and_its_labels_positions(coco, caplog):
+def test_boxes_become_corners_and_category_ids_labels(coco, caplog):
     source = coco().resolve()
     assert source.class_names == ("person", "dog", "toothbrush")
     images = source.open("train")
@@ -75,7 +75,7 @@ def test_cocos_boxes_are_corners_and_its_labels_positions(coco, caplog):
     assert not warnings(caplog)
 
 
-def test_labels_follow_the_class_names_that_are_given(coco):
+def test_labels_follow_configured_class_names(coco):
     source = coco(class_names=("dog", "cat", "toothbrush", "person"))
     assert source.resolve() == source
     assert source.open("train").annotation(0).labels.tolist() == [2, 3]
@@ -89,7 +89,7 @@ def test_labels_follow_the_class_names_that_are_given(coco):
     assert other.annotation(0).labels.tolist() == [2, 3]
 
 
-def test_categories_of_one_name_are_one_class(coco):
+def test_categories_of_equal_name_are_one_class(coco):
     content = coco_json()
     content["categories"][1]["name"] = "toothbrush"
     source = coco(content).resolve()
@@ -97,14 +97,14 @@ def test_categories_of_one_name_are_one_class(coco):
     assert source.open("train").annotation(0).labels.tolist() == [0, 0]
 
 
-def test_a_resolved_source_needs_no_data():
+def test_resolved_sources_need_no_data():
     for source in (COCO, VOC):
         named = source(path="/nowhere", class_names=("a",))
         assert named.resolve() == named
 
 
 def many(count):
-    """Images of which each has one object, as wide as the image's number."""
+    """Images with one object each, as wide as the id of the image."""
     return {
         "images": [image(i) for i in range(1, count + 1)],
         "annotations": [annotation(i, [0, 0, i, 9], i, 1) for i in range(1, count + 1)],
@@ -112,7 +112,7 @@ def many(count):
     }
 
 
-def test_some_of_cocos_images_are_held_out(coco):
+def test_a_fraction_of_the_images_is_held_out(coco):
     source = coco(many(20), validation="", validation_fraction=0.2)
     for number in range(1, 21):
         save(Path(source.path) / "images" / f"{number}.png", grey=number)
@@ -139,7 +139,7 @@ def test_images_in_two_splits_are_reported(coco, caplog):
     assert shared in caplog.text
 
 
-def test_each_split_of_coco_has_its_file_and_its_folder(coco):
+def test_each_split_has_its_file_and_directory(coco):
     source = coco(test="test.json", test_images="other")
     root = Path(source.path)
     (root / "test.json").write_text(json.dumps(many(2)))
@@ -152,7 +152,7 @@ def test_each_split_of_coco_has_its_file_and_its_folder(coco):
     assert greys(replace(source, class_names=("x",)).open("test")) == [101, 102]
 
 
-def test_faulty_boxes_are_repaired_counted_and_named(coco, caplog):
+def test_invalid_boxes_are_corrected_or_removed_with_one_warning(coco, caplog):
     content = coco_json()
     content["annotations"] += [
         annotation(21, [35, 25, 10, 10], image_id=5),
@@ -176,15 +176,15 @@ def test_faulty_boxes_are_repaired_counted_and_named(coco, caplog):
     again = coco(content).resolve().open("train")
     assert again.annotation(2).boxes.tolist() == kept
     (message,) = warnings(caplog)
-    assert "train.json: an annotation whose image is not in 'images', left out: 2, " in message
-    assert "the first annotation 28 of image 99" in message
-    assert "at its edge: 2, the first box [35.0, 25.0, 45.0, 35.0] of annotation 21 in 5" in message
-    assert "put in order: 1, the first box [10.0, 10.0, 6.0, 15.0] of annotation 26" in message
-    assert "no area in the image, left out: 3, the first box [5.0, 5.0, 5.0, 9.0] of" in message
+    assert "train.json: annotations of unknown images, removed: 2, " in message
+    assert "e.g. annotation 28 of image 99" in message
+    assert "clipped: 2, e.g. box [35.0, 25.0, 45.0, 35.0] of annotation 21 in 5" in message
+    assert "sorted: 1, e.g. box [10.0, 10.0, 6.0, 15.0] of annotation 26" in message
+    assert "no area within the image, removed: 3, e.g. box [5.0, 5.0, 5.0, 9.0] of" in message
 
 
 def changed(**rows):
-    """COCO's annotations with a key of the last row of a list changed, or without it if None."""
+    """Annotations with a key of the last row of a list changed, or removed if None."""
     content = coco_json()
     for name, change in rows.items():
         if change is None:
@@ -200,49 +200,55 @@ def changed(**rows):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"images": [', "train.json is not JSON (Expecting value: line 1"),
-        ("[]", "train.json: has no list 'images'"),
-        (changed(annotations=None), "train.json: has no list 'annotations'"),
-        (changed(categories=None), "train.json: has no list 'categories'"),
-        (changed(images={"file_name": None}), "in 'images' {'id': 5, 'width': 40"),
-        (changed(images={"file_name": None}), "has no 'file_name'; correct the file"),
-        (changed(images={"width": None}), "has no 'width'; correct the file"),
-        (changed(images={"height": 0}), "'height': 0} must have a width and a height"),
-        (changed(images={"id": 3}), "'file_name': '5.png', 'width': 40, 'height': 30} has the id"),
-        (changed(annotations={"bbox": None}), "'iscrowd': 1} has no 'bbox'"),
-        (changed(annotations={"bbox": [1, 2, 3]}), "must have 4 numbers as 'bbox'"),
-        (changed(annotations={"bbox": ["a", 2, 3, 4]}), "must have 4 numbers as 'bbox'"),
-        (changed(annotations={"image_id": None}), "has no 'image_id'"),
-        (changed(annotations={"image_id": [5]}), "must have a number as 'image_id'"),
-        (changed(annotations={"category_id": {}}), "must have a number as 'category_id'"),
-        (changed(images={"id": [5]}), "must have a number as 'id'"),
-        (changed(categories={"name": None}), "has no 'name'"),
+        ('{"images": [', "train.json: Expecting value: line 1"),
+        ("[]", "missing list 'images' in "),
+        (changed(annotations=None), "missing list 'annotations' in "),
+        (changed(categories=None), "missing list 'categories' in "),
+        (changed(images={"file_name": None}), "missing 'file_name' in {'id': 5, 'width': 40"),
+        (changed(images={"file_name": None}), "train.json; correct the file"),
+        (changed(images={"width": None}), "missing 'width' in"),
+        (changed(images={"height": 0}), "invalid width or height in {'id': 5"),
+        (changed(images={"id": 3}), "duplicate id of {'id': 3, 'file_name': '3.png'"),
+        (changed(annotations={"bbox": None}), "missing 'bbox' in {'id': 13"),
+        (
+            changed(annotations={"bbox": [1, 2, 3]}),
+            "invalid 'bbox', expected 4 numbers, in {",
+        ),
+        (
+            changed(annotations={"bbox": ["a", 2, 3, 4]}),
+            "invalid 'bbox', expected 4 numbers, in {",
+        ),
+        (changed(annotations={"image_id": None}), "missing 'image_id'"),
+        (changed(annotations={"image_id": [5]}), "invalid 'image_id', expected a number"),
+        (changed(annotations={"category_id": {}}), "invalid 'category_id', expected a number"),
+        (changed(images={"id": [5]}), "invalid 'id', expected a number"),
+        (changed(categories={"name": None}), "missing 'name'"),
         (
             changed(annotations={"category_id": 19}),
-            "not: 1, the first 19 of annotation 13 in 7.png",
+            "1 annotations with unknown categories, e.g. 19 of annotation 13 in 7.png",
         ),
         (changed(annotations={"category_id": 19}), "(did you mean '1'?)"),
-        ({"images": [], "annotations": [], "categories": []}, "in 'images' there is no image"),
+        ({"images": [], "annotations": [], "categories": []}, "no images in 'images' of "),
     ],
 )
-def test_what_is_wrong_in_cocos_file_is_told_in_a_line(coco, content, message):
+def test_invalid_files_are_refused_in_one_line(coco, content, message):
     with pytest.raises(UserError) as error:
         coco(content).resolve().open("train")
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
-def test_objects_of_other_classes_are_counted_and_the_nearest_is_suggested(coco):
+def test_unknown_classes_are_refused_with_a_suggestion(coco):
     content = coco_json()
     content["categories"].append({"id": 99, "name": "of nothing"})
     content["annotations"].append(annotation(14, [0, 0, 1, 1], category_id=18))
     with pytest.raises(UserError) as error:
         coco(content, class_names=("person", "toothbrush", "dogs")).open("train")
-    assert "has not: 2, the first a 'dog' in 5.png (did you mean 'dogs'?)" in str(error.value)
+    assert "2 objects, e.g. 'dog' in 5.png (did you mean 'dogs'?)" in str(error.value)
     assert "correct it or add it to class_names" in str(error.value)
     assert len(coco(content, class_names=("person", "toothbrush", "dog")).open("train")) == 3
 
 
-def test_an_image_that_is_not_as_annotated_is_skipped_and_named(coco):
+def test_images_that_differ_from_their_annotation_are_skipped(coco):
     source = coco()
     folder = Path(source.path) / "images"
     (folder / "7.png").unlink()
@@ -253,20 +259,20 @@ def test_an_image_that_is_not_as_annotated_is_skipped_and_named(coco):
         (
             "7.png: no such file",
             "3.png: cannot be read",
-            "5.png: has 30 x 40 pixels, but was annotat",
+            "invalid size 30 x 40 of ",
         )
     ):
         with pytest.raises(UserError) as error:
             images.image(index)
         assert message in str(error.value)
-    assert "with 40 x 30" in str(error.value)
+    assert "has 40 x 30" in str(error.value)
     save(folder / "3.png")
     examples = DetectionExamples(images, (32, 32), 5)
     assert examples.batch(np.arange(3), (0,), None)["mask"].tolist() == [0, 1, 0]
     assert sorted(examples.unusable) == [0, 2] and "7.png" in examples.unusable[0]
 
 
-def test_a_file_is_parsed_once_until_it_changes(coco, monkeypatch):
+def test_files_are_parsed_once_until_they_change(coco, monkeypatch):
     source = coco()
     file = Path(source.path) / "train.json"
     loads = []
@@ -280,16 +286,20 @@ def test_a_file_is_parsed_once_until_it_changes(coco, monkeypatch):
     assert source.resolve().class_names == ("x",)
 
 
-def test_what_is_not_there_is_named_by_its_key(coco):
+def test_missing_files_are_named_by_their_key(coco):
     source = coco()
     for keys, split, message in (
-        ({"train": "nowhere.json"}, "train", "no train split: there is no file .*nowhere.json"),
-        ({"train_images": "away"}, "train", "config.train_images: there is no folder .*away"),
-        ({"test": "train.json"}, "test", "config.test_images: there is no folder .*test2017"),
+        (
+            {"train": "nowhere.json"},
+            "train",
+            "no train split: missing .* .*nowhere.json",
+        ),
+        ({"train_images": "away"}, "train", "config.train_images: .* missing directory .*away"),
+        ({"test": "train.json"}, "test", "config.test_images: .* missing directory .*test2017"),
         (
             {"validation": "nowhere.json"},
             "validation",
-            "config.validation: no validation split: there is no file",
+            "config.validation: no validation split: missing annotation file",
         ),
     ):
         with pytest.raises(ConfigError, match=message):
@@ -300,5 +310,5 @@ def test_what_is_not_there_is_named_by_its_key(coco):
         with pytest.raises(ConfigError, match=f"{fraction}: invalid fraction"):
             VOC(path="", **{fraction: 0.0})
     empty = coco_json() | {"annotations": [], "categories": []}
-    with pytest.raises(ConfigError, match=r"config.train: .*train.json has no class"):
+    with pytest.raises(ConfigError, match=r"config.train: no classes in .*train.json"):
         coco(empty).resolve()

@@ -6,7 +6,7 @@ from research.common.errors import UserError
 from research.tasks.object_detection.augmentation import Augmentation
 from research.tasks.object_detection.boxes import NO_OBJECTS, Annotation
 from research.tasks.object_detection.data import AnnotatedImages, DetectionExamples
-from research.tasks.object_detection.data.annotated_images import Part
+from research.tasks.object_detection.data.annotated_images import AnnotatedSubset
 from research.tasks.object_detection.task import ObjectDetection
 
 SIZES = ((100, 50), (30, 60), (33, 47), (64, 64))
@@ -14,8 +14,7 @@ EMPTY, DAMAGED = 4, 5
 
 
 class Pictures(AnnotatedImages):
-    """One of each of SIZES with as many objects as its place says, and one more; one without
-    objects; one that cannot be decoded."""
+    """Images of SIZES, number i with i + 1 objects; one without objects; one that is damaged."""
 
     def __len__(self):
         return 6
@@ -35,15 +34,17 @@ class Pictures(AnnotatedImages):
         return Annotation(boxes, np.arange(index + 1, dtype=np.int32), parts < 0.3)
 
 
-class MadeOnTheFly(Pictures):
-    """The generator says how bright an image is."""
+class Synthetic(Pictures):
+    """Images whose brightness is random."""
 
     def load(self, index, rng=None):
         grey = int(rng.integers(256)) if rng else 0
         return Image.new("RGB", SIZES[index], (grey,) * 3), self.annotation(index)
 
 
-EVERYTHING = Augmentation((0.5, 2.0), flip=True, flip_vertically=True, colour=0.5, mosaic=0.5)
+EVERYTHING = Augmentation(
+    (0.5, 2.0), horizontal_flip=True, vertical_flip=True, color_jitter=0.5, mosaic_probability=0.5
+)
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def rng():
 
 
 @pytest.mark.parametrize("augmentation", [None, Augmentation(), EVERYTHING])
-def test_examples_are_as_the_task_says(augmentation):
+def test_examples_agree_with_the_batch_spec(augmentation):
     task = ObjectDetection(image_size=(64, 96), max_objects=3)
     examples = DetectionExamples(Pictures(), (64, 96), 3, augmentation)
     assert len(examples) == 6
@@ -62,11 +63,11 @@ def test_examples_are_as_the_task_says(augmentation):
     assert {name: (array.shape, array.dtype) for name, array in batch.items()} == {
         name: (one.shape, one.dtype) for name, one in spec.items()
     }
-    nowhere = batch["labels"] < 0
-    assert nowhere.any() and not batch["boxes"][nowhere].any() and not batch["crowd"][nowhere].any()
+    padding = batch["labels"] < 0
+    assert padding.any() and not batch["boxes"][padding].any() and not batch["crowd"][padding].any()
 
 
-def test_the_whole_image_is_seen_and_the_scale_leads_back_to_it(rng):
+def test_letterboxing_shows_the_whole_image_and_records_the_scale(rng):
     examples = DetectionExamples(Pictures(), (64, 96), 8)
     for index, (width, height) in enumerate(SIZES):
         one, given = examples.example(index, rng), Pictures().annotation(index)
@@ -82,13 +83,13 @@ def test_the_whole_image_is_seen_and_the_scale_leads_back_to_it(rng):
 
 
 def test_an_image_without_objects_is_an_example(rng):
-    for augmentation in (None, Augmentation(mosaic=0.0)):
+    for augmentation in (None, Augmentation(mosaic_probability=0.0)):
         one = DetectionExamples(Pictures(), (64, 96), 2, augmentation).example(EMPTY, rng)
         assert one["labels"].tolist() == [-1, -1]
         assert not one["boxes"].any() and not one["crowd"].any()
 
 
-def test_of_too_many_objects_the_largest_are_kept_in_their_order_and_crowds_last(rng):
+def test_the_largest_objects_are_kept_in_order_and_crowds_dropped_first(rng):
     images = Pictures()
     boxes = [(0, 0, 5, 5), (5, 5, 15, 15), (0, 0, 9, 2), (10, 10, 30, 30), (0, 0, 30, 30)]
     given = Annotation(np.array(boxes, np.float32), np.arange(5, dtype=np.int32), np.eye(5)[3] > 0)
@@ -101,14 +102,14 @@ def test_of_too_many_objects_the_largest_are_kept_in_their_order_and_crowds_last
 
 
 @pytest.mark.parametrize("augmentation", [None, EVERYTHING])
-def test_an_image_that_cannot_be_decoded_is_skipped_and_counted(augmentation, rng):
+def test_damaged_images_are_skipped_and_counted(augmentation, rng):
     examples = DetectionExamples(Pictures(), (64, 64), 2, augmentation)
     assert examples.example(DAMAGED, rng) is None
     assert examples.unusable == {DAMAGED: "damaged.png: cannot be read as an image"}
 
 
-def test_in_a_mosaic_the_example_itself_stands_in_for_what_cannot_be_decoded(rng):
-    examples = DetectionExamples(Pictures(), (64, 64), 9, Augmentation(mosaic=1.0))
+def test_damaged_images_of_a_mosaic_are_replaced_by_the_first_one(rng):
+    examples = DetectionExamples(Pictures(), (64, 64), 9, Augmentation(mosaic_probability=1.0))
     examples.images.image = lambda index: (
         Pictures().image(DAMAGED) if index != 3 else Image.new("RGB", SIZES[3], (30, 0, 0))
     )
@@ -119,7 +120,7 @@ def test_in_a_mosaic_the_example_itself_stands_in_for_what_cannot_be_decoded(rng
     assert examples.example(0, rng) is None
 
 
-def test_augmented_examples_depend_on_the_generator_alone():
+def test_augmented_examples_are_a_function_of_the_seed():
     examples = DetectionExamples(Pictures(), (64, 64), 9, EVERYTHING)
     batches = [examples.batch(np.arange(6), seed, None) for seed in ((1, 0), (1, 0), (1, 1))]
     first, again, other = (np.concatenate([b.ravel() for b in batch.values()]) for batch in batches)
@@ -127,14 +128,14 @@ def test_augmented_examples_depend_on_the_generator_alone():
     assert all(np.array_equal(batch["scale"], np.ones((6, 2))) for batch in batches)
 
 
-def test_a_part_has_the_images_chosen_and_is_made_on_the_fly_where_the_whole_is():
-    part, whole = Part(MadeOnTheFly(), [3, 1]), MadeOnTheFly()
-    assert len(part) == 2
-    assert [part.image(i).getpixel((0, 0)) for i in range(2)] == [(30, 0, 0), (10, 0, 0)]
-    assert [len(part.annotation(i).labels) for i in range(2)] == [4, 2]
+def test_a_subset_selects_images_and_passes_the_generator_on():
+    subset, parent = AnnotatedSubset(Synthetic(), [3, 1]), Synthetic()
+    assert len(subset) == 2
+    assert [subset.image(i).getpixel((0, 0)) for i in range(2)] == [(30, 0, 0), (10, 0, 0)]
+    assert [len(subset.annotation(i).labels) for i in range(2)] == [4, 2]
     for seed in range(3):
         ours, theirs = (
             images.load(index, np.random.default_rng(seed))
-            for images, index in ((part, 0), (whole, 3))
+            for images, index in ((subset, 0), (parent, 3))
         )
         assert np.array_equal(ours[0], theirs[0]) and np.array_equal(ours[1].boxes, theirs[1].boxes)

@@ -3,14 +3,14 @@ import pytest
 from PIL import Image
 
 from research.common.errors import ConfigError
+from research.data.splits import SPLITS
 from research.tasks.object_detection.data import DigitScenes, scenes
 
-SPLITS = ("train", "validation", "test")
-COUNT = 200  # scenes looked at
+COUNT = 200  # scenes per test
 
 
-def made(source, count=COUNT):
-    """Training scenes: images uint8 [size, size, 3], their backgrounds likewise, and objects."""
+def training_scenes(source, count=COUNT):
+    """Yields training images and their backgrounds, uint8 [size, size, 3], and objects."""
     images = source.open("train")
     for seed in range(count):
         image, found = images.load(0, np.random.default_rng(seed))
@@ -19,18 +19,18 @@ def made(source, count=COUNT):
 
 
 @pytest.fixture(scope="module")
-def of_several():
-    return list(made(DigitScenes()))
+def many_digits():
+    return list(training_scenes(DigitScenes()))
 
 
 @pytest.fixture(scope="module")
-def of_one():
-    return list(made(DigitScenes(digits=(1, 1))))
+def one_digit():
+    return list(training_scenes(DigitScenes(num_digits=(1, 1))))
 
 
 @pytest.fixture(scope="module")
-def boxes(of_several):
-    return [found.boxes for _, _, found in of_several]
+def boxes(many_digits):
+    return [found.boxes for _, _, found in many_digits]
 
 
 def as_bytes(image, found):
@@ -38,13 +38,13 @@ def as_bytes(image, found):
 
 
 def extent(mask):
-    """The smallest box (x_min, y_min, x_max, y_max) around the pixels of a mask [height, width]."""
+    """The bounding box (x_min, y_min, x_max, y_max) of a mask [height, width]."""
     y, x = np.nonzero(mask)
     return x.min(), y.min(), x.max() + 1, y.max() + 1
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_an_index_is_one_scene_for_ever(split):
+def test_scenes_are_a_function_of_split_and_index(split):
     first, second = (DigitScenes().open(split) for _ in range(2))
     seen = set()
     for index in range(5):
@@ -54,7 +54,7 @@ def test_an_index_is_one_scene_for_ever(split):
     assert len(seen) == 5
 
 
-def test_training_scenes_are_new_ones_and_the_others_fixed():
+def test_training_scenes_are_random_and_the_others_fixed():
     train, validation, test = (DigitScenes().open(split) for split in SPLITS)
     ours, same, other = (
         as_bytes(*train.load(0, np.random.default_rng(seed))) for seed in (1, 1, 2)
@@ -74,28 +74,28 @@ def test_no_digit_is_in_two_splits():
     assert len(train) + len(validation) + len(test) == 1797
 
 
-def test_splits_are_as_large_as_configured():
-    source = DigitScenes(train_scenes=7, test_scenes=3)
+def test_sizes_of_the_splits():
+    source = DigitScenes(num_train_scenes=7, num_test_scenes=3)
     assert [len(source.open(split)) for split in SPLITS] == [7, 3, 3]
     assert source.resolve() == source and source.class_names == tuple("0123456789")
 
 
-def test_images_and_objects_have_the_form_of_annotated_images(of_several):
-    for image, _, found in of_several:
+def test_dtypes_and_shapes(many_digits):
+    for image, _, found in many_digits:
         assert image.shape == (128, 128, 3) and image.dtype == np.uint8
         assert [part.dtype for part in found] == [np.float32, np.int32, bool]
         assert found.boxes.shape == (len(found.labels), 4) and not found.crowd.any()
-    labels = np.concatenate([found.labels for _, _, found in of_several])
+    labels = np.concatenate([found.labels for _, _, found in many_digits])
     assert (np.bincount(labels, minlength=10) > len(labels) / 20).all()
 
 
-def test_every_number_and_height_of_digits_occurs(boxes):
+def test_all_numbers_and_heights_of_digits_occur(boxes):
     assert {len(one) for one in boxes} == set(range(1, 9))
     heights = np.concatenate([one[:, 3] - one[:, 1] for one in boxes])
     assert set(heights) == set(range(14, 41))
 
 
-def test_digits_lie_within_the_scene_and_hardly_cover_each_other(boxes):
+def test_digits_lie_within_the_scene_with_limited_overlap(boxes):
     every = np.concatenate(boxes)
     assert every.min() == 0 and every.max() == 128
     covered = []
@@ -108,17 +108,17 @@ def test_digits_lie_within_the_scene_and_hardly_cover_each_other(boxes):
     assert 0.14 < max(covered) < 0.15 + 1e-6
 
 
-def test_boxes_are_tight_around_the_ink(of_one):
+def test_boxes_are_tight_around_the_ink(one_digit):
     exact = 0
-    for image, ground, found in of_one:
+    for image, ground, found in one_digit:
         ink = np.abs(image.astype(float) - ground).mean(axis=2)
         np.testing.assert_allclose(found.boxes, [extent(ink > 0)], atol=1)
         exact += np.array_equal(found.boxes, [extent(ink > 0.1 * ink.max())])
-    assert exact > 0.95 * COUNT  # now and then, some of it has the colour of what it lies on
+    assert exact > 0.95 * COUNT  # rarely, ink has the colour of the background
 
 
-def test_nothing_is_written_outside_of_the_boxes(of_several):
-    for image, ground, found in of_several:
+def test_pixels_outside_of_the_boxes_are_background(many_digits):
+    for image, ground, found in many_digits:
         changed = (image != ground).any(axis=2)
         for x_min, y_min, x_max, y_max in found.boxes.astype(int):
             assert changed[y_min:y_max, x_min:x_max].any()
@@ -127,28 +127,28 @@ def test_nothing_is_written_outside_of_the_boxes(of_several):
 
 
 def as_small(ink):
-    """What is seen of a digit at one size and of length 1: float [64]."""
+    """The ink of a digit at 8 x 8 pixels, with unit norm: float [64]."""
     image = Image.fromarray(ink.astype(np.float32)).crop(extent(ink >= 0.25 * ink.max()))
     small = np.asarray(image.resize((8, 8))).ravel()
     return small / np.linalg.norm(small)
 
 
-def test_digits_stand_out_and_are_what_their_labels_say(of_one):
+def test_digits_have_contrast_and_agree_with_their_labels(one_digit):
     images, right = DigitScenes().open("train"), 0
     known = np.stack([as_small(glyph) for glyph in images.glyphs])
-    for image, ground, found in of_one:
+    for image, ground, found in one_digit:
         x_min, y_min, x_max, y_max = found.boxes[0].astype(int)
         ink = (image.astype(float) - ground)[y_min:y_max, x_min:x_max].mean(axis=2)
         assert np.abs(ink).max() > 70
-        # The nearest of the glyphs tells which digit it is.
+        # Classified by the nearest glyph.
         right += images.labels[np.argmax(known @ as_small(np.abs(ink)))] == found.labels[0]
     assert right > 0.9 * COUNT
 
 
 @pytest.mark.parametrize("scene_size", [40, 1000])
-def test_scenes_may_be_as_small_as_a_digit_and_larger_than_the_photographs(scene_size):
-    source = DigitScenes(scene_size=scene_size, digit_height=(4, 40), digits=(8, 8))
-    for image, _, found in made(source, count=5):
+def test_scenes_as_small_as_a_digit_or_larger_than_the_photographs(scene_size):
+    source = DigitScenes(scene_size=scene_size, digit_height=(4, 40), num_digits=(8, 8))
+    for image, _, found in training_scenes(source, count=5):
         assert image.shape == (scene_size, scene_size, 3)
         assert (found.boxes[:, 2:] <= scene_size).all() and len(found.boxes) > 0
 
@@ -156,13 +156,13 @@ def test_scenes_may_be_as_small_as_a_digit_and_larger_than_the_photographs(scene
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        *(("digits", value) for value in ((0, 8), (3, 2), (1,))),
+        *(("num_digits", value) for value in ((0, 8), (3, 2), (1,))),
         *(("digit_height", value) for value in ((3, 40), (30, 20), (14, 129))),
-        *(("overlap", value) for value in (-0.1, 1.1)),
-        ("train_scenes", 0),
-        ("test_scenes", 0),
+        *(("max_overlap", value) for value in (-0.1, 1.1)),
+        ("num_train_scenes", 0),
+        ("num_test_scenes", 0),
     ],
 )
-def test_impossible_values_are_refused_by_name(key, value):
-    with pytest.raises(ConfigError, match=f"config.{key}: must .* is "):
+def test_invalid_values_are_refused(key, value):
+    with pytest.raises(ConfigError, match=f"config.{key}: expected .* got "):
         DigitScenes(**{key: value})

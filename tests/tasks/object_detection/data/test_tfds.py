@@ -1,4 +1,4 @@
-"""Annotated images out of TensorFlow Datasets."""
+"""Annotated images from TensorFlow Datasets."""
 
 import io
 import logging
@@ -11,13 +11,13 @@ from PIL import Image
 
 from research.common.errors import UserError
 from research.tasks.object_detection.data import DetectionTFDS
-from research.tasks.object_detection.data.records import AnnotatedRecords, Features
+from research.tasks.object_detection.data.records import AnnotatedRecords, RecordFeatures
 
 SHARED = Path(__file__).parents[4] / "shared" / "tensorflow_datasets"
 
 
 def encoded(form="PNG", orientation=1):
-    """An image; it lies 40 pixels wide and 20 high in the file, whatever it is turned to."""
+    """An encoded image of 40 x 20 pixels before the EXIF orientation is applied."""
     file, exif = io.BytesIO(), Image.Exif()
     exif[0x0112] = orientation
     Image.new("RGB", (40, 20)).save(file, form, exif=exif)
@@ -29,6 +29,7 @@ def thing(box, label="bee", is_crowd=False):
     return {"bbox": box, "label": label, "is_crowd": is_crowd, "area": 7}
 
 
+FEATURES = RecordFeatures("image", "objects", "")
 HALF = (0.25, 0.5, 0.75, 1.0)  # y_min, x_min, y_max, x_max
 RECORDS = {  # each is a split, since TFDS shuffles those of one
     "train": (encoded(), [thing(HALF), thing((0, 0, 1, 0.1), "ant", is_crowd=True)]),
@@ -95,7 +96,7 @@ def warnings(caplog):
     return [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
 
 
-def test_parts_of_height_and_width_become_pixels(source, caplog):
+def test_relative_boxes_become_pixels(source, caplog):
     images = source(crowd="is_crowd").resolve().open("train")
     assert len(images) == 1
     found = images.annotation(0)
@@ -110,14 +111,14 @@ def test_parts_of_height_and_width_become_pixels(source, caplog):
     assert not warnings(caplog)
 
 
-def test_a_turned_image_has_turned_boxes(source):
+def test_boxes_are_relative_to_the_rotated_image(source):
     images = source().open("validation")
     image, found = images.load(0, np.random.default_rng(0))
     assert image.size == images.image(0).size == (20, 40)
     assert found.boxes.tolist() == images.annotation(0).boxes.tolist() == [[10, 10, 20, 30]]
 
 
-def test_a_record_is_read_once_for_the_image_and_its_objects():
+def test_load_reads_a_record_once():
     reads = []
 
     class Records:
@@ -125,12 +126,12 @@ def test_a_record_is_read_once_for_the_image_and_its_objects():
             reads.append(index)
             return {"image": encoded(), "objects": {"bbox": [], "label": []}}
 
-    images = AnnotatedRecords("tiny", Records(), Features("image", "objects", ""), np.arange(2))
+    images = AnnotatedRecords("tiny", Records(), FEATURES, np.arange(2))
     images.load(3, np.random.default_rng(0))
     assert reads == [3]
 
 
-def test_labels_follow_the_class_names_that_are_given(source):
+def test_labels_follow_configured_class_names(source):
     assert source().resolve().class_names == ("ant", "bee")
     named = source(class_names=("cat", "bee", "ant"))
     assert named.resolve() == named
@@ -139,7 +140,7 @@ def test_labels_follow_the_class_names_that_are_given(source):
     assert anywhere.resolve() == anywhere
 
 
-def test_what_is_wrong_in_a_record_is_said_once(source, caplog):
+def test_invalid_objects_are_logged_once(source, caplog):
     images = source(train="faulty").open("train")
     for _ in range(3):
         found = images.annotation(0)
@@ -150,25 +151,27 @@ def test_what_is_wrong_in_a_record_is_said_once(source, caplog):
     assert message.endswith(", and 1 more")
 
 
-def test_objects_without_a_label_are_left_out(source, caplog):
+def test_objects_without_a_label_are_removed(source, caplog):
     record = {"image": encoded(), "objects": {"bbox": [HALF, HALF], "label": [-1, 1]}}
-    images = AnnotatedRecords("tiny", [record], Features("image", "objects", ""), np.array([5, 7]))
+    images = AnnotatedRecords("tiny", [record], FEATURES, np.array([5, 7]))
     assert images.annotation(0).labels.tolist() == [7]
-    assert warnings(caplog) == ["tiny:0: 1 objects have no label, left out"]
+    assert warnings(caplog) == ["tiny:0: 1 objects without a label, removed"]
 
 
-def test_the_first_faulty_images_are_named_and_the_others_counted(caplog):
+def test_the_first_images_with_invalid_objects_are_named_and_others_counted(caplog):
     record = {"image": encoded(), "objects": {"bbox": [(0, 0, 0, 0)], "label": [0]}}
-    images = AnnotatedRecords("tiny", [record] * 70, Features("image", "objects", ""), np.arange(1))
+    images = AnnotatedRecords("tiny", [record] * 70, FEATURES, np.arange(1))
     for index in [*range(70), *range(70)]:
         images.annotation(index)
     messages = warnings(caplog)
     assert len(messages) == 22
     assert messages[19].startswith("tiny:19: box [0.0, 0.0, 0.0, 0.0] has no area")
-    assert messages[20:] == [f"tiny: {count} images with such objects so far" for count in (32, 64)]
+    assert messages[20:] == [
+        f"tiny: {count} images with invalid objects so far" for count in (32, 64)
+    ]
 
 
-def test_a_damaged_image_is_named(source):
+def test_damaged_images_are_named(source):
     images = source(test="damaged").open("test")
     for read in (
         images.image,
@@ -184,16 +187,25 @@ def test_a_damaged_image_is_named(source):
     [
         ({"image": "imgae"}, "config.image: .* did you mean 'image'?"),
         ({"objects": "object"}, "config.objects: .* did you mean 'objects'?"),
-        ({"objects": "image"}, "config.objects: 'image' of 'tiny_scenes' have no 'bbox'"),
-        ({"objects": "others"}, "config.objects: their 'label' in 'tiny_scenes' is no class label"),
-        ({"objects": "corners"}, "config.objects: .* is XYXY; only REL_YXYX can be read"),
-        ({"crowd": "is_crowdy"}, "config.crowd: .* have no 'is_crowdy'; did you mean 'is_crowd'"),
+        ({"objects": "image"}, "config.objects: missing 'bbox' in 'image' of 'tiny_scenes'"),
+        (
+            {"objects": "others"},
+            "config.objects: invalid 'label' in 'others' of .*: expected",
+        ),
+        (
+            {"objects": "corners"},
+            "unsupported box format XYXY .*: expected REL_YXYX",
+        ),
+        (
+            {"crowd": "is_crowdy"},
+            "config.crowd: unknown .* 'is_crowdy' .*did you mean 'is_crowd'",
+        ),
         ({"class_names": ("ant", "bees")}, "config.class_names: .* 'bee'.*did you mean 'bees'"),
         ({"train": "trian"}, "no train split: 'tiny_scenes' has no 'trian'; did you mean 'train'?"),
         ({"name": "elsewhere"}, "make dataset NAME=elsewhere` prepares it"),
     ],
 )
-def test_what_does_not_fit_is_refused(source, keys, message):
+def test_invalid_configs_are_refused(source, keys, message):
     with pytest.raises(UserError, match=message):
         source(**keys).open("train")
 
@@ -207,6 +219,6 @@ def test_blood_cells():
     found = [splits[2].annotation(index) for index in range(72)]
     labels = np.concatenate([annotation.labels for annotation in found])
     assert np.bincount(labels).tolist() == [805, 71, 69]
-    # They were drawn in whole pixels.
+    # BCCD was annotated in whole pixels.
     boxes = np.concatenate([annotation.boxes for annotation in found])
     assert np.abs(boxes - boxes.round()).max() < 1e-3

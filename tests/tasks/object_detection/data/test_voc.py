@@ -22,7 +22,7 @@ SIZE = "<size><width>40</width><height>30</height><depth>3</depth></size>"
 
 @pytest.fixture
 def voc(tmp_path):
-    """Writes annotations, and an image for each of them, and gives the source of both."""
+    """Returns a function that writes an annotation and its image, and returns their source."""
     for folder in ("Annotations", "JPEGImages"):
         (tmp_path / folder).mkdir()
 
@@ -43,7 +43,7 @@ def image_sets(source, **sets):
         (folder / f"{name}.txt").write_text("".join(f"{stem}\n" for stem in stems))
 
 
-def test_vocs_pixels_are_counted_from_one_and_the_last_is_in_the_box(voc, caplog):
+def test_one_based_inclusive_pixels_are_converted(voc, caplog):
     part = "<part><name>head</name><bndbox><xmin>9</xmin></bndbox></part>"
     voc("a", SIZE + bounded((1, 1, 40, 30), "dog") + bounded((3, 4.0, 3, 10), "cat", part))
     voc("b", SIZE)
@@ -64,7 +64,7 @@ def test_vocs_pixels_are_counted_from_one_and_the_last_is_in_the_box(voc, caplog
     assert not warnings(caplog)
 
 
-def test_vocs_image_is_the_one_called_alike_or_else_the_one_named(voc):
+def test_the_image_has_the_name_of_the_annotation_or_else_the_given_filename(voc):
     voc("a", f"<filename>b.png</filename>{SIZE}", grey=33)
     voc("b", f"<filename>of another computer.jpg</filename>{SIZE}", grey=66)
     voc("c.1", SIZE, suffix=".JPG", grey=99)
@@ -77,7 +77,7 @@ def test_vocs_image_is_the_one_called_alike_or_else_the_one_named(voc):
         images.image(4)
 
 
-def test_where_voc_has_no_size_it_is_the_images(voc, caplog):
+def test_a_missing_size_is_read_from_the_image(voc, caplog):
     zeros = "<size><width>0</width><height>0</height></size>"
     voc("a", bounded((1, 1, 100, 100)), size=(50, 20))
     voc("b", zeros + bounded((1, 1, 100, 100)), size=(20, 50))
@@ -91,7 +91,7 @@ def test_where_voc_has_no_size_it_is_the_images(voc, caplog):
     ]
     assert images.image(0).size == (50, 20) and images.image(1).size == (20, 50)
     (message,) = warnings(caplog)
-    assert "cut off at its edge: 2, the first box [0.0, 0.0, 100.0, 100.0] of a.png" in message
+    assert "clipped: 2, e.g. box [0.0, 0.0, 100.0, 100.0] of a.png" in message
     assert "Annotations (train): " in message
 
 
@@ -108,7 +108,7 @@ def test_image_sets_are_the_splits(voc):
     assert splits[1] == splits[2]
 
 
-def test_without_image_sets_fixed_parts_are_held_out(voc):
+def test_without_image_sets_fixed_fractions_are_held_out(voc):
     for number in range(1, 21):
         name = "rare" if number == 20 else "dog"
         source = voc(f"{number:02}", SIZE + bounded((1, 1, 2, 2), name), grey=number)
@@ -123,18 +123,18 @@ def test_without_image_sets_fixed_parts_are_held_out(voc):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("<annotation><object>", "a.xml is not XML (no element found: line 1"),
-        ('<?xml version="1.0" encoding="x"?><a/>', "a.xml is not XML (unknown encoding"),
-        ("<html></html>", "a.xml must hold an <annotation>, holds a <html>"),
-        (bounded((1, 2, 3, "four")), "a.xml: <ymax> must be a number, is 'four'"),
-        ("<size><width>inf</width></size>", "a.xml: <width> must be a number, is 'inf'"),
-        (bounded((1, 2, 3, "")), "a.xml: <bndbox> has no <ymax>; add it"),
-        (bounded((1, 2, 3, 4), " "), "a.xml: <object> has no <name>; add it"),
-        ("<object><name>dog</name></object>", "a.xml: an <object> has no <bndbox>; add it"),
-        ("<size><width>3</width></size>", "a.xml: <size> has no <height>; add it"),
+        ("<annotation><object>", "invalid XML in "),
+        ('<?xml version="1.0" encoding="x"?><a/>', "a.xml: unknown encoding"),
+        ("<html></html>", "a.xml: expected <annotation>"),
+        (bounded((1, 2, 3, "four")), "invalid <ymax> 'four' in "),
+        ("<size><width>inf</width></size>", "invalid <width> 'inf' in "),
+        (bounded((1, 2, 3, "")), "missing <ymax> of <bndbox> in "),
+        (bounded((1, 2, 3, 4), " "), "missing <name> of <object> in "),
+        ("<object><name>dog</name></object>", "missing <bndbox> of an <object> in "),
+        ("<size><width>3</width></size>", "missing <height> of <size> in "),
     ],
 )
-def test_what_is_wrong_in_vocs_files_is_told_in_a_line(voc, content, message):
+def test_invalid_files_are_refused_in_one_line(voc, content, message):
     whole = content.startswith(("<annotation>", "<?", "<html>"))
     source = voc("a", content, whole=whole)
     image_sets(source, train=["a"])
@@ -143,44 +143,42 @@ def test_what_is_wrong_in_vocs_files_is_told_in_a_line(voc, content, message):
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
-def test_faulty_boxes_of_voc_are_counted(voc, caplog):
+def test_invalid_boxes_are_corrected_or_removed_with_one_warning(voc, caplog):
     wrong = [("nan", 1, 5, 5), (45, 5, 1, 1), (50, 1, 60, 9), (0, 0, 9, 9)]
     source = voc("a", SIZE + "".join(map(bounded, wrong)))
     image_sets(source, train=["a"])
     found = source.resolve().open("train").annotation(0)
     assert found.boxes.tolist() == [[1, 1, 40, 4], [0, 0, 9, 9]]
     (message,) = warnings(caplog)
-    assert "no area in the image, left out: 2, " in message and "put in order: 1, " in message
-    assert "cut off at its edge: 2, the first box [44.0, 4.0, 1.0, 1.0] of a.png" in message
+    assert "no area within the image, removed: 2, " in message and "sorted: 1, " in message
+    assert "clipped: 2, e.g. box [44.0, 4.0, 1.0, 1.0] of a.png" in message
 
 
-def test_a_class_only_validation_has_is_named(voc):
+def test_classes_outside_of_the_training_split_are_refused(voc):
     voc("a", SIZE + bounded((1, 1, 2, 2), "dog"))
     source = voc("b", SIZE + bounded((1, 1, 2, 2), "dgo"))
     image_sets(source, train=["a"], val=["b"])
-    with pytest.raises(
-        UserError, match=r"has not: 1, the first a 'dgo' in b.png \(did you mean 'do"
-    ):
+    with pytest.raises(UserError, match=r"1 objects, e.g. 'dgo' in b.png \(did you mean 'do"):
         source.resolve().open("validation")
 
 
-def test_what_voc_lacks_is_named(voc, tmp_path):
-    with pytest.raises(ConfigError, match=r"config.path: .*empty/Annotations holds no .xml"):
+def test_missing_files_are_named(voc, tmp_path):
+    with pytest.raises(ConfigError, match=r"config.path: missing annotations: .*empty/Annotations"):
         VOC(path=str(tmp_path / "empty")).resolve()
     source = voc("a", SIZE, suffix="")
-    with pytest.raises(ConfigError, match=r"config.path: .*Annotations has no class"):
+    with pytest.raises(ConfigError, match=r"config.path: no classes in .*Annotations"):
         source.resolve()
     image_sets(source, train=["a", "b"], trainval=[])
     for changes, message in (
         (
             {"train": "trian"},
-            "config.train: no train split: there is no image set .* did you mean 'train'",
+            "config.train: no train split: missing image set .* did you mean 'train'",
         ),
-        ({"train": "trainval"}, "config.train: .*trainval.txt names no image"),
-        ({}, "Annotations/b.xml cannot be read .*take it out of the image set"),
+        ({"train": "trainval"}, "config.train: .*empty image set .*trainval.txt"),
+        ({}, "cannot read .*Annotations/b.xml: .*remove it from the image set"),
     ):
         with pytest.raises(UserError, match=message):
             replace(source, **changes).resolve()
     (tmp_path / "JPEGImages").rmdir()
-    with pytest.raises(ConfigError, match=r"config.path: there is no folder .*JPEGImages"):
+    with pytest.raises(ConfigError, match=r"config.path: missing directory .*JPEGImages"):
         source.resolve()

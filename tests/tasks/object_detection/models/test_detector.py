@@ -10,29 +10,31 @@ SMALL = ResNet(width=4)
 
 
 def shapes(model, size, train=False):
-    """What a model makes of two images of that height and width, and its variables, as shapes."""
+    """Shapes of the outputs and variables of a model for two images of a size (height, width)."""
     images = jax.ShapeDtypeStruct((2, *size, 3), jnp.float32)
     init = lambda x: model.init_with_output(jax.random.key(0), x, train=train)  # noqa: E731
     return jax.eval_shape(init, images)
 
 
-def test_places_are_told_of_row_by_row_the_finest_level_first():
-    centres, strides = anchor_points((16, 32), (8, 16))
-    assert centres.tolist() == [
+def test_anchor_points_are_in_row_major_order_finest_level_first():
+    points, strides = anchor_points((16, 32), (8, 16))
+    assert points.tolist() == [
         *([4, 4], [12, 4], [20, 4], [28, 4]),
         *([4, 12], [12, 12], [20, 12], [28, 12]),
         *([8, 8], [24, 8]),
     ]
     assert strides.tolist() == [8] * 8 + [16] * 2
-    assert centres.dtype == strides.dtype == np.float32
+    assert points.dtype == strides.dtype == np.float32
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
     ("strides", "size"), [((8, 16, 32), (64, 96)), ((4, 8), (24, 16)), ((16,), (32, 16))]
 )
-def test_every_place_gives_logits_and_a_box_in_float32(strides, size, dtype):
-    model = Detector(backbone=SMALL, strides=strides, width=8, classes=5, dtype=jnp.dtype(dtype))
+def test_outputs_have_the_shapes_of_the_anchor_points_in_float32(strides, size, dtype):
+    model = Detector(
+        backbone=SMALL, strides=strides, channels=8, num_classes=5, dtype=jnp.dtype(dtype)
+    )
     # Flax's BatchNorm mixes its float32 scale with bfloat16 inputs.
     with jax.numpy_dtype_promotion("standard"):
         (logits, boxes), variables = shapes(model, size)
@@ -45,9 +47,9 @@ def test_every_place_gives_logits_and_a_box_in_float32(strides, size, dtype):
 @pytest.mark.parametrize(
     "backbone", [ResNet(width=4), ResNet(depth=50, width=4), ResNet(stem="strided", width=4)]
 )
-def test_a_trained_classifier_can_be_the_start_of_the_backbone(backbone):
-    """The backbone has the classifier's own variables, without its head."""
-    _, detector = shapes(Detector(backbone=backbone, width=8, classes=5), (64, 64))
+def test_the_backbone_has_the_variables_of_a_classifier(backbone):
+    """So a trained classifier can initialise it, without its head."""
+    _, detector = shapes(Detector(backbone=backbone, channels=8, num_classes=5), (64, 64))
     _, classifier = shapes(backbone.clone(num_classes=7), (64, 64))
     assert classifier["params"].pop("head")
     assert set(detector) == set(classifier)
@@ -55,9 +57,9 @@ def test_a_trained_classifier_can_be_the_start_of_the_backbone(backbone):
         assert detector[collection]["backbone"] == variables
 
 
-def test_stages_that_no_level_looks_at_have_no_parameters():
-    _, few = shapes(Detector(backbone=SMALL, strides=(4, 8), width=8, classes=5), (64, 64))
-    _, all_of_them = shapes(Detector(backbone=SMALL, width=8, classes=5), (64, 64))
+def test_unused_stages_have_no_parameters():
+    _, few = shapes(Detector(backbone=SMALL, strides=(4, 8), channels=8, num_classes=5), (64, 64))
+    _, all_of_them = shapes(Detector(backbone=SMALL, channels=8, num_classes=5), (64, 64))
     few, all_of_them = few["params"]["backbone"], all_of_them["params"]["backbone"]
     assert set(few) < set(all_of_them)
     assert all(few[name] == all_of_them[name] for name in few)
@@ -65,14 +67,14 @@ def test_stages_that_no_level_looks_at_have_no_parameters():
 
 SIZE = (320, 352)
 STRIDES = (8, 16, 32)
-CORNER = np.array([144, 160])  # y and x, so far inside that no level sees the edge
+CORNER = np.array([144, 160])  # y and x, far enough from the edges for all receptive fields
 MOVES = {"right": (0, 32), "down": (32, 0), "left and up": (-32, -32)}
 
 
 @pytest.fixture(scope="module")
-def seen():
-    """Logits and boxes of a blank image, of one with a patch, and of those with it elsewhere."""
-    model = Detector(backbone=SMALL, strides=STRIDES, width=8, head_depth=1, classes=5)
+def outputs():
+    """Logits and boxes of a blank image, of one with a patch, and of shifted ones."""
+    model = Detector(backbone=SMALL, strides=STRIDES, channels=8, num_head_convs=1, num_classes=5)
     patch = np.random.default_rng(0).normal(size=(24, 24, 3))
     images = np.zeros((2 + len(MOVES), *SIZE, 3), np.float32)
     for image, move in zip(images[1:], [(0, 0), *MOVES.values()], strict=True):
@@ -82,18 +84,18 @@ def seen():
     return jax.device_get(jax.jit(init)(images))
 
 
-def levels(outputs):
-    """[places, values] as the maps [height, width, values] of each level."""
+def levels(output):
+    """Splits [points, values] into the maps [height, width, values] of each level."""
     sizes = [(SIZE[0] // stride, SIZE[1] // stride) for stride in STRIDES]
     ends = np.cumsum([height * width for height, width in sizes])
-    parts = np.split(outputs, ends[:-1])
+    parts = np.split(output, ends[:-1])
     return [part.reshape(*size, -1) for part, size in zip(parts, sizes, strict=True)]
 
 
 @pytest.mark.parametrize("number", range(len(MOVES)), ids=MOVES)
-def test_what_moves_in_the_image_moves_at_all_levels(seen, number):
-    for outputs in seen:
-        first, moved = levels(outputs[1] - outputs[0]), levels(outputs[2 + number] - outputs[0])
+def test_outputs_are_translation_equivariant_at_all_levels(outputs, number):
+    for output in outputs:
+        first, moved = levels(output[1] - output[0]), levels(output[2 + number] - output[0])
         for stride, before, after in zip(STRIDES, first, moved, strict=True):
             cells = np.array(list(MOVES.values())[number]) // stride
             expected = np.roll(before, cells, axis=(0, 1))
@@ -103,15 +105,15 @@ def test_what_moves_in_the_image_moves_at_all_levels(seen, number):
             assert np.abs(after - before).max() > 0.1 * scale
 
 
-def test_every_box_lies_about_its_place(seen):
-    """At first a few strides wide."""
-    centres, strides = anchor_points(SIZE, STRIDES)
-    for boxes in seen[1]:
-        low, high = centres - boxes[:, :2], boxes[:, 2:] - centres
+def test_boxes_contain_their_anchor_points(outputs):
+    """Initially, they are a few strides wide."""
+    points, strides = anchor_points(SIZE, STRIDES)
+    for boxes in outputs[1]:
+        low, high = points - boxes[:, :2], boxes[:, 2:] - points
         sides = np.concatenate([low, high], axis=1) / strides[:, None]
         assert (sides > 0.2).all() and (sides < 5).all()
 
 
-def test_at_first_every_place_says_that_it_sees_nothing(seen):
-    scores = 1 / (1 + np.exp(-seen[0]))
+def test_initial_scores_are_close_to_the_prior(outputs):
+    scores = 1 / (1 + np.exp(-outputs[0]))
     assert scores.min() > 0.005 and scores.max() < 0.02
