@@ -135,7 +135,7 @@ def test_a_bad_file_is_refused_before_a_word_is_printed(workdir, tmp_path):
         "predict", f"--workdir={workdir}", tmp_path / "good.png", tmp_path / "absent.png"
     )
     assert (done.returncode, done.stdout) == (2, "")
-    assert "good.png: cannot be read as an image" in done.stderr
+    assert "good.png: unknown image format" in done.stderr
 
 
 def test_a_changed_config_is_evaluated_but_not_saved(workdir):

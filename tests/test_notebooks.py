@@ -11,15 +11,15 @@ ROOT = Path(__file__).parents[1]
 @pytest.mark.parametrize("path", sorted(ROOT.glob("notebooks/*.ipynb")), ids=lambda path: path.stem)
 def test_a_notebook_runs(path, tmp_path):
     notebook = nbformat.read(path, as_version=4)
-    assert not any(cell.get("outputs") for cell in notebook.cells), "commit it without outputs"
+    assert not any(cell.get("outputs") for cell in notebook.cells), "clear the outputs"
     (parameters,) = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
     parameters.source += f'\nWORKDIR = "{tmp_path}"\nDURATION = "2 epochs"'
     nbclient.NotebookClient(notebook, resources={"metadata": {"path": ROOT}}).execute()
-    shown = [
+    figures = [
         output
         for cell in notebook.cells
         for output in cell.get("outputs", [])
         if "image/png" in output.get("data", {})
     ]
-    assert len(shown) == 7
+    assert len(figures) == 7
     nbformat.write(notebook, tmp_path / path.name)

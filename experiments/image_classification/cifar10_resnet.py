@@ -1,10 +1,10 @@
-"""A small residual network on CIFAR-10 (Krizhevsky 2009), for ten minutes of a two-core CPU.
+"""A small residual network on CIFAR-10 (Krizhevsky 2009), ten minutes on a two-core CPU.
 
 Command:  make dataset NAME=cifar10
           make train CONFIG=experiments/image_classification/cifar10_resnet.py
 Hardware: 2 cores of a shared x86-64 server, Python 3.12, JAX 0.12.0
 Time:     9 min 23 s the whole command, 508 s of training
-Score:    85.66 % test accuracy, one seed, on a JPEG re-encoding of the images; on one H100: not
+Score:    85.66 % test accuracy, one seed, on JPEG copies of the images; on one H100: not
           measured
 """
 
@@ -18,7 +18,7 @@ from research.training.optimizer import Optimizer
 
 
 def get_config():
-    """The typed config, as the `ConfigDict` that the command line can change."""
+    """Returns the experiment's config, which the command line can change."""
     source = TFDS(
         name="cifar10",
         image_shape=(32, 32, 3),

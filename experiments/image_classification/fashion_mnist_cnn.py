@@ -4,7 +4,7 @@ Command:  make dataset NAME=fashion_mnist
           make train CONFIG=experiments/image_classification/fashion_mnist_cnn.py
 Hardware: not measured
 Time:     not measured
-Score:    not measured; the data set's images could not be had where the others were measured
+Score:    not measured; the data set could not be downloaded on the machine of the others
 """
 
 from research.common.config import to_config_dict
@@ -17,7 +17,7 @@ from research.training.optimizer import Optimizer
 
 
 def get_config():
-    """The typed config, as the `ConfigDict` that the command line can change."""
+    """Returns the experiment's config, which the command line can change."""
     source = TFDS(name="fashion_mnist", image_shape=(28, 28, 1), num_classes=10, in_memory=True)
     task = ImageClassification(
         source=source,

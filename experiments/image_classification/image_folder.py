@@ -1,6 +1,7 @@
 """Your own images: `PATH/train/CLASS/*.jpg`, and likewise `PATH/validation` and `PATH/test`.
 
-A ResNet-18 on images of 64x64 pixels; for larger ones set `source.image_shape` and the stem.
+A ResNet-18 on images of 64x64 pixels; for larger ones set `task.source.image_shape` and
+`task.model.stem`.
 
 Command:  make train CONFIG=experiments/image_classification/image_folder.py \\
               ARGS="--config.task.source.path=PATH"
@@ -19,7 +20,7 @@ from research.training.optimizer import Optimizer
 
 
 def get_config():
-    """The typed config, as the `ConfigDict` that the command line can change."""
+    """Returns the experiment's config, which the command line can change."""
     source = ImageFolder(path="images", image_shape=(64, 64, 3), random_resized_crop=0.35)
     task = ImageClassification(
         source=source,

@@ -1,6 +1,6 @@
-"""ResNet-50 v1.5 on ImageNet: the 90-epoch recipe that others report 76.5 % for.
+"""ResNet-50 v1.5 on ImageNet, 90 epochs; others report 76.5 % for this recipe.
 
-SGD with Nesterov momentum, batch 1,024, learning rate 0.1 for each 256 examples after five epochs
+SGD with Nesterov momentum, batch size 1,024, learning rate 0.1 per 256 examples after five epochs
 of warm-up, cosine decay, label smoothing, bfloat16 (after Goyal et al. 2017 and He et al. 2018).
 
 Command:  make dataset NAME=imagenet2012
@@ -20,14 +20,14 @@ from research.training.optimizer import Optimizer
 
 
 def get_config():
-    """The typed config, as the `ConfigDict` that the command line can change."""
+    """Returns the experiment's config, which the command line can change."""
     source = TFDS(
         name="imagenet2012",
         image_shape=(224, 224, 3),
         num_classes=1000,
         train="train[10000:]",
         validation="train[:10000]",
-        test="validation",  # the labels of ImageNet's own test split are not published
+        test="validation",  # the labels of ImageNet's test split are not public
         random_resized_crop=0.08,
         crop_fraction=0.875,
     )

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from research.data.dataset import ArrayDataset, Dataset
-from research.data.images import decode, fit, to_array
+from research.data.images import decode, resized_center_crop, to_array
 from research.predictor import Predictor
 from research.tasks.image_classification.task import ImageClassification
 
@@ -22,7 +22,9 @@ class ImageClassificationPredictor(Predictor):
         """Loads an image file, cropped and resized as in evaluation."""
         height, width, channels = self.task.source.image_shape
         crop_fraction = getattr(self.task.source, "crop_fraction", 1.0)
-        image = to_array(fit(decode(Path(item), channels), height, width, crop_fraction))
+        image = to_array(
+            resized_center_crop(decode(Path(item), channels), height, width, crop_fraction)
+        )
         return ArrayDataset(image=image[None])
 
     def postprocess(self, predictions: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Any]:

@@ -422,7 +422,7 @@ def test_files_that_are_not_images_are_refused_before_writing(command, tmp_path,
     path, _ = scene_file(tmp_path, 0)
     (tmp_path / "text.jpg").write_text("no image")
     folder = tmp_path / "pictures"
-    with pytest.raises(UserError, match=r"text\.jpg: cannot be read as an image"):
+    with pytest.raises(UserError, match=r"text\.jpg: unknown image format"):
         command(f"--pictures={folder}", path, str(tmp_path / "text.jpg"))
     assert not capsys.readouterr().out and not folder.exists()
 

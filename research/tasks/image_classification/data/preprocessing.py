@@ -6,7 +6,7 @@ from typing import Protocol
 import numpy as np
 
 from research.common.errors import ConfigError
-from research.data.images import decode, fit, random_resized_crop, to_array
+from research.data.images import decode, random_resized_crop, resized_center_crop, to_array
 
 
 class Preprocessing(Protocol):
@@ -65,4 +65,4 @@ def load_image(
     if augment and source.random_resized_crop:
         crop = random_resized_crop(image, height, width, source.random_resized_crop, rng)
         return to_array(crop)
-    return to_array(fit(image, height, width, source.crop_fraction))
+    return to_array(resized_center_crop(image, height, width, source.crop_fraction))
