@@ -18,7 +18,7 @@ from research.training.optimizer import Optimizer
 
 
 def get_config():
-    """Returns the experiment's config, which the command line can change."""
+    """Returns the experiment as a `ConfigDict`."""
     source = TFDS(
         name="cifar10",
         image_shape=(32, 32, 3),

@@ -16,7 +16,7 @@ from research.training.optimizer import Optimizer
 
 
 def get_config():
-    """Returns the experiment's config, which the command line can change."""
+    """Returns the experiment as a `ConfigDict`."""
     task = ImageClassification(
         source=Digits(),
         model=CNN(widths=(64, 128), dropout=0.4),

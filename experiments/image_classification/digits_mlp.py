@@ -18,7 +18,7 @@ from research.training.optimizer import Optimizer
 
 
 def get_config():
-    """Returns the experiment's config, which the command line can change."""
+    """Returns the experiment as a `ConfigDict`."""
     task = ImageClassification(
         source=Digits(test_fraction=0.5),
         model=MLP(widths=(512, 256), dropout=0.2),

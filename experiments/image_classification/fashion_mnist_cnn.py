@@ -17,7 +17,7 @@ from research.training.optimizer import Optimizer
 
 
 def get_config():
-    """Returns the experiment's config, which the command line can change."""
+    """Returns the experiment as a `ConfigDict`."""
     source = TFDS(name="fashion_mnist", image_shape=(28, 28, 1), num_classes=10, in_memory=True)
     task = ImageClassification(
         source=source,

@@ -20,7 +20,7 @@ from research.training.optimizer import Optimizer
 
 
 def get_config():
-    """Returns the experiment's config, which the command line can change."""
+    """Returns the experiment as a `ConfigDict`."""
     source = ImageFolder(path="images", image_shape=(64, 64, 3), random_resized_crop=0.35)
     task = ImageClassification(
         source=source,

@@ -20,7 +20,7 @@ from research.training.optimizer import Optimizer
 
 
 def get_config():
-    """Returns the experiment's config, which the command line can change."""
+    """Returns the experiment as a `ConfigDict`."""
     source = TFDS(
         name="imagenet2012",
         image_shape=(224, 224, 3),
