@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import runpy
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -154,7 +155,7 @@ def test_a_changed_config_is_evaluated_but_not_saved(workdir):
         (["evaluate", "--change=task.source.splt=last"], "did you mean 'split'"),
         (["predict", "--beam=5", "a.png"], "config.task.decoding: unknown key"),
         (["evaluate", "--average=9"], "readable checkpoints, not 9"),
-        (["predict", "--stream", "a.png"], "cannot predict from a stream"),
+        (["predict", "--stream", "a.png"], "does not support streaming"),
     ],
 )
 def test_what_a_run_cannot_do_is_refused(workdir, arguments, message):
@@ -203,6 +204,50 @@ def test_bad_input_gets_one_line_and_exit_code_two(tmp_path, arguments, message)
     assert len(done.stderr.splitlines()) == 1
     assert message in done.stderr
     assert not run.exists()
+
+
+def test_the_keys_of_an_experiment_are_listed():
+    file = DIGITS.removeprefix("--config=")
+    done = quick_call("config", file, "--config.seed=3", "--config.task.model.type=CNN")
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    start = lines.index("* seed=3  (int)")
+    assert lines[start + 1].startswith("      Decides the initial parameters")
+    assert "  task.model.type=CNN  (MLP | CNN | ResNet | FastResNet)" in lines
+    assert "  task.model.widths='(32, 64)'  (tuple[int, ...])" in lines
+    assert "  optimizer  (Optimizer)" in lines
+
+
+def test_every_listed_change_is_accepted():
+    """What is listed can be given back, quoted for a shell as it is."""
+    file = "experiments/object_detection/digit_scenes.py"
+    listed = quick_call("config", file).stdout
+    changes = [line[2:].rsplit("  (", 1)[0] for line in listed.splitlines() if line[2] != " "]
+    flags = [f"--config.{change}" for change in changes if "=" in change]
+    done = quick_call("config", file, *shlex.split(" ".join(flags)))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == listed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "error: expected one experiment file"),
+        (["experiments/nowhere.py"], "error: missing experiment file experiments/nowhere.py"),
+        ([DIGITS.removeprefix("--config="), "--config.sed=1"], "did you mean 'seed'?"),
+    ],
+)
+def test_an_experiment_that_cannot_be_listed_is_refused(arguments, message):
+    done = quick_call("config", *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_help_of_training_names_the_command_that_lists_the_keys():
+    done = quick_call("train", "--help")
+    assert done.returncode == 0
+    assert "python -m research.config FILE" in " ".join(done.stdout.split())
+    assert len(done.stdout.splitlines()) < 20
 
 
 def test_a_workdir_without_a_run_is_refused(tmp_path):

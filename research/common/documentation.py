@@ -1,0 +1,94 @@
+"""The keys of a config with their values, types and documentation."""
+
+import ast
+import dataclasses
+import inspect
+import textwrap
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from typing import Any, get_origin
+
+from research.common.config import (
+    classes_of,
+    element_types,
+    fields_of,
+    has_type_key,
+    members_of,
+    type_name,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One key of a config."""
+
+    key: str  # dotted
+    value: str | None  # as on the command line; None for a dataclass, whose own keys follow
+    type: str  # as in source code
+    documentation: str
+    is_default: bool
+
+
+def entries(config: Any) -> Iterator[Entry]:
+    """Yields the keys of a config dataclass; a dataclass comes before its own keys."""
+    return _entries(config, None, "")
+
+
+def field_documentation(cls: type) -> Mapping[str, str]:
+    """Returns the string literal below each field of a dataclass, by the field's name."""
+    documentation = {}
+    for base in reversed(cls.__mro__):
+        if not set(inspect.get_annotations(base)) & set(fields_of(cls)):
+            continue
+        (definition,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
+        assert isinstance(definition, ast.ClassDef)
+        for field, below in pairwise(definition.body):
+            if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr):
+                text = ast.literal_eval(below.value)
+                documentation[ast.unparse(field.target)] = inspect.cleandoc(text)
+    return documentation
+
+
+def _entries(config: Any, default: Any, prefix: str) -> Iterator[Entry]:
+    """Yields the keys of a dataclass.
+
+    Args:
+      config: the dataclass.
+      default: the dataclass that is the default of its field; where it is of another class, the
+        defaults of the fields of `config` count.
+      prefix: of the keys.
+    """
+    documentation = field_documentation(type(config))
+    for name, field in fields_of(type(config)).items():
+        value = getattr(config, name)
+        old = getattr(default, name) if type(default) is type(config) else _default(field)
+        text = documentation.get(name, "")
+        yield from _field_entries(value, old, field.type, prefix + name, text)
+
+
+def _field_entries(
+    value: Any, default: Any, annotation: Any, key: str, documentation: str
+) -> Iterator[Entry]:
+    """Yields one key, or those of the dataclasses that it holds."""
+    if dataclasses.is_dataclass(value):
+        same = type(value) is type(default)
+        if has_type_key(annotation):
+            types = " | ".join(classes_of(annotation))
+            yield Entry(f"{key}.type", type(value).__name__, types, documentation, same)
+        else:
+            yield Entry(key, None, type_name(annotation), documentation, same)
+        yield from _entries(value, default, f"{key}.")
+    elif isinstance(value, tuple) and any(map(dataclasses.is_dataclass, value)):
+        yield Entry(key, None, type_name(annotation), documentation, value == default)
+        tuple_type = next(one for one in members_of(annotation) if get_origin(one) is tuple)
+        for index, kind in enumerate(element_types(tuple_type, len(value))):
+            old = default[index] if isinstance(default, tuple) and index < len(default) else None
+            yield from _field_entries(value[index], old, kind, f"{key}.{index}", "")
+    else:
+        yield Entry(key, str(value), type_name(annotation), documentation, value == default)
+
+
+def _default(field: dataclasses.Field) -> Any:
+    """Returns the default of a field; `MISSING`, which equals no value, if it is required."""
+    factory = field.default_factory
+    return field.default if factory is dataclasses.MISSING else factory()
