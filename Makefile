@@ -1,11 +1,14 @@
 # The commands of the project; `make help` lists them.
-PYTHON  ?= python3
+
+# The newest supported Python that works; a newer JAX is faster.
+PYTHON  ?= $(or $(shell for p in python3.13 python3.12 python3.11; do \
+             $$p -c 'import venv, ensurepip' 2>/dev/null && echo $$p && break; done),python3)
 VENV    ?= .venv
 CONFIG  ?= experiments/image_classification/digits_cnn.py
 WORKDIR ?= runs/$(basename $(notdir $(CONFIG)))
 ARGS    ?=
 
-# XLA's buffers come and go with each step; in huge pages that costs little.
+# XLA allocates its buffers anew in each step; huge pages make that cheap.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
 BIN := $(VENV)/bin
@@ -17,25 +20,25 @@ INSTALLED := $(VENV)/installed
 help:  ## List these commands.
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | column -t -s "$$(printf '\t')"
 
-setup: $(INSTALLED)  ## Make the environment, .venv.
+setup: $(INSTALLED)  ## Create the environment, .venv.
 
 $(INSTALLED): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info[:2] <= (3, 13); \
-	  sys.exit(0 if ok else "error: Python 3.11, 3.12 or 3.13 is needed; try make PYTHON=python3.12")'
+	  sys.exit(0 if ok else "error: Python 3.11, 3.12 or 3.13 is required; try make PYTHON=python3.13")'
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
-	  { echo "error: $(PYTHON) lacks the venv module; install it (Debian: python3-venv)"; exit 2; }
+	  { echo "error: $(PYTHON) has no venv module; install it (Debian: python3-venv)"; exit 2; }
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
-train: setup  ## Train CONFIG in WORKDIR, with ARGS such as "--config.batch_size=32".
+train: setup  ## Train CONFIG in WORKDIR with ARGS such as "--config.batch_size=32".
 	$(BIN)/python -m research.train --config=$(CONFIG) --workdir=$(WORKDIR) $(ARGS)
 
-test: setup  ## Run the tests, in at most six minutes.
+test: setup  ## Run the tests, in under four minutes on two cores.
 	$(BIN)/python -m pytest
 
-test-slow: setup  ## Run the tests that take longer.
+test-slow: setup  ## Run the slow tests.
 	$(BIN)/python -m pytest -m slow -n 0
 
 lint: setup  ## Check style, format and types.
@@ -43,8 +46,8 @@ lint: setup  ## Check style, format and types.
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-dataset:  ## Prepare the TFDS data set NAME in TFDS_DATA_DIR, in an environment of its own.
-	@test -n "$(NAME)" || { echo "error: say which: make dataset NAME=cifar10"; exit 2; }
+dataset:  ## Prepare the TFDS data set NAME in TFDS_DATA_DIR, in a separate environment.
+	@test -n "$(NAME)" || { echo "error: missing NAME; expected e.g. make dataset NAME=cifar10"; exit 2; }
 	@$(MAKE) --no-print-directory $(VENV)-dataset/installed
 	$(VENV)-dataset/bin/python research/data/prepare.py $(NAME)
 
@@ -58,12 +61,11 @@ LOCK := uv pip compile --generate-hashes --no-annotate --custom-compile-command 
   --quiet --upgrade
 EVERYWHERE := --universal --python-version 3.11
 
-# TPU machines get what a training needs and no more, in the versions that the tests saw; libtpu
-# runs where glibc is 2.31 or newer.
+# TPU machines get the packages of training alone, in the tested versions; libtpu needs glibc 2.31.
 TPU_VM := --python-version 3.12 --python-platform x86_64-manylinux_2_31 \
   --constraint requirements.lock
 
-lock: setup  ## Renew the lock files: for all Python versions at once, and for TPU machines.
+lock: setup  ## Update the lock files, for all Python versions and for TPU machines.
 	$(BIN)/pip install --quiet uv
 	$(BIN)/$(LOCK) $(EVERYWHERE) pyproject.toml --extra dev --extra espeak \
 	  --output-file requirements.lock

@@ -23,6 +23,7 @@ from research.data.dataset import Concatenation
 from research.data.images import save_image
 from research.predictor import Predictor
 from research.reporting.table import in_a_line, table
+from research.training.input import input_pipeline
 from research.training.run import Run, open_run
 
 FLAGS = flags.FLAGS
@@ -49,13 +50,13 @@ def predict(run: Run, given: list[str]) -> Iterator[dict[str, Any]]:
     Raises:
       UserError: one of them cannot be read.
     """
-    program, state = run.program, run.state
+    program = run.program
     predictor = program.task.predictor()
     inputs = Concatenation([predictor.preprocess(one) for one in given])
-    pipeline = program.pipeline(inputs, training=False)
+    pipeline = input_pipeline(program, inputs, training=False)
     found: dict[int, dict[str, np.ndarray]] = {}
     for batch in pipeline.batches(0, pipeline.sampler.batches_per_epoch):
-        step = program.predict_step(state.inference_params, state.variables, batch)
+        step = program.predict_step(run.state, batch)
         predictions, indices = jax.device_get((step, batch["index"]))
         for row, index in enumerate(indices.tolist()):
             if index >= 0:  # the rest is padding
@@ -67,7 +68,7 @@ def predict(run: Run, given: list[str]) -> Iterator[dict[str, Any]]:
 
 def stream(run: Run, paths: list[str]) -> Iterator[dict[str, Any]]:
     """Rows in the task's words, each as soon as it is known."""
-    params, variables = run.state.inference_params, run.state.variables
+    params, variables = run.state.params, run.state.variables
     for path in paths:
         for row in run.program.task.predictor().stream(params, variables, Path(path)):
             yield {"file": path, **row}

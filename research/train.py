@@ -47,11 +47,15 @@ def main(_: list[str]) -> None:
     if jax.process_index() == 0:
         parameters = sum(leaf.size for leaf in jax.tree.leaves(run.state.params))
         facts = {"command": "python -m research.train " + " ".join(sys.argv[1:])}
-        facts |= {"hardware": describe(), "parameters": parameters, "jax": jax.__version__}
-        devices = run.program.mesh.devices
-        seconds = run.progress["seconds"] + run.progress["compile_seconds"]
+        facts |= {
+            "hardware": describe(run.program.mesh),
+            "parameters": parameters,
+            "jax": jax.__version__,
+        }
+        devices, progress = run.program.mesh.devices, run.progress
+        seconds = progress.seconds + progress.compile_seconds
         facts |= cost(seconds, devices.flat[0].device_kind, devices.size)
-        save_json(workdir / SUMMARY, facts | run.progress)
+        save_json(workdir / SUMMARY, facts | progress.to_json())
         report = write_report([workdir], workdir / REPORT)
         log.info("test: %s", in_words(results))
         for name, path in {"run": workdir, "report": report}.items():

@@ -1,10 +1,12 @@
-"""Eight emulated devices on the CPU for every test; what most tests share."""
+"""Eight emulated CPU devices for every test, and the fixtures that most tests share."""
 
 import dataclasses
 import os
 
-# Before JAX is imported: by then it is too late to choose.
+# JAX reads these when it is imported.
 os.environ["JAX_PLATFORMS"] = "cpu"
+# Only explicit conversions between dtypes: an implicit one can cost precision or memory unseen.
+os.environ["JAX_NUMPY_DTYPE_PROMOTION"] = "strict"
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 os.environ.pop("TFDS_DATA_DIR", None)
 
@@ -29,6 +31,15 @@ def compilation_cache(tmp_path_factory):
     jax.config.update("jax_compilation_cache_dir", str(folder / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.02)
     return folder / "xla"
+
+
+@pytest.fixture
+def standard_promotion():
+    """For bfloat16 networks with Flax's BatchNorm, which multiplies bfloat16 by float32."""
+    import jax
+
+    with jax.numpy_dtype_promotion("standard"):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -103,7 +103,7 @@ def test_prediction_prints_a_table(workdir, tmp_path):
     assert [row["file"] for row in rows] == list(map(str, files))
     run = open_run(workdir)
     seen = {"image": digits["image"][:8]}
-    step = run.program.predict_step(run.state.params, run.state.variables, jax.device_put(seen))
+    step = run.program.predict_step(run.state, jax.device_put(seen))
     expected = np.asarray(step["probability"])
     assert [row["class"] for row in rows] == [str(i) for i in expected[:3].argmax(-1)]
     np.testing.assert_allclose(

@@ -39,7 +39,9 @@ def get_config():
         max_objects=50,
         augmentation=augmentation,
     )
-    adamw = Optimizer(name="adamw", learning_rate=3e-3, warmup="5%", weight_decay=1e-2, clip=30.0)
+    adamw = Optimizer(
+        name="adamw", learning_rate=3e-3, warmup="5%", weight_decay=1e-2, clip_norm=30.0
+    )
     experiment = Experiment(
         task=task,
         duration="80 epochs",

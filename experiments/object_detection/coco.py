@@ -43,7 +43,9 @@ def get_config():
         decoding=Decoding(topk_candidates=1000),
         dtype="bfloat16",
     )
-    adamw = Optimizer(name="adamw", learning_rate=1e-3, warmup="2%", weight_decay=0.05, clip=10.0)
+    adamw = Optimizer(
+        name="adamw", learning_rate=1e-3, warmup="2%", weight_decay=0.05, clip_norm=10.0
+    )
     experiment = Experiment(
         task=task,
         duration="72 epochs",

@@ -31,7 +31,9 @@ def get_config():
     task = ObjectDetection(
         source=DigitScenes(num_train_scenes=4000), model=model, image_size=(128, 128), max_objects=8
     )
-    adamw = Optimizer(name="adamw", learning_rate=4e-3, warmup="5%", weight_decay=1e-4, clip=30.0)
+    adamw = Optimizer(
+        name="adamw", learning_rate=4e-3, warmup="5%", weight_decay=1e-4, clip_norm=30.0
+    )
     experiment = Experiment(
         task=task,
         duration="7 epochs",

@@ -38,7 +38,9 @@ def get_config():
         ),
         dtype="bfloat16",
     )
-    adamw = Optimizer(name="adamw", learning_rate=1e-3, warmup="5%", weight_decay=0.05, clip=10.0)
+    adamw = Optimizer(
+        name="adamw", learning_rate=1e-3, warmup="5%", weight_decay=0.05, clip_norm=10.0
+    )
     experiment = Experiment(
         task=task,
         duration="150 epochs",

@@ -41,7 +41,7 @@ def get_config():
             batch_size=512,
             batch_length=4096,
             optimizer=Optimizer(
-                name="adamw", learning_rate=2e-3, warmup="5%", weight_decay=0.01, clip=1.0
+                name="adamw", learning_rate=2e-3, warmup="5%", weight_decay=0.01, clip_norm=1.0
             ),
             ema_decay=0.999,
             evaluate_every="5 epochs",

@@ -44,7 +44,7 @@ def get_config():
             duration="100 epochs",
             batch_size=512,
             optimizer=Optimizer(
-                name="adamw", learning_rate=1e-3, warmup="5%", weight_decay=0.01, clip=1.0
+                name="adamw", learning_rate=1e-3, warmup="5%", weight_decay=0.01, clip_norm=1.0
             ),
             ema_decay=0.999,
             evaluate_every="10 epochs",

@@ -53,7 +53,7 @@ def get_config():
                 learning_rate=1e-3,
                 warmup="4_000 steps",
                 weight_decay=0.01,
-                clip=1.0,
+                clip_norm=1.0,
                 options={"b2": 0.98},
             ),
             mesh=MeshConfig(rules=(*TENSOR_RULES, (".*", "fsdp"))),

@@ -45,7 +45,7 @@ def get_config():
             duration="80 epochs",
             batch_size=256,
             optimizer=Optimizer(
-                name="adamw", learning_rate=1e-3, warmup="5%", weight_decay=0.05, clip=5.0
+                name="adamw", learning_rate=1e-3, warmup="5%", weight_decay=0.05, clip_norm=5.0
             ),
             ema_decay=0.999,
             log_every="100 steps",

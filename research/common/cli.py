@@ -13,9 +13,8 @@ import jax
 from absl import app, flags
 from absl import logging as absl_logging
 
-from research.common.errors import UserError
-from research.hardware.processes import are_several, join, leave
-from research.training.interruption import EXIT_CODE, Interrupted
+from research.common.errors import Interrupted, UserError
+from research.common.processes import are_several, join, leave
 
 log = logging.getLogger("research")
 flags.disclaim_key_flags()  # `--help` of a command lists the flags that it defines by this module
@@ -107,7 +106,7 @@ def _guard(main: Callable[[], None]) -> None:
     except Interrupted as end:
         if jax.process_index() == 0:
             log.warning("%s", end)
-        sys.exit(EXIT_CODE)
+        sys.exit(end.exit_code)
     except Exception:
         if not are_several():
             raise

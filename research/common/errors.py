@@ -1,5 +1,6 @@
 """Errors that the user can correct; commands print them in one line and exit with code 2."""
 
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -23,6 +24,15 @@ class ConfigError(UserError):
     def within(self, parent: str) -> "ConfigError":
         """Returns the same error with `parent` as a prefix of its key."""
         return ConfigError(f"{parent}.{self.key}", self.problem)
+
+
+class Interrupted(Exception):
+    """A run was ended by SIGTERM, and is saved."""
+
+    exit_code = 128 + signal.SIGTERM  # a shell's exit code for a process that the signal ended
+
+    def __init__(self, step: int):
+        super().__init__(f"stopped at step {step} and saved; the same command resumes")
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from flax import linen as nn
 from jax.experimental import rnn as cudnn
 
 from research.common.config import not_configured
-from research.hardware.mesh import has_cudnn
+from research.hardware.target import has_cudnn
 
 
 class Carry(NamedTuple):

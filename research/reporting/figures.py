@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from research.common.files import write_whole
 from research.common.storage import AnyPath
-from research.training.metrics import is_of_part
+from research.training.metrics import is_breakdown
 
 DPI = 160  # for high-resolution screens
 _NOT_METRICS = {"step", "split", "seconds", "compilations", "examples"}
@@ -26,7 +26,7 @@ def learning_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
       runs: the lines of `metrics.jsonl`, by name of the run.
     """
     known = {name for lines in runs.values() for line in lines for name in line}
-    names = sorted(name for name in known - _NOT_METRICS if not is_of_part(name))
+    names = sorted(name for name in known - _NOT_METRICS if not is_breakdown(name))
     # Metrics of the validation split come first, as they matter most.
     validated = {
         n for lines in runs.values() for line in lines if line["split"] != "train" for n in line

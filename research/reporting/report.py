@@ -11,7 +11,7 @@ from research.common.errors import UserError
 from research.common.files import read_json, write_whole
 from research.common.storage import AnyPath, absolute
 from research.reporting.figures import DPI, learning_curves, png
-from research.training.metrics import is_of_part, read_metrics
+from research.training.metrics import is_breakdown, read_metrics
 from research.training.run import saved_config
 
 _LONGEST = 200  # characters of a config's value
@@ -98,9 +98,9 @@ def _head(run: _Run) -> str:
     tiles = "".join(
         f"<div class=tile><b>{html.escape(value)}</b><span>{html.escape(name)}</span></div>"
         for name, value in run.scores.items()
-        if not is_of_part(name)
+        if not is_breakdown(name)
     )
-    parts = {name: value for name, value in run.scores.items() if is_of_part(name)}
+    parts = {name: value for name, value in run.scores.items() if is_breakdown(name)}
     listed = f"<details><summary>Of each part</summary>{_table(parts)}</details>" if parts else ""
     note = "" if run.test else "<p>Not evaluated yet: <code>python -m research.evaluate</code>.</p>"
     command = run.summary.get("command")

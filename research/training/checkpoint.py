@@ -1,7 +1,7 @@
-"""Saves and restores a run: the state, where the data stood, and a fingerprint of both."""
+"""Saves and restores a run: its state, its progress, and a fingerprint of the state."""
 
 import logging
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -11,26 +11,40 @@ from jax.sharding import Mesh
 from orbax.checkpoint import checkpoint_managers
 
 from research.common.errors import UserError
+from research.common.patterns import path_name
 from research.common.storage import AnyPath, absolute
-from research.hardware.mesh import path_name, replicated
+from research.hardware.mesh import replicated
 from research.task import Tree
-from research.training.state import TrainState
+from research.training.state import InferenceState, Progress, TrainState
 
 log = logging.getLogger(__name__)
+T = TypeVar("T", TrainState, InferenceState)
 
 
 class Saved(NamedTuple):
-    """What a checkpoint holds."""
+    """The contents of a checkpoint."""
 
     state: TrainState
-    progress: dict[str, Any]  # JSON: where the data stood, seconds spent
+    progress: Progress
+
+
+class SavedForInference(NamedTuple):
+    """The part of a checkpoint that evaluation and prediction need."""
+
+    state: InferenceState
+    progress: Progress
 
 
 class Checkpoints:
-    """The checkpoints of one run, one folder for each step.
+    """The checkpoints of one run, one folder per step.
 
-    Saving is asynchronous and atomic: a checkpoint is there whole or not at all. Orbax restores
-    arrays whose bytes have changed on the disk without a word, so a fingerprint goes with them.
+    Saving is asynchronous and atomic. Orbax restores arrays whose bytes have changed on disk
+    without an error, so a fingerprint is saved with them and compared when they are restored.
+
+    Args:
+      folder: that holds the checkpoints.
+      mesh: of the run.
+      keep: the number of newest checkpoints to keep.
     """
 
     def __init__(self, folder: AnyPath, mesh: Mesh, keep: int = 1):
@@ -44,89 +58,129 @@ class Checkpoints:
 
     @property
     def steps(self) -> list[int]:
-        """The steps that are there, newest first."""
+        """The steps of all checkpoints, newest first."""
         return sorted(self._manager.all_steps(), reverse=True)
 
-    def save(self, state: TrainState, step: int, progress: dict[str, Any]) -> None:
-        """Begins to save; the state may be donated as soon as this returns."""
+    def save(self, state: TrainState, progress: Progress) -> None:
+        """Starts to save; the state may be donated as soon as this returns."""
         sums = jax.device_get(self._fingerprint(state)).tolist()
-        record = progress | {"fingerprint": dict(zip(_describe(state), sums, strict=True))}
+        record = progress.to_json()
+        record["fingerprint"] = dict(zip(_leaf_names(state), sums, strict=True))
         items = {"state": ocp.args.StandardSave(state), "progress": ocp.args.JsonSave(record)}
-        self._manager.save(step, args=ocp.args.Composite(**items))
+        self._manager.save(progress.step, args=ocp.args.Composite(**items))
 
-    def restore(
-        self, shape: TrainState, shardings: Any, set_aside: bool = False, average: int = 1
-    ) -> Saved | None:
-        """The newest readable checkpoint, laid out as `shardings` say; None where there is none.
+    def restore(self, shape: TrainState, shardings: Any) -> Saved | None:
+        """Restores the newest readable checkpoint; None where there is none.
 
-        One that cannot be read, or whose bits have changed, is named in a warning and passed over.
+        Unreadable ones, whose files or bits have changed, are named in a warning and moved out of
+        the way, so that their steps can be saved again.
 
         Args:
-          shape: of the state.
-          shardings: where its parts go.
-          set_aside: move unreadable ones out of the way, so that their steps can be saved again.
-          average: for inference, take the mean of the parameters over so many checkpoints.
+          shape: the abstract state.
+          shardings: a sharding for each leaf.
 
         Raises:
-          UserError: the checkpoints are of another network or optimizer, or fewer are readable
-            than `average` asks for.
+          UserError: the checkpoints belong to another model or optimizer, or none is readable.
         """
-        target = jax.tree.map(
-            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-            shape,
-            shardings,
-        )
-        damaged: list[int] = []
-        newest, mean, count = None, None, 0
-        for step in self.steps:
-            try:
-                saved = self._restore(step, target)
-            except UserError:
-                raise
-            except Exception as error:  # what a damaged file raises depends on which byte it lost
-                reason = str(error).strip().splitlines()[0][:200] if str(error) else repr(error)
-                log.warning("checkpoint %d is unreadable (%s); trying the one before", step, reason)
-                damaged.append(step)
-                continue
-            newest, count = newest or saved, count + 1
-            mean = _added(mean, saved.state.inference_params, count)
+        unreadable: list[int] = []
+        saved = next(self._readable(_with_shardings(shape, shardings), unreadable), None)
+        if saved is None and unreadable:
+            raise self._nothing_readable()
+        self._set_aside(unreadable)
+        return saved
+
+    def restore_for_inference(
+        self, shape: TrainState, shardings: Any, average: int = 1
+    ) -> SavedForInference | None:
+        """Restores the parameters and variables of the newest readable checkpoint.
+
+        Neither the optimizer's state nor the metrics are read, unless the optimizer's state decides
+        which parameters to evaluate. Unreadable checkpoints are named in a warning and skipped.
+
+        Args:
+          shape: the abstract training state.
+          shardings: a sharding for each of its leaves.
+          average: the number of newest readable checkpoints whose parameters are averaged.
+
+        Raises:
+          UserError: the checkpoints belong to another model, none is readable, or fewer are
+            readable than `average`.
+        """
+        unreadable: list[int] = []
+        target = _with_shardings(shape, shardings).for_inference()
+        newest: SavedForInference | None = None
+        params, count = None, 0
+        for saved in self._readable(target, unreadable):
+            count += 1
+            state = saved.state.inference
+            newest = newest or SavedForInference(state, saved.progress)
+            params = _running_mean(params, state.params, count)
             if count == average:
                 break
-        if not newest and damaged:
-            raise UserError(f"no readable checkpoint in {self._folder}; remove it to start over")
-        if newest and count < average:
+        if newest is None:
+            if unreadable:
+                raise self._nothing_readable()
+            return None
+        if count < average:
             raise UserError(
                 f"{self._folder} holds {count} readable checkpoints, not {average}; train with a "
                 "greater config.keep_checkpoints, or save more often by config.checkpoint_every"
             )
-        if set_aside:
-            self._set_aside(damaged)
-        if newest is None or average == 1:
-            return newest
-        changed = {"params": mean} if newest.state.ema is None else {"ema": mean}
-        return newest._replace(state=newest.state.replace(**changed))
+        return newest._replace(state=newest.state.replace(params=params))
 
     def close(self) -> None:
-        """Waits until all that was begun is saved."""
+        """Waits until everything is saved."""
         self._manager.wait_until_finished()
         self._manager.close()
 
+    def _readable(self, target: TrainState, unreadable: list[int]) -> Any:
+        """Yields the readable checkpoints, newest first, and lists the steps of the others."""
+        for step in self.steps:
+            try:
+                yield self._restore(step, target)
+            except UserError:
+                raise
+            except Exception as error:  # which one depends on the byte that was lost
+                reason = str(error).strip().splitlines()[0][:200] if str(error) else repr(error)
+                log.warning(
+                    "checkpoint %d is unreadable (%s); trying the previous one", step, reason
+                )
+                unreadable.append(step)
+
     def _restore(self, step: int, target: TrainState) -> Saved:
         read = ocp.args.Composite(progress=ocp.args.JsonRestore())
-        progress = dict(self._manager.restore(step, args=read)["progress"])
-        expected = progress.pop("fingerprint")
-        if unlike := sorted(set(expected) ^ set(_describe(target))):
+        record = dict(self._manager.restore(step, args=read)["progress"])
+        expected = record.pop("fingerprint")
+        names = _leaf_names(target)
+        whole = target.opt_state is not None and target.params is not None
+        missing = sorted(set(names) - set(expected))
+        unknown = sorted(set(expected) - set(names)) if whole else []
+        if missing or unknown:
             raise UserError(
-                f"checkpoint {step} in {self._folder} is of another network or optimizer: only one "
-                f"of the two has {unlike[0]}; choose another --workdir"
+                f"checkpoint {step} in {self._folder} belongs to another model or optimizer: only "
+                f"one of the two has {(missing + unknown)[0]}; choose another --workdir"
             )
-        read = ocp.args.Composite(state=ocp.args.StandardRestore(target))
-        state = self._manager.restore(step, args=read)["state"]
+        state = self._restore_state(step, target)
         found = jax.device_get(self._fingerprint(state)).tolist()
-        for name, now in zip(_describe(state), found, strict=True):
+        for name, now in zip(names, found, strict=True):
             if expected[name] != now:
                 raise ValueError(f"the bits of {name} have changed since they were saved")
-        return Saved(state, progress)
+        return Saved(state, Progress(**record))
+
+    def _restore_state(self, step: int, target: TrainState) -> TrainState:
+        """Reads the leaves of the target, which may be a part of those that were saved."""
+        items = {
+            name: part
+            for name, part in vars(target).items()
+            if part is not None and jax.tree.leaves(part)
+        }
+        read = ocp.args.PyTreeRestore(
+            item=items,
+            restore_args=ocp.checkpoint_utils.construct_restore_args(items),
+            partial_restore=True,
+        )
+        restored = self._manager.restore(step, args=ocp.args.Composite(state=read))["state"]
+        return target.replace(**restored)
 
     def _set_aside(self, steps: list[int]) -> None:
         if jax.process_index() == 0:
@@ -136,15 +190,26 @@ class Checkpoints:
                 (self._folder / str(step)).rename(aside)
         self._manager.reload()
 
+    def _nothing_readable(self) -> UserError:
+        return UserError(f"no readable checkpoint in {self._folder}; remove it to start over")
 
-def _added(mean: Tree | None, more: Tree, count: int) -> Tree:
-    """The mean of `count` trees, from that of all before the last, and the last."""
+
+def _with_shardings(shape: TrainState, shardings: Any) -> TrainState:
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        shape,
+        shardings,
+    )
+
+
+def _running_mean(mean: Tree | None, new: Tree, count: int) -> Tree:
+    """The mean of `count` trees, given the mean of all before the last, and the last."""
     if mean is None:
-        return more
-    return jax.tree.map(lambda old, new: old + (new - old) / count, mean, more)
+        return new
+    return jax.tree.map(lambda old, last: old + (last - old) / count, mean, new)
 
 
-def _describe(state: TrainState) -> list[str]:
+def _leaf_names(state: TrainState) -> list[str]:
     """Path, dtype and shape of each leaf."""
     return [
         f"{path_name(path)} {leaf.dtype}{list(leaf.shape)}"
@@ -155,15 +220,15 @@ def _describe(state: TrainState) -> list[str]:
 def _fingerprint(state: TrainState) -> jax.Array:
     """[leaves] uint32: each leaf's bits summed modulo 2^32.
 
-    Integer addition has no rounding, so the sum does not depend on how the leaf is sharded, and no
-    single change of bits leaves it as it was.
+    Integer addition does not round, so the sum does not depend on the sharding, and every change
+    of a single bit changes it.
     """
 
-    def bits(leaf: jax.Array) -> jax.Array:
+    def bit_sum(leaf: jax.Array) -> jax.Array:
         if leaf.dtype == jnp.bool_:
             leaf = leaf.astype(jnp.uint8)
         # Eight bytes become two words of four.
         width = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint32}[leaf.dtype.itemsize]
         return jnp.sum(jax.lax.bitcast_convert_type(leaf, width), dtype=jnp.uint32)
 
-    return jnp.stack([bits(leaf) for leaf in jax.tree.leaves(state)])
+    return jnp.stack([bit_sum(leaf) for leaf in jax.tree.leaves(state)])

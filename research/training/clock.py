@@ -3,53 +3,54 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import jax
+
+from research.training.state import Progress
 
 _COMPILED = "/jax/core/compile/backend_compile_duration"
 
 
-class Compilations:
-    """How often XLA compiled in this process, and for how many seconds, while this was open."""
+class CompilationCounter:
+    """Counts the compilations of this process, and their seconds, while it is entered."""
 
     def __init__(self) -> None:
         self.count, self.seconds = 0, 0.0
 
-    def __enter__(self) -> "Compilations":
-        jax.monitoring.register_event_duration_secs_listener(self._heard)
+    def __enter__(self) -> "CompilationCounter":
+        jax.monitoring.register_event_duration_secs_listener(self._on_event)
         return self
 
     def __exit__(self, *_: object) -> None:
-        jax.monitoring.unregister_event_duration_listener(self._heard)
+        jax.monitoring.unregister_event_duration_listener(self._on_event)
 
-    def _heard(self, event: str, duration_secs: float, **kwargs: str | int) -> None:
+    def _on_event(self, event: str, duration_secs: float, **kwargs: str | int) -> None:
         if event == _COMPILED:
             self.count += 1
             self.seconds += duration_secs
 
 
 class Clock:
-    """Seconds spent training, without compiling, evaluating and saving, over all restarts."""
+    """Seconds of training, without compiling, evaluating and saving, over all restarts."""
 
-    def __init__(self, compilations: Compilations, progress: dict[str, Any]):
+    def __init__(self, compilations: CompilationCounter, progress: Progress):
         self._compilations = compilations
-        self._trained, self._compiled = progress["seconds"], progress["compile_seconds"]
+        self._trained, self._compiled = progress.seconds, progress.compile_seconds
         self._lap = self._trained
         self._resume()
 
     @property
     def seconds(self) -> float:
-        """Training alone."""
+        """Time spent training."""
         return self._trained + time.perf_counter() - self._began - self._compiling
 
     @property
     def compile_seconds(self) -> float:
-        """Compiling alone."""
+        """Time spent compiling."""
         return self._compiled + self._compilations.seconds
 
     def lap(self, examples: int) -> dict[str, float]:
-        """Speed since the last lap, over so many examples, and what was spent so far."""
+        """Returns the speed since the last lap, over so many examples, and the totals so far."""
         before, self._lap = self._lap, self.seconds
         return {
             "examples_per_second": examples / max(self._lap - before, 1e-9),
@@ -59,7 +60,7 @@ class Clock:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Does not count what happens within."""
+        """Excludes the time of the block."""
         self._trained = self.seconds
         self._resume()
         try:

@@ -1,4 +1,4 @@
-"""Lengths of time as people say them: `"20 epochs"`, `"100_000 steps"`, `"5%"`."""
+"""Durations as text: `"20 epochs"`, `"100_000 steps"`, `"5%"`."""
 
 import re
 
@@ -6,13 +6,13 @@ from research.common.errors import UserError
 
 
 def in_steps(text: str, batch_size: float, steps_per_epoch: int, total: int | None = None) -> int:
-    """The number of optimizer steps that `text` means, rounded, but 0 for 0 alone.
+    """Converts a duration to optimizer steps, rounded; only 0 becomes 0.
 
     Args:
       text: a number and one of step(s), epoch(s), example(s) or, of the whole run, percent or %.
-      batch_size: examples per step, on average.
+      batch_size: mean number of examples per step.
       steps_per_epoch: steps per pass over the training data.
-      total: the whole run in steps; without it there are no percent.
+      total: the length of the whole run in steps; without it, percentages are refused.
 
     Raises:
       UserError: the text is none of these.
@@ -25,7 +25,7 @@ def in_steps(text: str, batch_size: float, steps_per_epoch: int, total: int | No
         known = "'20 epochs', '100_000 steps' or '500_000 examples'" + " or '5%'" * (
             total is not None
         )
-        raise UserError(f"'{text}' is no duration; write {known}")
+        raise UserError(f"invalid duration '{text}': expected e.g. {known}")
     steps = float(match[1].replace("_", "")) * units[match[2]]
-    # However short, what is not nothing is at least one step: 0 would mean "never".
+    # A positive duration is at least one step: 0 would mean "never".
     return max(1, round(steps)) if steps else 0

@@ -1,4 +1,4 @@
-"""Evaluates a state on a split: every example exactly once."""
+"""Evaluates a state on a split, every example exactly once."""
 
 from collections import defaultdict
 from typing import Any
@@ -6,45 +6,47 @@ from typing import Any
 import jax
 import numpy as np
 
+from research.common.processes import heartbeat
 from research.data.dataset import Dataset
-from research.hardware.processes import heartbeat
 from research.task import Scorer
+from research.training.input import input_pipeline
 from research.training.program import Program
-from research.training.state import TrainState
+from research.training.state import InferenceState
 
 
 def evaluate(
-    program: Program, state: TrainState, dataset: Dataset
+    program: Program, state: InferenceState, dataset: Dataset
 ) -> tuple[dict[str, float], Scorer]:
-    """Metrics over a dataset, and the scorer that saw it.
+    """Computes the metrics over a dataset.
 
-    Among them are `examples`, the number that was scored, and where there were any `skipped`, the
-    number of the unusable and the too long.
+    Returns:
+      The metrics, and the scorer that computed the task's own. `examples` is the number of scored
+      examples, and `skipped`, where there are any, the number of unusable and too long ones.
     """
-    pipeline = program.pipeline(dataset, training=False)
+    pipeline = input_pipeline(program, dataset, training=False)
     scorer = program.task.scorer()
     sums: dict[str, float] = defaultdict(float)
     counts: dict[str, float] = defaultdict(float)
     counted: list[tuple[int, int]] = []  # scored and skipped examples of each batch
 
     def collect(fetched: Any) -> tuple[int, int]:
-        totals, predictions, targets = jax.device_get(fetched)
-        for name, total in totals.items():
-            sums[name] += float(total.total)
-            counts[name] += float(total.count)
+        averages, predictions, targets = jax.device_get(fetched)
+        for name, average in averages.items():
+            sums[name] += float(average.total)
+            counts[name] += float(average.count)
         real, present = targets.pop("mask") > 0, targets["index"] >= 0
         scorer.update(_select(targets, real), _select(predictions, real))
         return int(real.sum()), int(present.sum() - real.sum())
 
-    waiting: list[Any] = []
+    in_flight: list[Any] = []
     for batch in pipeline.batches(0, pipeline.sampler.batches_per_epoch):
         heartbeat()
         with jax.transfer_guard("disallow"):
-            waiting.append(program.evaluate_step(state.inference_params, state.variables, batch))
-        # Fetching the batch before lets the device work meanwhile on this one.
-        if len(waiting) > min(program.steps_ahead, 1):
-            counted.append(collect(waiting.pop(0)))
-    counted += [collect(last) for last in waiting]
+            in_flight.append(program.evaluate_step(state, batch))
+        # While the results of one batch are fetched, the device computes the next.
+        if len(in_flight) > min(program.steps_ahead, 1):
+            counted.append(collect(in_flight.pop(0)))
+    counted += [collect(last) for last in in_flight]
     examples, skipped = (sum(part) for part in zip(*counted, strict=True))
     means = {name: sums[name] / max(counts[name], 1) for name in sums}
     results = {**means, **scorer.result(dataset), "examples": examples}

@@ -1,4 +1,4 @@
-"""The config of a run: the task, and how the engine trains it."""
+"""The config of a run: the task, and its training."""
 
 import math
 import runpy
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from research.common.config import from_config_dict
+from research.common.config import formerly, from_config_dict
 from research.common.errors import ConfigError, UserError
 from research.common.overrides import with_changes
 from research.data.dataset import Bucket
@@ -22,109 +22,114 @@ _MULTIPLE = 8
 
 @dataclass(frozen=True)
 class Experiment:
-    """Everything that determines a run. Durations are as in `research.training.duration`."""
+    """Everything that determines a run. For durations see `research.training.duration`."""
 
     task: Task
-    """What is learned."""
+    """The task, with its data and its model."""
 
     duration: str = "10 epochs"
-    """How long to train."""
+    """Length of the training."""
 
     batch_size: int = 128
     """Examples per optimizer step, over all devices."""
 
     batch_length: int = 0
-    """Where examples have lengths: the sum of lengths (padding included, over all sides) that a
-    batch may hold at most, in the task's unit such as tokens; `batch_size` is then the number of
-    examples at most. 0: all batches have `batch_size` examples."""
+    """For examples with lengths: the largest sum of padded lengths over all sides of a batch, in
+    the task's unit such as tokens; `batch_size` is then the largest number of examples. 0: every
+    batch has `batch_size` examples."""
 
-    accumulate: int = 1
-    """Parts that a batch is processed in, one after another, to save memory."""
+    gradient_accumulation_steps: int = formerly("accumulate", default=1)
+    """Parts that a batch is split into and processed one after another, to save memory."""
 
     seed: int = 0
-    """Decides the initial parameters, the order of the data and all augmentation."""
+    """Seed of the initial parameters, the order of the data and all augmentation."""
 
     optimizer: Optimizer = field(default_factory=Optimizer)
-    """How gradients change parameters."""
+    """The update rule."""
 
     ema_decay: float = 0.0
-    """Evaluate with an exponential moving average of the parameters; 0: with the parameters."""
+    """Decay of an exponential moving average of the parameters, which evaluation then uses; 0:
+    none."""
 
     mesh: MeshConfig = field(default_factory=MeshConfig)
-    """How devices, parameters and batches are arranged."""
+    """The arrangement of devices, and the sharding of parameters and batches."""
 
     log_every: str = "1 epoch"
-    """How often training metrics are written."""
+    """Period of writing training metrics."""
 
     evaluate_every: str = "1 epoch"
-    """How often the validation split is evaluated; "0 steps": not during training."""
+    """Period of evaluating the validation split; "0 steps": never during training."""
 
     checkpoint_every: str = "10 epochs"
-    """How often the run is saved, beside at its end."""
+    """Period of saving checkpoints; one is always saved at the end."""
 
     keep_checkpoints: int = 2
-    """How many of the newest checkpoints are kept."""
+    """Number of newest checkpoints to keep."""
 
     def __post_init__(self):
-        for key in ("batch_size", "accumulate", "keep_checkpoints"):
+        for key in ("batch_size", "gradient_accumulation_steps", "keep_checkpoints"):
             if getattr(self, key) < 1:
                 raise ConfigError(key, f"must be at least 1, is {getattr(self, key)}")
         if self.batch_length < 0:
             raise ConfigError("batch_length", f"must not be negative, is {self.batch_length}")
         if not 0 <= self.ema_decay < 1:
             raise ConfigError("ema_decay", f"must lie in [0, 1), is {self.ema_decay}")
-        if self.batch_size % self.accumulate:
-            raise ConfigError(
-                "batch_size", f"{self.batch_size} is not divisible by accumulate={self.accumulate}"
-            )
+        parts = self.gradient_accumulation_steps
+        if self.batch_size % parts:
+            problem = f"{self.batch_size} is not divisible by gradient_accumulation_steps={parts}"
+            raise ConfigError("batch_size", problem)
+        if self.ema_decay and self.optimizer.name.startswith("schedule_free"):
+            problem = f"must be 0: {self.optimizer.name} averages the parameters itself"
+            raise ConfigError("ema_decay", problem)
 
     def check_batch(self, shards: int) -> None:
-        """Refuses a batch that the mesh cannot split evenly.
+        """Checks that the mesh can split a batch evenly.
 
         Args:
-          shards: the parts that the mesh splits a batch into.
+          shards: the number of parts that the mesh splits a batch into.
 
         Raises:
-          ConfigError: the batch size is no multiple of them.
+          ConfigError: the batch size is not a multiple of it.
         """
-        parts = shards * self.accumulate
+        accumulated = self.gradient_accumulation_steps
+        parts = shards * accumulated
         if self.batch_size % parts:
             nearest = max(parts, round(self.batch_size / parts) * parts)
             raise ConfigError(
                 "batch_size",
                 f"{self.batch_size} is not divisible by {parts} (data x fsdp = {shards}, "
-                f"accumulate = {self.accumulate}); try {nearest}",
+                f"gradient_accumulation_steps = {accumulated}); try {nearest}",
             )
 
     def examples_per_batch(self, bucket: Bucket | None, shards: int) -> int:
-        """The number of examples of a batch in a bucket; None: of data without lengths."""
+        """Returns the number of examples of a batch in a bucket; None: of data without lengths."""
         if bucket is None or not self.batch_length:
             return self.batch_size
-        multiple = math.lcm(_MULTIPLE, shards) * self.accumulate
+        multiple = math.lcm(_MULTIPLE, shards) * self.gradient_accumulation_steps
         fitting = self.batch_length // int(np.sum(bucket))
         return min(self.batch_size, max(multiple, fitting // multiple * multiple))
 
     def check_batch_length(self, longest: Bucket | None, shards: int) -> None:
-        """Refuses a `batch_length` that does nothing, or cannot be kept.
+        """Checks that `batch_length` has an effect and can be kept.
 
         Args:
-          longest: the greatest bucket of the training data; None: they have no lengths.
-          shards: the parts that the mesh splits a batch into.
+          longest: the largest bucket of the training data; None: they have no lengths.
+          shards: the number of parts that the mesh splits a batch into.
 
         Raises:
-          ConfigError: it is less than the least batch that can be split evenly.
+          ConfigError: it is smaller than the smallest batch that can be split evenly.
         """
         if not self.batch_length:
             return
         if longest is None:
-            raise ConfigError("batch_length", "the examples have no lengths; set it to 0")
+            raise ConfigError("batch_length", "must be 0: the examples have no lengths")
         examples = self.examples_per_batch(longest, shards)
         least = examples * int(np.sum(longest))
         if self.batch_length < least:
             raise ConfigError(
                 "batch_length",
-                f"{self.batch_length} cannot hold the least batch, {examples} examples padded to "
-                f"{longest}; must be at least {least}",
+                f"{self.batch_length} cannot hold the smallest batch, {examples} examples padded "
+                f"to {longest}; must be at least {least}",
             )
 
 

@@ -1,4 +1,4 @@
-"""The training loop: the order of things, and nothing of what is learned."""
+"""The training loop: the order of events, and nothing about what is learned."""
 
 import math
 from collections import deque
@@ -9,59 +9,57 @@ from typing import Any
 import jax
 import numpy as np
 
-from research.common.errors import ConfigError, UserError
+from research.common.errors import ConfigError, Interrupted, UserError
+from research.common.processes import are_several, heartbeat
 from research.common.storage import AnyPath
 from research.hardware.mesh import replicated
-from research.hardware.processes import are_several, heartbeat
 from research.training.checkpoint import Checkpoints, Saved
-from research.training.clock import Clock, Compilations
+from research.training.clock import Clock, CompilationCounter
 from research.training.duration import in_steps
 from research.training.evaluation import evaluate
 from research.training.experiment import Experiment
-from research.training.interruption import Interrupted, Interruption
+from research.training.input import input_pipeline
+from research.training.interruption import Interruption
 from research.training.logging import TrainingLogger
 from research.training.program import Program
 from research.training.run import CHECKPOINTS, Run, claim, resolve
-from research.training.state import TrainState
-
-BEGINNING = {"step": 0, "epoch": 0, "example": 0, "seconds": 0.0, "compile_seconds": 0.0}
+from research.training.schedules import Schedule
+from research.training.state import Progress, TrainState
 
 
 class Trainer:
     """Trains an experiment in a workdir, from its newest checkpoint if it has one.
 
-    Making it opens the data, checks all that can be checked and then claims the workdir.
+    The constructor opens the data, checks everything that can be checked and then claims the
+    workdir.
 
     Args:
       experiment: the config.
-      workdir: where everything that the run writes goes.
+      workdir: folder for everything that the run writes.
       allow_config_change: continue a run under a config that differs from its own.
 
     Raises:
-      UserError: something in the config cannot work. Nothing has been written then.
+      UserError: the config cannot work. Nothing has been written then.
     """
 
     def __init__(self, experiment: Experiment, workdir: AnyPath, allow_config_change: bool = False):
         self.experiment, self.workdir = resolve(experiment), workdir
         task = self.experiment.task
-        # How long an epoch is, and so the schedule, is known only with the data.
-        self.data = Program(self.experiment).pipeline(task.training(), training=True)
+        # The length of an epoch, and so the schedule, is known only with the data.
+        self.data = input_pipeline(Program(self.experiment), task.training(), training=True)
         self.total = self._steps("duration", None)
         self.log_every = self._steps("log_every", self.total)
         self.evaluate_every = self._steps("evaluate_every", self.total)
         self.checkpoint_every = self._steps("checkpoint_every", self.total)
         self.validation = task.dataset("validation") if self.evaluate_every else None
-        task.dataset("test")  # that it is missing should not come out at the end
-        warmup = self._steps("optimizer.warmup", self.total)
-        if not 0 < self.total > warmup:
-            problem = f"is {self.total} steps, with {warmup} of warm-up; train for longer"
-            raise ConfigError("duration", problem)
-        self.program = Program(self.experiment, warmup, self.total)
+        task.dataset("test")  # a missing test split must not be noticed at the end of the run
+        self.program = Program(self.experiment, self._schedule())
         self._check_batch()
+        _ = self.program.state_shape  # builds the optimizer, which may refuse its settings
         claim(workdir, self.experiment, allow_config_change)
 
     def train(self) -> tuple[Run, bool]:
-        """Trains to the end. Returns the run, and False where it had ended before.
+        """Trains to the end. Returns the run, and False if it was already finished.
 
         Raises:
           Interrupted: by SIGTERM; the run is saved.
@@ -69,69 +67,68 @@ class Trainer:
         checkpoints = Checkpoints(
             self.workdir / CHECKPOINTS, self.program.mesh, self.experiment.keep_checkpoints
         )
-        shape, shardings = self.program.state_shape, self.program.shardings
         with _closing(checkpoints):
-            saved = checkpoints.restore(shape, shardings, set_aside=True)
+            saved = checkpoints.restore(self.program.state_shape, self.program.shardings)
             if saved is None:
-                saved = Saved(self.program.initialize(), BEGINNING)
-            if saved.progress["step"] >= self.total:
-                return Run(self.workdir, self.program, *saved), False
-            with Compilations() as compilations:
-                return self._train_from(saved, checkpoints, compilations), True
+                saved = Saved(self.program.initialize(), Progress())
+            finished = saved.progress.step >= self.total
+            if not finished:
+                with CompilationCounter() as compilations:
+                    saved = self._train_from(saved, checkpoints, compilations)
+            run = Run(self.workdir, self.program, saved.state.inference, saved.progress)
+            return run, not finished
 
     def _train_from(
-        self, saved: Saved, checkpoints: Checkpoints, compilations: Compilations
-    ) -> Run:
+        self, saved: Saved, checkpoints: Checkpoints, compilations: CompilationCounter
+    ) -> Saved:
         state, progress = saved
-        start, first = progress["step"], self._next_batch(progress)
+        start, first = progress.step, self._next_batch(progress)
         batches = self.data.batches(first, first + self.total - start)
         clock = Clock(compilations, progress)
         throttle = _Throttle(self.program.steps_ahead)
         batch_size, examples = self.data.sampler.mean_batch_size, 0
-        reporter = TrainingLogger(self.workdir, start, self.total, batch_size)
-        with reporter as report, Interruption() as interruption:
+        logger = TrainingLogger(self.workdir, start, self.total, batch_size)
+        with logger, Interruption() as interruption:
             for step in range(start + 1, self.total + 1):
                 with jax.transfer_guard("disallow"):
                     batch = next(batches)
                     heartbeat(step)
                     state, loss = self.program.train_step(state, batch)
-                report.advance(throttle.wait(loss))
+                logger.advance(throttle.wait(loss))
                 examples += len(batch["index"])
                 if self._due(self.log_every, step):
                     values, state = self._take_totals(state)
                     speed, examples = clock.lap(examples), 0
-                    report.write(step, "train", values | speed)
+                    logger.write(step, "train", values | speed)
                     _check_finite(values["loss"], step)
                 if self._due(self.evaluate_every, step) and self.validation is not None:
                     with clock.paused():
-                        values, _ = evaluate(self.program, state, self.validation)
-                        report.write(step, "validation", values)
+                        values, _ = evaluate(self.program, state.inference, self.validation)
+                        logger.write(step, "validation", values)
                 interrupted = interruption.is_due(step)
                 if interrupted or self._due(self.checkpoint_every, step):
                     with clock.paused():
-                        _check_finite(float(loss), step)  # it would replace good checkpoints
-                        report.flush()  # what goes on from this checkpoint keeps what was told
+                        _check_finite(float(loss), step)  # before it replaces a good checkpoint
+                        logger.flush()  # a run that resumes here keeps the metrics so far
                         progress = self._progress(first + step - start, step, clock)
-                        checkpoints.save(state, step, progress)
+                        checkpoints.save(state, progress)
                 if interrupted and step < self.total:
                     raise Interrupted(step)
-        return Run(self.workdir, self.program, state, progress)
+        return Saved(state, progress)
 
-    def _next_batch(self, progress: dict[str, Any]) -> int:
-        """The number of the batch to go on with, counted through all epochs."""
-        sampler, epoch = self.data.sampler, progress["epoch"]
-        within = np.searchsorted(sampler.offsets(epoch), progress["example"])
+    def _next_batch(self, progress: Progress) -> int:
+        """The number of the next batch, counted through all epochs."""
+        sampler, epoch = self.data.sampler, progress.epoch
+        within = np.searchsorted(sampler.offsets(epoch), progress.example)
         return epoch * sampler.batches_per_epoch + int(within)
 
-    def _progress(self, batch_number: int, step: int, clock: Clock) -> dict[str, Any]:
-        """How far the run is. Data are counted in epochs and examples: a data set may grow."""
+    def _progress(self, batch_number: int, step: int, clock: Clock) -> Progress:
         epoch, batch = divmod(batch_number, self.data.sampler.batches_per_epoch)
         example = int(self.data.sampler.offsets(epoch)[batch])
-        position = {"step": step, "epoch": epoch, "example": example}
-        return position | {"seconds": clock.seconds, "compile_seconds": clock.compile_seconds}
+        return Progress(step, epoch, example, clock.seconds, clock.compile_seconds)
 
     def _take_totals(self, state: TrainState) -> tuple[dict[str, float], TrainState]:
-        """The metrics since the last fetch as means, and the state with its totals at zero."""
+        """Returns the mean metrics since the last call, and the state with its totals at zero."""
         totals = jax.device_get(state.totals)
         zeros = jax.device_put(jax.tree.map(np.zeros_like, totals), replicated(self.program.mesh))
         means = {name: float(t.total) / max(float(t.count), 1.0) for name, t in totals.items()}
@@ -140,18 +137,39 @@ class Trainer:
     def _due(self, every: int, step: int) -> bool:
         return step == self.total or (every > 0 and step % every == 0)
 
+    def _schedule(self) -> Schedule:
+        """The learning rate schedule in steps."""
+        optimizer = self.experiment.optimizer
+        warmup = self._steps("optimizer.warmup", self.total)
+        if not 0 < self.total > warmup:
+            problem = f"is {self.total} steps, with {warmup} of warm-up; train for longer"
+            raise ConfigError("duration", problem)
+        milestones = [
+            self._in_steps("optimizer.milestones", text, self.total)
+            for text in optimizer.milestones
+        ]
+        return optimizer.resolve_schedule(
+            total_steps=self.total,
+            warmup_steps=warmup,
+            cooldown_steps=min(self._steps("optimizer.cooldown", self.total), self.total - warmup),
+            milestones=tuple(milestones),
+        )
+
     def _steps(self, key: str, total: int | None) -> int:
         owner: Any = self.experiment
         for part in key.split("."):
             owner = getattr(owner, part)
+        return self._in_steps(key, owner, total)
+
+    def _in_steps(self, key: str, duration: str, total: int | None) -> int:
         sampler = self.data.sampler
         try:
-            return in_steps(owner, sampler.mean_batch_size, sampler.batches_per_epoch, total)
+            return in_steps(duration, sampler.mean_batch_size, sampler.batches_per_epoch, total)
         except UserError as error:
             raise ConfigError(key, str(error)) from None
 
     def _check_batch(self) -> None:
-        """Compares what the data give with what the task promised, before anything compiles."""
+        """Compares a batch with the task's `batch_spec`, before anything compiles."""
         first = self.data.sampler.epoch(0)[0]
         promised, given = self.program.batch_shape(first.length), next(self.data.batches(0, 1))
         for name in promised | given:
@@ -160,12 +178,13 @@ class Trainer:
                 for array in (given.get(name), promised.get(name))
             )
             if found != expected:
-                raise ConfigError("task", f"the data give '{name}' as {found}, expected {expected}")
+                problem = f"'{name}' of the data is {found}, but batch_spec gives {expected}"
+                raise ConfigError("task", problem)
 
 
 @contextmanager
 def _closing(checkpoints: Checkpoints) -> Iterator[None]:
-    """Waits at the end until all is saved; not after a failure where that takes other processes."""
+    """Waits at the end until all is saved; not after a failure where that needs other processes."""
     try:
         yield
     except BaseException as error:
@@ -176,23 +195,23 @@ def _closing(checkpoints: Checkpoints) -> Iterator[None]:
 
 
 class _Throttle:
-    """Lets the host run only so many steps ahead of the devices."""
+    """Limits the number of steps that the host dispatches ahead of the devices."""
 
     def __init__(self, steps: int):
         self._steps = steps
-        self._under_way: deque[jax.Array] = deque()
+        self._in_flight: deque[jax.Array] = deque()
 
     def wait(self, loss: jax.Array) -> jax.Array | None:
-        """Waits for the step that many before; its loss, which is then there to be read."""
-        self._under_way.append(loss)
-        if len(self._under_way) <= self._steps:
+        """Waits for the step that many before, and returns its loss; None at the start."""
+        self._in_flight.append(loss)
+        if len(self._in_flight) <= self._steps:
             return None
-        return jax.block_until_ready(self._under_way.popleft())
+        return jax.block_until_ready(self._in_flight.popleft())
 
 
 def _check_finite(loss: float, step: int) -> None:
     if not math.isfinite(loss):
         raise UserError(
             f"the loss is {loss} at step {step}; lower config.optimizer.learning_rate, "
-            "set config.optimizer.clip, or look at the data"
+            "set config.optimizer.clip_norm, or check the data"
         )

@@ -1,4 +1,4 @@
-"""Metrics as JSON lines, which every tool reads, and as TensorBoard events."""
+"""Metrics as JSON lines and as TensorBoard events."""
 
 import json
 import time
@@ -13,7 +13,7 @@ from research.common.files import write_whole
 from research.common.storage import AnyPath, is_in_bucket
 
 FILE = "metrics.jsonl"
-_EVERY = 10.0  # seconds between writings; a bucket takes one a second of a file
+_PERIOD = 10.0  # seconds between writes; a bucket accepts one write per object and second
 
 
 class MetricWriter:
@@ -22,8 +22,8 @@ class MetricWriter:
     A resumed run continues after `step`: what an interrupted run wrote later is removed, so the
     file reads as if there had been no interruption.
 
-    As nothing can be appended to what lies in a bucket, the file is written anew, some seconds
-    after a line has come, or by `flush`; so are TensorBoard's there.
+    Objects in a bucket cannot be appended to: there the files are rewritten, every few seconds at
+    most, and by `flush`.
     """
 
     def __init__(self, workdir: AnyPath, step: int):
@@ -31,22 +31,22 @@ class MetricWriter:
         self._path = workdir / FILE
         self._lines = [json.dumps(line) + "\n" for line in kept]
         self._events = workdir / "tensorboard"
-        # TensorBoardX can write to a bucket, but after one failure loses all, without a word.
+        # TensorBoardX can write to a bucket, but loses all events silently after one failure.
         self._copied = TemporaryDirectory() if is_in_bucket(workdir) else None
         folder = self._copied.name if self._copied else str(self._events)
         self._board = SummaryWriter(folder, purge_step=step + 1 if step else None)
         self.flush()
 
     def write(self, step: int, split: str, values: dict[str, float]) -> None:
-        """One line more: the values of a split after a step."""
+        """Adds the values of a split after a step."""
         self._lines.append(json.dumps({"step": step, "split": split, **values}) + "\n")
         for name, value in values.items():
             self._board.add_scalar(f"{split}/{name}", value, step)
-        if time.monotonic() - self._written > _EVERY:
+        if time.monotonic() - self._written > _PERIOD:
             self.flush()
 
     def flush(self) -> None:
-        """Writes all lines and events that have come."""
+        """Writes all lines and events added so far."""
         write_whole(self._path, "".join(self._lines))
         self._board.flush()
         if self._copied:
@@ -62,18 +62,18 @@ class MetricWriter:
             self._copied.cleanup()
 
 
-def is_of_part(name: str) -> bool:
-    """Whether a metric is of a part of what another one is of, as `ap/NAME` of a class is."""
+def is_breakdown(name: str) -> bool:
+    """Whether a metric breaks another one down, as `ap/NAME` of one class does `ap`."""
     return "/" in name
 
 
 def read_metrics(workdir: AnyPath) -> list[dict[str, Any]]:
-    """The lines of a run, oldest first; none where it has not begun.
+    """Reads the metrics of a run, oldest first; empty where it has not begun.
 
-    A last line that an interruption cut off is left out.
+    A last line that an interruption cut off is omitted.
 
     Raises:
-      UserError: another line is not JSON.
+      UserError: another line is invalid JSON.
     """
     path = workdir / FILE
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
@@ -82,5 +82,5 @@ def read_metrics(workdir: AnyPath) -> list[dict[str, Any]]:
         try:
             metrics += [json.loads(line)] if line.endswith("\n") else []
         except ValueError:
-            raise UserError(f"{path}, line {number} is not JSON; remove the line") from None
+            raise UserError(f"invalid JSON in {path}:{number}; remove the line") from None
     return metrics

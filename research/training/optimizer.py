@@ -1,25 +1,27 @@
-"""Optimizers by their names in optax, with schedule, clipping, and weight decay under a mask."""
+"""Optimizers by their names in optax, with a schedule, clipping, and masked weight decay."""
 
 import inspect
-import re
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 import optax.contrib
 
-from research.common.config import suggest
+from research.common.config import formerly, suggest
 from research.common.errors import ConfigError
-from research.hardware.mesh import path_name
+from research.common.patterns import check_patterns, match
+from research.training.schedules import DECAYS, Schedule, calling_optax
 
-_MASKS = ("mask", "weight_decay_mask")  # what optax calls the choice of what decays
+_MASKS = ("mask", "weight_decay_mask")  # optax's names for the choice of what decays
 
 
 @dataclass(frozen=True)
 class Optimizer:
-    """How gradients change parameters."""
+    """The update rule: an optax optimizer with its schedule, clipping and weight decay."""
 
     name: str = "adamw"
     """A function of `optax` or `optax.contrib` that takes a learning rate."""
@@ -27,23 +29,37 @@ class Optimizer:
     learning_rate: float = 1e-3
     """The peak of the schedule."""
 
-    schedule: Literal["constant", "linear", "cosine"] = "cosine"
-    """How the learning rate goes from its peak, after the warm-up, to the end of the run."""
+    schedule: str = "cosine"
+    """The decay after the warm-up: "constant", "linear", "cosine", "warmup_stable_decay",
+    "reciprocal_sqrt" or "piecewise_constant" (research/training/schedules.py)."""
 
     warmup: str = "0 steps"
     """A duration over which the learning rate rises linearly from 0."""
 
     final_fraction: float = 0.0
-    """The learning rate at the end, as a fraction of the peak."""
+    """The learning rate at the end as a fraction of the peak; for "linear", "cosine" and
+    "warmup_stable_decay"."""
 
-    clip: float = 0.0
-    """The largest global norm of a gradient; 0: no limit."""
+    cooldown: str = "20%"
+    """The duration of the linear decay at the end of "warmup_stable_decay"."""
+
+    milestones: tuple[str, ...] = ()
+    """Durations from the start at which "piecewise_constant" multiplies the rate by `gamma`."""
+
+    gamma: float = 0.1
+    """The factor at each of the `milestones`."""
+
+    clip_norm: float = formerly("clip", default=0.0)
+    """The largest global norm of the gradient; 0: no clipping."""
 
     weight_decay: float = 0.0
-    """Decoupled where the optimizer takes it and a mask, else added to the gradient (L2)."""
+    """Decoupled where the optimizer takes it with a mask, else added to the gradient (L2)."""
 
-    decay_mask: str = "kernel$"
-    """A pattern; the parameters in whose path it is found decay."""
+    weight_decay_mask: tuple[tuple[Any, ...], ...] = formerly(
+        "decay_mask", default=(), convert=lambda pattern: ((pattern, True),)
+    )
+    """(pattern, bool) pairs; the first pattern that matches a parameter's path decides whether it
+    decays, others do not. Empty: parameters with two or more dimensions decay."""
 
     options: dict[str, Any] = field(default_factory=dict)
     """Further arguments of the optax function, such as `{"momentum": 0.9}`, set in the file."""
@@ -51,67 +67,123 @@ class Optimizer:
     def __post_init__(self):
         makers = _makers()
         if self.name not in makers:
-            raise ConfigError("name", f"optax has no '{self.name}'; {suggest(self.name, makers)}")
+            raise ConfigError("name", f"unknown optimizer '{self.name}'; {_suggest(self.name)}")
         known = set(inspect.signature(makers[self.name]).parameters)
         known -= {"learning_rate", "weight_decay", *_MASKS}
         for option in self.options:
             if option not in known:
-                problem = f"optax's {self.name} takes no such argument; {suggest(option, known)}"
+                problem = f"unknown argument of optax's {self.name}; {suggest(option, known)}"
                 raise ConfigError(f"options.{option}", problem)
-        for key in ("learning_rate", "final_fraction", "clip", "weight_decay"):
+        for key in ("learning_rate", "final_fraction", "gamma", "clip_norm", "weight_decay"):
             if getattr(self, key) < 0:
                 raise ConfigError(key, f"must not be negative, is {getattr(self, key)}")
-        try:
-            re.compile(self.decay_mask)
-        except re.error as error:
-            raise ConfigError("decay_mask", f"is no regular expression: {error}") from None
+        self._check_schedule()
+        check_patterns(self.weight_decay_mask, "weight_decay_mask")
+        for pattern, value in self.weight_decay_mask:
+            if not isinstance(value, bool):
+                problem = f"invalid value {value!r} of '{pattern}': expected True or False"
+                raise ConfigError("weight_decay_mask", problem)
 
-    def learning_rates(self, warmup: int, total: int) -> optax.Schedule:
-        """The learning rate as a function of the step.
+    def _check_schedule(self) -> None:
+        if self.schedule not in DECAYS:
+            problem = f"unknown schedule '{self.schedule}'; {suggest(self.schedule, DECAYS)}"
+            raise ConfigError("schedule", problem)
+        if bool(self.milestones) != (self.schedule == "piecewise_constant"):
+            problem = 'must be given with schedule "piecewise_constant", and with no other'
+            raise ConfigError("milestones", problem)
 
-        Args:
-          warmup: steps of linear rise.
-          total: steps of the whole run.
+    def resolve_schedule(
+        self,
+        total_steps: int,
+        warmup_steps: int = 0,
+        cooldown_steps: int = 0,
+        milestones: tuple[int, ...] = (),
+    ) -> Schedule:
+        """Returns the schedule, given its durations in steps."""
+        return Schedule(
+            decay=self.schedule,
+            peak=self.learning_rate,
+            total_steps=total_steps,
+            warmup_steps=warmup_steps,
+            final_fraction=self.final_fraction,
+            cooldown_steps=cooldown_steps,
+            milestones=milestones,
+            gamma=self.gamma,
+        )
+
+    def build(self, learning_rate: optax.Schedule) -> optax.GradientTransformationExtraArgs:
+        """Returns the gradient transformation; its `update` takes the loss as `value`.
+
+        Raises:
+          ConfigError: optax refuses these settings, or the optimizer needs more than gradients
+            and the loss; when initialised, if a pattern of the mask matches no parameter.
         """
-        rest, peak, end = max(total - warmup, 1), self.learning_rate, self.final_fraction
-        after = {
-            "constant": optax.constant_schedule(peak),
-            "linear": optax.linear_schedule(peak, peak * end, rest),
-            "cosine": optax.cosine_decay_schedule(peak, rest, alpha=end),
-        }[self.schedule]
-        if not warmup:
-            return after
-        return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), after], [warmup])
+        params = {"kernel": jnp.zeros((2, 2)), "bias": jnp.zeros(2)}
 
-    def build(self, learning_rates: optax.Schedule) -> optax.GradientTransformation:
-        """The gradient transformation."""
+        def update(params: Any) -> Any:
+            optimizer = self._transform(learning_rate, lambda _: True)
+            return optimizer.update(params, optimizer.init(params), params, value=jnp.ones(()))
+
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of optax, about arguments that have a default
+                jax.eval_shape(calling_optax(update), params)
+        except Exception as error:  # each optimizer raises its own
+            reason = (str(error).strip() or repr(error)).splitlines()[0]
+            key = "optimizer.options" if self.options else "optimizer.name"
+            problem = f"optax's {self.name} cannot be used with these settings: {reason}"
+            raise ConfigError(key, problem) from None
+        transform = self._transform(learning_rate, self._decays)
+        return optax.GradientTransformationExtraArgs(
+            calling_optax(transform.init), calling_optax(transform.update)
+        )
+
+    def _transform(
+        self, learning_rate: optax.Schedule, mask: Callable[[Any], Any]
+    ) -> optax.GradientTransformationExtraArgs:
         maker = _makers()[self.name]
         arguments: dict[str, Any] = dict(self.options)
-        chain = [optax.clip_by_global_norm(self.clip)] if self.clip else []
+        chain = [optax.clip_by_global_norm(self.clip_norm)] if self.clip_norm else []
         known = inspect.signature(maker).parameters
         masks = [name for name in _MASKS if name in known and "weight_decay" in known]
         if masks:
-            arguments |= {"weight_decay": self.weight_decay, masks[0]: self._decays}
+            arguments |= {"weight_decay": self.weight_decay, masks[0]: mask}
         elif self.weight_decay:
-            chain.append(optax.add_decayed_weights(self.weight_decay, self._decays))
-        try:
-            return optax.chain(*chain, maker(learning_rates, **arguments))
-        except TypeError as error:
-            raise ConfigError("optimizer.options", f"optax's {self.name}: {error}") from None
+            chain.append(optax.add_decayed_weights(self.weight_decay, mask))
+        return optax.with_extra_args_support(optax.chain(*chain, maker(learning_rate, **arguments)))
 
     def _decays(self, params: Any) -> Any:
-        return jax.tree_util.tree_map_with_path(
-            lambda path, _: re.search(self.decay_mask, path_name(path)) is not None, params
-        )
+        """Whether each parameter decays: a tree of bools."""
+        if not self.weight_decay_mask:
+            return jax.tree.map(lambda parameter: parameter.ndim >= 2, params)
+        key = "optimizer.weight_decay_mask"
+        return match(params, self.weight_decay_mask, key, default=False)
+
+
+def evaluation_params(params: Any, opt_state: Any) -> Any:
+    """Returns the parameters to evaluate with.
+
+    Schedule-free optimizers (Defazio et al. 2024) take gradients at other parameters than those to
+    evaluate; all other optimizers at the same.
+    """
+    is_schedule_free = lambda node: isinstance(node, optax.contrib.ScheduleFreeState)  # noqa: E731
+    for node in jax.tree.leaves(opt_state, is_leaf=is_schedule_free):
+        if is_schedule_free(node):
+            return calling_optax(optax.contrib.schedule_free_eval_params)(node, params)
+    return params
+
+
+def _suggest(name: str) -> str:
+    return suggest(name, _makers())
 
 
 def _makers() -> dict[str, Callable[..., optax.GradientTransformation]]:
-    """The optimizers of optax: what it exports that takes a learning rate first."""
+    """The optimizers of optax: public functions whose first argument is a learning rate."""
     functions = (vars(optax.contrib) | vars(optax)).items()
     return {
         name: function
         for name, function in functions
         if inspect.isfunction(function)
-        and not name.startswith("scale_by")
+        and not name.startswith(("_", "scale_by"))
         and next(iter(inspect.signature(function).parameters), "") == "learning_rate"
     }

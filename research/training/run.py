@@ -1,4 +1,4 @@
-"""A run on the disk: its workdir, its config, and the state it left."""
+"""A run on disk: its workdir, its config, and its trained state."""
 
 import dataclasses
 import logging
@@ -17,7 +17,7 @@ from research.hardware.mesh import MeshConfig, batch_shards
 from research.training.checkpoint import Checkpoints
 from research.training.experiment import Experiment
 from research.training.program import Program
-from research.training.state import TrainState
+from research.training.state import InferenceState, Progress
 
 log = logging.getLogger(__name__)
 CHECKPOINTS = "checkpoints"
@@ -26,16 +26,16 @@ CONFIG = "config.json"
 
 @dataclass(frozen=True)
 class Run:
-    """A trained run, opened to evaluate it or to predict with it."""
+    """A trained run, opened for evaluation or prediction."""
 
     workdir: AnyPath
     program: Program
-    state: TrainState
-    progress: dict[str, Any]
+    state: InferenceState
+    progress: Progress
 
 
 def resolve(experiment: Experiment) -> Experiment:
-    """The experiment with what only its data know written into its task."""
+    """Returns the experiment with everything that only its data define written into its task."""
     with within("task"):
         return dataclasses.replace(experiment, task=experiment.task.resolve())
 
@@ -44,15 +44,15 @@ def claim(workdir: AnyPath, experiment: Experiment, allow_change: bool) -> None:
     """Writes the config into a workdir, or checks that the workdir already belongs to it.
 
     Raises:
-      UserError: the workdir belongs to another config, whose differences are named.
+      UserError: the workdir belongs to another config; the message names the differences.
     """
     config = to_config_dict(experiment).to_dict()
     path = workdir / CONFIG
     changes = differences(_known_keys(read_json(path)), config) if path.exists() else []
     for key in ("batch_size", "batch_length"):
         if any(change.startswith(f"{key}:") for change in changes):
-            raise UserError(f"{workdir} was begun with another {key}; choose another --workdir")
-    # Where a run is computed may change at any time; what is computed may not.
+            raise UserError(f"{workdir} was started with another {key}; choose another --workdir")
+    # The mesh may change at any time: it does not affect the result.
     refused = [change for change in changes if not change.startswith("mesh.")]
     if refused and not allow_change:
         raise UserError(
@@ -66,25 +66,25 @@ def claim(workdir: AnyPath, experiment: Experiment, allow_change: bool) -> None:
 
 
 def saved_config(workdir: AnyPath) -> dict[str, Any]:
-    """The resolved config of a run, as plain values.
+    """Returns the resolved config of a run, as plain values.
 
     Raises:
-      UserError: there is no run in the workdir.
+      UserError: the workdir holds no run.
     """
     if not (workdir / CONFIG).exists():
         raise UserError(
-            f"{workdir} holds no run; `python -m research.train --workdir=...` makes one"
+            f"{workdir} holds no run; `python -m research.train --workdir=...` creates one"
         )
     return read_json(workdir / CONFIG)
 
 
 def open_run(workdir: AnyPath, changes: Sequence[str] = (), average: int = 1) -> Run:
-    """The run in a workdir, at its newest readable checkpoint, on the devices that are here.
+    """Opens the run in a workdir at its newest readable checkpoint, on the available devices.
 
     Args:
       workdir: the run's folder.
-      changes: changes of its config, such as "task.decoding.beam=8"; they are not saved.
-      average: of so many of the newest checkpoints the mean of the parameters is taken.
+      changes: of its config, each such as "task.decoding.beam_size=8"; they are not saved.
+      average: the number of newest checkpoints whose parameters are averaged.
 
     Raises:
       UserError: there is no run, it has no readable checkpoint, or a change is invalid.
@@ -95,7 +95,7 @@ def open_run(workdir: AnyPath, changes: Sequence[str] = (), average: int = 1) ->
         raise UserError(f"{workdir} has no checkpoint yet; train it first")
     checkpoints = Checkpoints(workdir / CHECKPOINTS, program.mesh)
     try:
-        saved = checkpoints.restore(program.state_shape, program.shardings, average=average)
+        saved = checkpoints.restore_for_inference(program.state_shape, program.shardings, average)
     finally:
         checkpoints.close()
     if saved is None:
@@ -104,20 +104,22 @@ def open_run(workdir: AnyPath, changes: Sequence[str] = (), average: int = 1) ->
 
 
 def _fitted(experiment: Experiment) -> Experiment:
-    """The experiment for the devices that are here, which need not be those it was trained on."""
+    """The experiment for the available devices, which need not be those it was trained on."""
     mesh = experiment.mesh
     try:
-        shards = batch_shards(mesh.build())
+        shards = batch_shards(mesh.build(jax.devices()))
     except ConfigError:
         mesh = MeshConfig()
-        shards = batch_shards(mesh.build())
-        log.warning("the run's mesh does not fit the devices here; copying the parameters to each")
+        shards = batch_shards(mesh.build(jax.devices()))
+        log.warning("the run's mesh does not fit the devices here; replicating the parameters")
     size = -(-experiment.batch_size // shards) * shards
-    return dataclasses.replace(experiment, mesh=mesh, batch_size=size, accumulate=1)
+    return dataclasses.replace(
+        experiment, mesh=mesh, batch_size=size, gradient_accumulation_steps=1
+    )
 
 
 def _known_keys(saved: dict[str, Any]) -> dict[str, Any]:
-    """A saved config with the defaults of keys that have come since it was written."""
+    """A saved config under today's names, with the defaults of newer keys."""
     try:
         return to_config_dict(from_config_dict(Experiment, saved)).to_dict()
     except ConfigError:

@@ -1,7 +1,9 @@
-"""All that a training step changes, and where its parts lie."""
+"""The training state and its sharding."""
 
+import dataclasses
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -9,30 +11,75 @@ import optax
 from flax.struct import PyTreeNode
 from jax.sharding import Mesh
 
-from research.hardware.mesh import parameter_shardings, path_name, replicated
+from research.common.patterns import path_name
+from research.hardware.mesh import Rules, parameter_shardings, replicated
 from research.task import Average, Task, Tree
+from research.training.optimizer import evaluation_params
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is, saved with each checkpoint. The default is the beginning."""
+
+    step: int = 0
+    """Optimizer steps taken."""
+
+    epoch: int = 0
+    """Complete passes over the training data."""
+
+    example: int = 0
+    """Examples taken in the current epoch: a data set may grow between restarts."""
+
+    seconds: float = 0.0
+    """Time spent training."""
+
+    compile_seconds: float = 0.0
+    """Time spent compiling."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the fields by name."""
+        return dataclasses.asdict(self)
+
+
+class InferenceState(PyTreeNode):
+    """The part of a training state that evaluation and prediction need."""
+
+    step: jax.Array  # [] int32, optimizer steps taken
+    params: Tree  # the parameters to evaluate and predict with
+    variables: Tree  # such as batch statistics
 
 
 class TrainState(PyTreeNode):
-    """A pytree, saved and restored as a whole."""
+    """Everything that a training step changes; saved and restored as a whole."""
 
     step: jax.Array  # [] int32, optimizer steps taken
     params: Tree
-    variables: Tree  # such as the running averages of batch normalisation
+    variables: Tree  # such as batch statistics
     opt_state: Tree
-    ema: Tree | None  # moving average of the parameters
-    totals: dict[str, Average]  # metrics since they were last written
+    ema: Tree | None  # exponential moving average of the parameters
+    totals: dict[str, Average]  # metrics since they were last logged
 
     @property
-    def inference_params(self) -> Tree:
-        """The parameters to evaluate and predict with."""
-        return self.params if self.ema is None else self.ema
+    def inference(self) -> InferenceState:
+        """The state to evaluate and predict with."""
+        params = self.ema
+        if params is None:
+            params = evaluation_params(self.params, self.opt_state)
+        return InferenceState(step=self.step, params=params, variables=self.variables)
+
+    def for_inference(self) -> Self:
+        """This (abstract) state without the leaves that `inference` does not read."""
+        opt_state = self.opt_state
+        if self.ema is not None or evaluation_params(self.params, opt_state) is self.params:
+            opt_state = None
+        params = self.params if self.ema is None else None
+        return self.replace(params=params, opt_state=opt_state, totals={})
 
 
 def initializer(
     task: Task, optimizer: optax.GradientTransformation, ema: bool, metrics: tuple[str, ...]
 ) -> Callable[[jax.Array], TrainState]:
-    """A pure function from a key to the state before the first step."""
+    """Returns a pure function from a key to the state before the first step."""
 
     def initialize(key: jax.Array) -> TrainState:
         params, variables = task.init(key)
@@ -48,29 +95,32 @@ def initializer(
     return initialize
 
 
-def state_shardings(state: TrainState, mesh: Mesh, rules: tuple[tuple[Any, ...], ...]) -> Any:
-    """A `NamedSharding` for each leaf of an (abstract) state.
+def state_shardings(state: TrainState, mesh: Mesh, rules: Rules) -> Any:
+    """Returns a `NamedSharding` for each leaf of an (abstract) state.
 
-    What the optimizer keeps for a parameter lies where the parameter lies; all else is replicated.
+    Optimizer state that belongs to a parameter is sharded like the parameter; all else is
+    replicated.
     """
     params = parameter_shardings(state.params, mesh, rules)
-    placed = [
+    known = [
         (path_name(path), leaf.shape, sharding)
         for (path, leaf), sharding in zip(
             jax.tree_util.tree_leaves_with_path(state.params), jax.tree.leaves(params), strict=True
         )
     ]
+    # The longest suffix first: `head/kernel` must not take the sharding of a parameter `kernel`.
+    known.sort(key=lambda parameter: -len(parameter[0]))
 
-    def beside_parameter(path: Any, leaf: Any) -> Any:
+    def like_parameter(path: Any, leaf: Any) -> Any:
         name = path_name(path)
-        for suffix, shape, sharding in placed:
+        for suffix, shape, sharding in known:
             if leaf.shape == shape and (name == suffix or name.endswith("/" + suffix)):
                 return sharding
         return replicated(mesh)
 
-    elsewhere = jax.tree.map(lambda _: replicated(mesh), state)
-    return elsewhere.replace(
+    rest = jax.tree.map(lambda _: replicated(mesh), state)
+    return rest.replace(
         params=params,
-        opt_state=jax.tree_util.tree_map_with_path(beside_parameter, state.opt_state),
+        opt_state=jax.tree_util.tree_map_with_path(like_parameter, state.opt_state),
         ema=None if state.ema is None else params,
     )

@@ -1,4 +1,4 @@
-"""The two functions that run on the devices: a training step and an evaluation step."""
+"""The functions that run on the devices: the training step and the evaluation step."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,50 +7,59 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from research.hardware.mesh import loops_are_slow
+from research.hardware.target import loops_are_slow
 from research.task import Average, Batch, Task, Tree
-from research.training.state import TrainState
+from research.training.state import InferenceState, TrainState
 
 
 def train_step(
     task: Task,
-    optimizer: optax.GradientTransformation,
-    learning_rates: optax.Schedule,
-    accumulate: int,
+    optimizer: optax.GradientTransformationExtraArgs,
+    learning_rate: optax.Schedule,
+    gradient_accumulation_steps: int,
     ema_decay: float,
     seed: int,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, jax.Array]]:
-    """A pure function `(state, batch) -> (state, loss)`, to be jitted with the state donated."""
+    """Returns a pure function `(state, batch) -> (state, loss)`, to be jitted with donation."""
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, jax.Array]:
-        # The key is a function of the seed and the step alone, so a resumed run draws the same.
+        # The key is a function of the seed and the step alone: a resumed run draws the same.
         key = jax.random.fold_in(jax.random.key(seed), state.step)
-        gradients, totals, variables = _gradients(task, state, batch, key, accumulate)
-        loss = totals["loss"]
-        # A sum over examples becomes the gradient of the mean, for any number of devices and parts.
-        gradients = jax.tree.map(lambda g: g / jnp.maximum(loss.count, 1), gradients)
-        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        gradients, averages, variables = _gradients(
+            task, state, batch, key, gradient_accumulation_steps
+        )
+        count = jnp.maximum(averages["loss"].count, 1)
+        # A sum over examples becomes the gradient of the mean, for any number of devices.
+        gradients = jax.tree.map(lambda g: g / count, gradients)
+        loss = averages["loss"].total / count
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params, value=loss)
         params = optax.apply_updates(state.params, updates)
         one = jnp.ones(())
-        totals |= {
+        averages |= {
             "gradient_norm": Average(optax.tree.norm(gradients), one),
-            "learning_rate": Average(jnp.asarray(learning_rates(state.step), jnp.float32), one),
+            "learning_rate": Average(jnp.asarray(learning_rate(state.step), jnp.float32), one),
         }
         new_state = TrainState(
             step=state.step + 1,
             params=params,
             variables=variables,
             opt_state=opt_state,
-            ema=None if state.ema is None else _average(state, params, ema_decay),
-            totals=jax.tree.map(jnp.add, state.totals, totals),
+            ema=None if state.ema is None else _update_ema(state, params, ema_decay),
+            totals=jax.tree.map(jnp.add, state.totals, averages),
         )
-        return new_state, loss.total / jnp.maximum(loss.count, 1)
+        return new_state, loss
 
     return step
 
 
 def metric_names(task: Task, state_inputs: tuple[Any, Any], batch: Any) -> tuple[str, ...]:
-    """The names of the totals that a training step adds up, found without computing anything."""
+    """Returns the names of a training step's metrics, without computing anything.
+
+    Args:
+      task: whose `loss` returns metrics.
+      state_inputs: abstract parameters and other variables.
+      batch: an abstract batch.
+    """
     params, variables = state_inputs
     key = jax.eval_shape(lambda: jax.random.key(0))
     loss = lambda p, v, b, k: task.loss(p, v, b, k, train=True)[0]  # noqa: E731
@@ -59,60 +68,58 @@ def metric_names(task: Task, state_inputs: tuple[Any, Any], batch: Any) -> tuple
 
 def evaluate_step(
     task: Task, targets: tuple[str, ...]
-) -> Callable[[Tree, Tree, Batch], tuple[dict[str, Average], Batch, Batch]]:
-    """A pure function `(params, variables, batch) -> (totals, predictions, targets)`."""
+) -> Callable[[InferenceState, Batch], tuple[dict[str, Average], Batch, Batch]]:
+    """Returns a pure function `(state, batch) -> (averages, predictions, targets)`."""
 
-    def step(
-        params: Tree, variables: Tree, batch: Batch
-    ) -> tuple[dict[str, Average], Batch, Batch]:
-        totals, _ = task.loss(params, variables, batch, jax.random.key(0), train=False)
-        # XLA computes once what `loss` and `predict` have in common.
+    def step(state: InferenceState, batch: Batch) -> tuple[dict[str, Average], Batch, Batch]:
+        params, variables = state.params, state.variables
+        averages, _ = task.loss(params, variables, batch, jax.random.key(0), train=False)
+        # XLA computes the subexpressions that `loss` and `predict` share once.
         predictions = task.predict(params, variables, batch)
-        return totals, predictions, {name: batch[name] for name in (*targets, "index", "mask")}
+        return averages, predictions, {name: batch[name] for name in (*targets, "index", "mask")}
 
     return step
 
 
 def _gradients(
-    task: Task, state: TrainState, batch: Batch, key: jax.Array, accumulate: int
+    task: Task, state: TrainState, batch: Batch, key: jax.Array, parts: int
 ) -> tuple[Tree, dict[str, Average], Tree]:
     """Gradients of the summed loss, metrics, and new variables, over all parts of a batch."""
 
     def loss_sum(params: Tree, variables: Tree, part: Batch, key: jax.Array) -> tuple[Any, Any]:
-        totals, variables = task.loss(params, variables, part, key, train=True)
-        return totals["loss"].total, (totals, variables)
+        averages, variables = task.loss(params, variables, part, key, train=True)
+        return averages["loss"].total, (averages, variables)
 
     gradient = jax.grad(loss_sum, has_aux=True)
-    if accumulate == 1:
-        gradients, (totals, variables) = gradient(state.params, state.variables, batch, key)
-        return gradients, totals, variables
+    if parts == 1:
+        gradients, (averages, variables) = gradient(state.params, state.variables, batch, key)
+        return gradients, averages, variables
 
-    def one_part(carry: Any, part: tuple[Batch, jax.Array]) -> tuple[Any, None]:
-        gradients, totals, variables = carry
-        more, (more_totals, variables) = gradient(state.params, variables, *part)
-        added = jax.tree.map(jnp.add, (gradients, totals), (more, more_totals))
+    def accumulate(carry: Any, part: tuple[Batch, jax.Array]) -> tuple[Any, None]:
+        gradients, averages, variables = carry
+        more, (more_averages, variables) = gradient(state.params, variables, *part)
+        added = jax.tree.map(jnp.add, (gradients, averages), (more, more_averages))
         return (*added, variables), None
 
-    parts = jax.tree.map(lambda x: _split(x, accumulate), batch)
-    keys = jax.random.split(key, accumulate)
-    first = jax.tree.map(lambda x: x[0], (parts, keys))
+    inputs = jax.tree.map(lambda x: _split(x, parts), batch), jax.random.split(key, parts)
+    first = jax.tree.map(lambda x: x[0], inputs)
     zeros = jax.tree.map(
         lambda x: jnp.zeros(x.shape, x.dtype),
         jax.eval_shape(gradient, state.params, state.variables, *first),
     )
-    gradients, (totals, _) = zeros
-    begin = (gradients, totals, state.variables)
-    carry, _ = jax.lax.scan(one_part, begin, (parts, keys), unroll=loops_are_slow())
+    gradients, (averages, _) = zeros
+    begin = (gradients, averages, state.variables)
+    carry, _ = jax.lax.scan(accumulate, begin, inputs, unroll=loops_are_slow())
     return carry
 
 
 def _split(x: jax.Array, parts: int) -> jax.Array:
-    """[batch, ...] to [parts, batch / parts, ...], each device keeping the examples it has."""
+    """[batch, ...] to [parts, batch / parts, ...], without moving examples between devices."""
     return jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0)
 
 
-def _average(state: TrainState, params: Tree, decay: float) -> Tree:
-    """The moving average, shorter at the start, min(decay, (1 + t) / (10 + t)), as TensorFlow's."""
+def _update_ema(state: TrainState, params: Tree, decay: float) -> Tree:
+    """The moving average with TensorFlow's warm-up, decay min(decay, (1 + t) / (10 + t))."""
     t = state.step.astype(jnp.float32)
     keep = jnp.minimum(decay, (1 + t) / (10 + t))
     return jax.tree.map(lambda old, new: keep * old + (1 - keep) * new, state.ema, params)

@@ -31,7 +31,7 @@ class Noisy(Dataset):
 def pipeline(dataset, batch_size, training=True, **mesh):
     """A pipeline with a batch size, or with a function from buckets to batch sizes."""
     size = batch_size if callable(batch_size) else lambda bucket: batch_size
-    sharding = batch_sharding(MeshConfig(**mesh).build())
+    sharding = batch_sharding(MeshConfig(**mesh).build(jax.devices()))
     return Pipeline(dataset, BatchSampler(dataset, size, 0, training), sharding)
 
 

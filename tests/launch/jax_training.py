@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from research.common import cli
-from research.hardware.processes import heartbeat
+from research.common.processes import heartbeat
 from tests.launch.failing import fail
 
 WAY, GUILTY, STEP, TOLD = sys.argv[1:5]

@@ -106,7 +106,7 @@ class Launcher:
 def parameters(twin):
     """Those that the run in a twin's bucket ended with."""
     run = open_run(twin.folder / "buckets" / "bucket" / "run")
-    return jax.device_get(run.state.params), run.progress["step"]
+    return jax.device_get(run.state.params), run.progress.step
 
 
 def same_bits(one, other):

@@ -15,7 +15,7 @@ from launch.worker.agent import MAX_READ_BYTES
 from launch.worker.metadata import JobError, WorkerRank, worker_rank
 from launch.worker.process import kill_by_environment
 from launch.worker.supervisor import read_heartbeat
-from research.hardware import processes
+from research.common import processes
 from research.training.logging import TrainingLogger
 from research.training.loop import Trainer
 from tests.launch.failures import alive

@@ -168,7 +168,7 @@ def test_a_failure_in_the_engine_waits_for_no_other_process(tmp_path):
     verdict = json.loads(done.stdout.splitlines()[-1])
     assert (verdict["rank"], verdict["cause"]) == (1, "exit code 1")
     assert "ValueError: the first cause" in verdict["traceback"]
-    assert open_run(tmp_path / "run").progress["step"] in (5, 10)  # the last may be unfinished
+    assert open_run(tmp_path / "run").progress.step in (5, 10)  # the last may be unfinished
 
 
 @pytest.mark.slow
@@ -181,7 +181,7 @@ def test_a_slice_trains_and_keeps_its_logs(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == "finished\n"
     assert "[0] step 10  train" in done.stdout
-    assert open_run(workdir).progress["step"] == 26
+    assert open_run(workdir).progress.step == 26
     logs = sorted(path.name for path in (workdir / "logs" / "attempt-1").iterdir())
     assert logs == ["result.json", "worker-0.log", "worker-1.log"]
 
@@ -201,4 +201,4 @@ def test_a_killed_launcher_leaves_no_process(tmp_path):
     while alive(tmp_path) and time.monotonic() < until:
         time.sleep(0.1)
     assert alive(tmp_path) == []
-    assert open_run(tmp_path / "run").progress["step"] > 0  # it was saved in order
+    assert open_run(tmp_path / "run").progress.step > 0  # it was saved in order

@@ -5,7 +5,7 @@ import pytest
 from flax import linen as nn
 from jax.experimental import rnn
 
-from research.hardware.mesh import has_cudnn
+from research.hardware.target import has_cudnn
 from research.layers.recurrent import LSTM, Carry, Kernels, cudnn_lstm, cudnn_weights, scan_lstm
 
 TIME, BATCH, INPUTS, FEATURES = 7, 3, 5, 4

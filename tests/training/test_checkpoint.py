@@ -9,10 +9,9 @@ import pytest
 
 from research.common.errors import UserError
 from research.hardware.mesh import MeshConfig
-from research.training.checkpoint import Checkpoints
 from research.training.loop import Trainer
-from research.training.program import Program
 from research.training.run import CHECKPOINTS, open_run
+from tests.training.states import saved_state
 
 
 @pytest.fixture
@@ -38,24 +37,17 @@ def damage(workdir, step, how):
         largest.unlink()
 
 
-def restore(experiment, workdir):
-    program = Program(experiment)
-    checkpoints = Checkpoints(workdir / CHECKPOINTS, program.mesh)
-    saved = checkpoints.restore(program.state_shape, program.shardings)
-    checkpoints.close()
-    return saved.state
-
-
 def test_a_checkpoint_moves_between_device_counts(experiment, tmp_path):
     """Written on 8, restored on 1, trained further there, and back on 8: always the same bits."""
     on_eight = dataclasses.replace(experiment, mesh=MeshConfig(fsdp=8), duration="8 steps")
-    eight, _ = Trainer(on_eight, tmp_path).train()
-    one = restore(experiment, tmp_path)
-    jax.tree.map(np.testing.assert_array_equal, jax.device_get(eight.state), jax.device_get(one))
+    Trainer(on_eight, tmp_path).train()
+    one = saved_state(tmp_path, experiment)
+    eight = saved_state(tmp_path, on_eight)
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(eight), jax.device_get(one))
     assert len(one.params["Dense_0"]["kernel"].sharding.device_set) == 1
-    longer, _ = Trainer(experiment, tmp_path, allow_config_change=True).train()
-    back = restore(on_eight, tmp_path)
-    jax.tree.map(np.testing.assert_array_equal, jax.device_get(longer.state), jax.device_get(back))
+    Trainer(experiment, tmp_path, allow_config_change=True).train()
+    longer, back = saved_state(tmp_path, experiment), saved_state(tmp_path, on_eight)
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(longer), jax.device_get(back))
     shards = back.params["Dense_0"]["kernel"].addressable_shards
     assert {shard.data.shape for shard in shards} == {(8, 32)}
 
@@ -67,19 +59,20 @@ def test_another_mesh_alone_is_no_other_config(experiment, tmp_path):
 
 @pytest.mark.parametrize("how", ["flip", "truncate", "delete"])
 def test_a_damaged_checkpoint_is_named_and_the_one_before_used(trained, caplog, how, experiment):
+    state = saved_state(trained.workdir)
     damage(trained.workdir, 24, how)
     logging.getLogger("research").propagate = True
     with caplog.at_level(logging.WARNING, logger="research"):
         run = open_run(trained.workdir)
     assert int(run.state.step) == 16
     assert "checkpoint 24 is unreadable" in caplog.text
-    again, was_trained = Trainer(experiment, trained.workdir).train()
+    _, was_trained = Trainer(experiment, trained.workdir).train()
     assert was_trained
     assert (trained.workdir / "unreadable_checkpoint_24").exists()
     jax.tree.map(
         np.testing.assert_array_equal,
-        jax.device_get(again.state),
-        jax.device_get(trained.state),
+        jax.device_get(saved_state(trained.workdir)),
+        jax.device_get(state),
     )
     assert int(open_run(trained.workdir).state.step) == 24
 
@@ -88,13 +81,13 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_used(trained, caplog, 
 def test_checkpoints_are_averaged(experiment, tmp_path, ema_decay):
     changed = dataclasses.replace(experiment, ema_decay=ema_decay)
     Trainer(changed, tmp_path).train()
-    newest = restore(changed, tmp_path)
+    newest = saved_state(tmp_path).inference
     mean = open_run(tmp_path, average=2).state
     shutil.rmtree(tmp_path / CHECKPOINTS / "24")
-    before = restore(changed, tmp_path)
-    both = [state.inference_params["head"]["kernel"] for state in (newest, before)]
+    before = saved_state(tmp_path).inference
+    both = [state.params["head"]["kernel"] for state in (newest, before)]
     assert not np.allclose(*both)
-    averaged = mean.inference_params["head"]["kernel"]
+    averaged = mean.params["head"]["kernel"]
     np.testing.assert_allclose(averaged, sum(both) / 2, rtol=1e-5, atol=1e-6)
 
 

@@ -9,11 +9,12 @@ import jax
 import numpy as np
 import pytest
 
-from research.training.interruption import Interrupted
+from research.common.errors import Interrupted
 from research.training.logging import TrainingLogger
 from research.training.loop import Trainer
 from research.training.metrics import read_metrics
 from research.training.run import open_run
+from tests.training.states import saved_state
 
 ROOT = Path(__file__).parents[2]
 DIGITS = "--config=experiments/image_classification/digits_mlp.py"
@@ -38,7 +39,7 @@ def values(workdir):
 
 
 def assert_same_run(one, other):
-    states = (jax.device_get(open_run(workdir).state) for workdir in (one, other))
+    states = (jax.device_get(saved_state(workdir)) for workdir in (one, other))
     jax.tree.map(np.testing.assert_array_equal, *states)
     assert values(one) == values(other)
 
@@ -57,7 +58,7 @@ def test_a_run_stopped_by_sigterm_resumes_to_the_same_bits(
     with monkeypatch.context() as patch, pytest.raises(Interrupted, match=f"at step {step} and"):
         stop_at(step, patch)
         Trainer(experiment, tmp_path).train()
-    assert open_run(tmp_path).progress["step"] == step
+    assert open_run(tmp_path).progress.step == step
     run, trained = Trainer(experiment, tmp_path).train()
     assert trained
     assert int(run.state.step) == 24
@@ -97,7 +98,7 @@ def test_the_command_says_where_it_stopped_and_resumes(tmp_path):
     *_, last = lines_of(process)
     assert process.wait() == 143
     assert time.monotonic() - begun < 5
-    step = open_run(tmp_path / "stopped").progress["step"]
+    step = open_run(tmp_path / "stopped").progress.step
     assert last == f"stopped at step {step} and saved; the same command resumes\n"
     subprocess.run(command, check=True, env=environment)
     assert_same_run(tmp_path / "whole", tmp_path / "stopped")
@@ -119,7 +120,7 @@ def test_two_processes_stop_at_the_same_step_and_resume_to_the_same_bits(tmp_pat
     os.kill(training_of(process.pid)[1], signal.SIGTERM)
     text = process.stdout.read()
     assert process.wait() == 143
-    step = open_run(tmp_path / "stopped").progress["step"]
+    step = open_run(tmp_path / "stopped").progress.step
     assert f"[0] stopped at step {step} and saved; the same command resumes\n" in text
     assert start("stopped").wait() == 0
     assert_same_run(tmp_path / "whole", tmp_path / "stopped")

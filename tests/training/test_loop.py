@@ -15,13 +15,14 @@ from research.common.errors import UserError
 from research.hardware.mesh import MeshConfig
 from research.tasks.image_classification.augmentation import Augmentation
 from research.tasks.image_classification.models import CNN
-from research.training.clock import Compilations
+from research.training.clock import CompilationCounter
 from research.training.evaluation import evaluate
 from research.training.logging import TrainingLogger
 from research.training.loop import Trainer
 from research.training.metrics import read_metrics
 from research.training.optimizer import Optimizer
 from research.training.run import open_run
+from tests.training.states import saved_state
 
 _TIMES = ("seconds", "examples_per_second", "compilations")
 
@@ -46,8 +47,8 @@ def whole_pairs(pairs, tmp_path_factory):
 
 
 def undisturbed(experiment, workdir):
-    run, _ = Trainer(experiment, workdir).train()
-    return run.state, metrics(workdir)
+    Trainer(experiment, workdir).train()
+    return saved_state(workdir), metrics(workdir)
 
 
 def metrics(workdir):
@@ -97,11 +98,11 @@ def test_a_run_killed_at_any_step_ends_with_the_same_bits(rich, whole, tmp_path,
 @pytest.mark.slow
 def test_a_run_killed_twice_on_four_devices_too(rich, tmp_path, monkeypatch):
     rich = dataclasses.replace(rich, mesh=MeshConfig(devices=4, fsdp=2))
-    whole, _ = Trainer(rich, tmp_path / "whole").train()
+    Trainer(rich, tmp_path / "whole").train()
     train_and_die(rich, tmp_path / "killed", monkeypatch, after=10)
     train_and_die(rich, tmp_path / "killed", monkeypatch, after=12)
-    resumed, _ = Trainer(rich, tmp_path / "killed").train()
-    assert_equal(whole.state, resumed.state)
+    Trainer(rich, tmp_path / "killed").train()
+    assert_equal(saved_state(tmp_path / "whole"), saved_state(tmp_path / "killed"))
     assert metrics(tmp_path / "whole") == metrics(tmp_path / "killed")
 
 
@@ -132,8 +133,8 @@ def test_examples_are_counted_in_batches_of_several_sizes(pairs, tmp_path):
     epochs = dataclasses.replace(pairs, duration=f"{3 * sum(sizes[:per_epoch])} examples")
     assert Trainer(epochs, tmp_path / "epochs").total == 3 * per_epoch
     run, _ = trainer.train()
-    assert run.progress["epoch"] == 24 // per_epoch
-    assert run.progress["example"] == sum(sizes[24 // per_epoch * per_epoch :])
+    assert run.progress.epoch == 24 // per_epoch
+    assert run.progress.example == sum(sizes[24 // per_epoch * per_epoch :])
     lines = [line for line in read_metrics(tmp_path) if line["split"] == "train"]
     seconds = np.diff([0, *(line["seconds"] for line in lines)])
     examples = sum(seconds * [line["examples_per_second"] for line in lines])
@@ -175,7 +176,7 @@ def test_a_process_killed_by_the_system_resumes_to_the_same_bits(tmp_path):
         process.send_signal(signal.SIGKILL)
         process.wait()
     subprocess.run(command("killed"), check=True, env=environment, capture_output=True)
-    states = [open_run(tmp_path / name).state for name in ("whole", "killed")]
+    states = [saved_state(tmp_path / name) for name in ("whole", "killed")]
     assert_equal(*states)
     assert metrics(tmp_path / "whole") == metrics(tmp_path / "killed")
 
@@ -206,7 +207,7 @@ def test_nothing_compiles_in_steady_state(experiment, tmp_path):
 def test_a_changing_shape_would_be_counted():
     """The counter that the test above relies on does count."""
     function = jax.jit(lambda x: x * 2.5 + 1)
-    with Compilations() as compilations:
+    with CompilationCounter() as compilations:
         function(np.ones(3, np.float32))
         first = compilations.count
         function(np.ones(3, np.float32))
@@ -324,7 +325,7 @@ def test_the_saved_config_is_the_resolved_one(experiment, tmp_path):
 def test_a_logged_metric_is_the_mean_since_the_line_before(experiment, tmp_path):
     warm = Optimizer(learning_rate=1e-2, warmup="12 steps", schedule="linear")
     Trainer(dataclasses.replace(experiment, optimizer=warm), tmp_path).train()
-    rates = warm.learning_rates(warmup=12, total=24)
+    rates = warm.resolve_schedule(total_steps=24, warmup_steps=12).build()
     lines = [line for line in read_metrics(tmp_path) if line["split"] == "train"]
     assert [line["step"] for line in lines] == [6, 12, 18, 24]
     for line in lines:
@@ -338,6 +339,7 @@ def test_evaluation_takes_the_average_of_the_weights(experiment, tmp_path):
     run, _ = Trainer(slow, tmp_path).train()
     dataset = run.program.task.dataset("validation")
     averaged, _ = evaluate(run.program, run.state, dataset)
-    plain, _ = evaluate(run.program, run.state.replace(ema=None), dataset)
-    swapped, _ = evaluate(run.program, run.state.replace(params=run.state.ema, ema=None), dataset)
+    state = saved_state(tmp_path)
+    plain, _ = evaluate(run.program, state.replace(ema=None).inference, dataset)
+    swapped, _ = evaluate(run.program, state.replace(params=state.ema, ema=None).inference, dataset)
     assert averaged == swapped != plain

@@ -42,7 +42,7 @@ def check_evaluation(experiment):
     """Compares with a loop over the examples."""
     program, task, examples = Program(experiment), experiment.task, experiment.task.examples
     dataset = task.dataset("test")
-    results, scorer = evaluate(program, program.initialize(), dataset)
+    results, scorer = evaluate(program, program.initialize().inference, dataset)
     assert results["examples"] == examples
     assert sorted(scorer.indices) == list(range(examples))
     params = jax.device_get(program.initialize().params)

@@ -9,13 +9,14 @@ import pytest
 from research.hardware.mesh import MeshConfig, batch_sharding
 from research.tasks.image_classification.augmentation import Augmentation
 from research.tasks.image_classification.models import CNN
+from research.training.input import input_pipeline
 from research.training.optimizer import Optimizer
 from research.training.program import Program
 
 
 def batches(program, steps, masked=0):
     """Batches of the training split, the last `masked` examples of each masked out."""
-    pipeline = program.pipeline(program.task.dataset("train"), training=True)
+    pipeline = input_pipeline(program, program.task.dataset("train"), training=True)
     for batch in pipeline.batches(0, steps):
         mask = np.ones(program.experiment.batch_size, np.float32)
         mask[len(mask) - masked :] = 0
@@ -23,7 +24,7 @@ def batches(program, steps, masked=0):
 
 
 def run(experiment, steps, masked=0):
-    program = Program(experiment, total=steps)
+    program = Program(experiment, experiment.optimizer.resolve_schedule(total_steps=steps))
     state, losses = program.initialize(), []
     for batch in batches(program, steps, masked):
         state, loss = program.train_step(state, batch)
@@ -81,7 +82,9 @@ def test_parameters_and_moments_lie_where_the_rules_say(with_model):
 def test_accumulating_four_parts_equals_the_whole_batch(experiment, masked):
     experiment = dataclasses.replace(experiment, optimizer=Optimizer(name="sgd", learning_rate=0.1))
     whole, losses = run(experiment, 10, masked)
-    parts, part_losses = run(dataclasses.replace(experiment, accumulate=4), 10, masked)
+    parts, part_losses = run(
+        dataclasses.replace(experiment, gradient_accumulation_steps=4), 10, masked
+    )
     np.testing.assert_allclose(part_losses, losses, rtol=1e-5)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), whole.params, parts.params
@@ -105,10 +108,11 @@ def test_masked_examples_do_not_count(experiment):
 def test_the_average_of_weights_lags_behind(experiment):
     state, _ = run(dataclasses.replace(experiment, ema_decay=0.99), 20)
     kernel, average = (tree["Dense_0"]["kernel"] for tree in (state.params, state.ema))
-    assert state.inference_params is state.ema
+    assert state.inference.params is state.ema
     assert 0 < np.abs(kernel - average).max() < np.abs(kernel).max()
 
 
+@pytest.mark.usefixtures("standard_promotion")
 def test_bfloat16_computes_with_float32_parameters(with_model):
     experiment = with_model(CNN(widths=(8, 16)), dtype="bfloat16")
     state, losses = run(experiment, 20)
@@ -131,12 +135,12 @@ def test_the_optimizer_is_optax(experiment):
     config = Optimizer(
         name="sgd",
         learning_rate=0.5,
-        clip=0.1,
+        clip_norm=0.1,
         weight_decay=0.01,
         warmup="2 steps",
         schedule="linear",
     )
-    rates = config.learning_rates(warmup=2, total=6)
+    rates = config.resolve_schedule(total_steps=6, warmup_steps=2).build()
     np.testing.assert_allclose(
         [rates(i) for i in range(7)], [0, 0.25, 0.5, 0.375, 0.25, 0.125, 0], atol=1e-7
     )

@@ -31,10 +31,12 @@ from research.tasks.object_detection.data import (
 from research.tasks.object_detection.decoding import Decoding
 from research.tasks.object_detection.models import Detector
 from research.tasks.object_detection.task import ObjectDetection
-from research.training.clock import Compilations
+from research.training.clock import CompilationCounter
 from research.training.experiment import Experiment
+from research.training.input import input_pipeline
 from research.training.loop import Trainer
 from research.training.optimizer import Optimizer
+from tests.training.states import saved_state
 
 SCENES, SIZE = 6, 64  # scenes to overfit, and their height and width
 TASK = ObjectDetection(
@@ -75,7 +77,7 @@ def run(tmp_path_factory):
 @pytest.fixture
 def state(run):
     """A copy of the state, which a training step may donate."""
-    return jax.device_put(jax.device_get(run.state), run.program.shardings)
+    return saved_state(run.workdir, run.program.experiment)
 
 
 class Counted(AnnotatedImages):
@@ -103,13 +105,13 @@ class Counted(AnnotatedImages):
 
 def batches(run, images, training=False, epochs=1):
     examples = DetectionExamples(images, TASK.image_size, TASK.max_objects)
-    pipeline = run.program.pipeline(examples, training=training)
+    pipeline = input_pipeline(run.program, examples, training=training)
     return list(pipeline.batches(0, epochs * pipeline.sampler.batches_per_epoch))
 
 
 def evaluated(run, batch):
     """The totals of a batch as {name: (sum, count)}."""
-    totals, _, _ = run.program.evaluate_step(run.state.params, run.state.variables, batch)
+    totals, _, _ = run.program.evaluate_step(run.state, batch)
     return {name: (float(total.total), float(total.count)) for name, total in totals.items()}
 
 
@@ -149,7 +151,7 @@ def test_the_number_of_objects_does_not_cause_compilation(run, state):
     """Two epochs of images with 0 to 130 objects, of which 100 are training targets."""
     counts = (0, 1, 50, 100, 130, 0, 2, 99, 0, 7, 1, 0)
     given = batches(run, Counted(counts), training=True, epochs=2)
-    with Compilations() as compilations:
+    with CompilationCounter() as compilations:
         losses = []
         for batch in given:
             state, loss = run.program.train_step(state, batch)

@@ -17,6 +17,7 @@ from research.tasks.sequence_to_sequence.task import SequenceToSequence
 from research.tasks.sequence_to_sequence.transformer import TENSOR_RULES
 from research.training.evaluation import evaluate
 from research.training.experiment import Experiment
+from research.training.input import input_pipeline
 from research.training.loop import Trainer
 from research.training.optimizer import Optimizer
 from research.training.program import Program
@@ -86,7 +87,7 @@ def test_hypotheses_score_what_the_whole_network_gives_them(task, model):
     task = replace(task, model=model, decoding=Decoding(beam=4)).resolve()
     program = Program(experiment(task))
     params = jax.tree.map(lambda leaf: 4 * leaf, program.initialize().params)
-    batch = next(program.pipeline(task.dataset("test"), training=False).batches(0, 1))
+    batch = next(input_pipeline(program, task.dataset("test"), training=False).batches(0, 1))
     source, segments = batch["source"], batch["source_segments"]
     found = jax.jit(task.search)(params, source, segments)
     apply = jax.jit(partial(task.network.apply, train=False))
@@ -121,7 +122,7 @@ def loss_of(task, **changes):
     """The mean loss over the first training batch, without dropout."""
     program = Program(experiment(task, **changes))
     state = program.initialize()
-    batch = next(program.pipeline(task.training(), training=True).batches(0, 1))
+    batch = next(input_pipeline(program, task.training(), training=True).batches(0, 1))
     totals, _, _ = program.evaluate_step(state.params, state.variables, batch)
     return float(totals["loss"].total) / float(totals["loss"].count), float(totals["loss"].count)
 
@@ -131,10 +132,10 @@ def test_the_loss_counts_tokens_and_their_ends(task):
     dataset = task.dataset("test")
     program = Program(experiment(task))
     state = program.initialize()
-    results, _ = evaluate(program, state, dataset)
+    results, _ = evaluate(program, state.inference, dataset)
     # An untrained network finds all classes about equally probable.
     assert results["loss"] == pytest.approx(np.log(1 + task.output_tokenizer.size), rel=0.2)
-    batch = next(program.pipeline(dataset, training=False).batches(0, 1))
+    batch = next(input_pipeline(program, dataset, training=False).batches(0, 1))
     totals, _, _ = program.evaluate_step(state.params, state.variables, batch)
     members = np.asarray(batch["index"])
     counted = dataset.lengths[members[members >= 0], 1].sum()
@@ -146,7 +147,7 @@ def test_labels_are_smoothed_in_training_alone(task):
     program = Program(experiment(task))
     state = program.initialize()
     params = jax.tree.map(lambda leaf: 5 * leaf, state.params)  # far from equal probabilities
-    batch = next(program.pipeline(task.dataset("test"), training=False).batches(0, 1))
+    batch = next(input_pipeline(program, task.dataset("test"), training=False).batches(0, 1))
     smooth = replace(task, label_smoothing=0.5, model=task.model.clone(dropout=0.0))
     plain = replace(task, model=task.model.clone(dropout=0.0))
 
@@ -176,7 +177,7 @@ def test_packed_rows_give_the_loss_of_their_pairs(task):
     state, sums, counts = program.initialize(), {}, {}
     for one in (task, packed):
         own = Program(experiment(one))
-        pipeline = own.pipeline(one.training(), training=False)
+        pipeline = input_pipeline(own, one.training(), training=False)
         totals = [
             own.evaluate_step(state.params, {}, batch)[0]["loss"]
             for batch in pipeline.batches(0, pipeline.sampler.batches_per_epoch)

@@ -94,7 +94,7 @@ def test_a_fixed_normalization_keeps_loudness(audio):
 
 
 def test_features_are_made_where_their_audio_lies():
-    mesh = MeshConfig().build()
+    mesh = MeshConfig().build(jax.devices())
     lies = batch_sharding(mesh)
     audio = jax.ShapeDtypeStruct((16, 4000), np.float32, sharding=lies)
     samples = jax.ShapeDtypeStruct((16,), np.int32, sharding=lies)

@@ -132,7 +132,7 @@ def test_an_utterance_that_cannot_be_learned_is_named_skipped_and_counted(
     task = dataclasses.replace(task, source=source).resolve()
     program = Program(Experiment(task=task, batch_size=4, mesh=MeshConfig(devices=1)))
     dataset = task.dataset("test")
-    results, _ = evaluate(program, program.initialize(), dataset)
+    results, _ = evaluate(program, program.initialize().inference, dataset)
     assert results["examples"] == 10 and results["skipped"] == 1
     assert why in dataset.unusable[3] and f"{tones}/odd.jsonl:4" in dataset.unusable[3]
 
@@ -178,7 +178,7 @@ def experiment(task):
         task=task,
         duration="2 steps",
         batch_size=20,
-        optimizer=Optimizer(learning_rate=1e-2, clip=5.0),
+        optimizer=Optimizer(learning_rate=1e-2, clip_norm=5.0),
         mesh=MeshConfig(devices=2),
         evaluate_every="0 steps",
     )

@@ -69,7 +69,7 @@ def test_skipped_images_are_counted_in_the_score(folder):
     source = ImageFolder(path=str(folder), image_shape=(8, 8, 3), on_corrupt="skip")
     task = ImageClassification(source=source).resolve()
     program = Program(Experiment(task=task, batch_size=8))
-    results, _ = evaluate(program, program.initialize(), task.dataset("test"))
+    results, _ = evaluate(program, program.initialize().inference, task.dataset("test"))
     assert (results["examples"], results["skipped"]) == (5, 1)
 
 

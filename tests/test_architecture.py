@@ -1,0 +1,110 @@
+"""The rooms of the package: imports go downwards only, and the engine's path stays light."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+RESEARCH = Path(__file__).parents[1] / "research"
+# A room may import from itself and from the rooms after it. Modules of `research/` itself that are
+# no contract are commands, above all rooms.
+ROOMS = ("commands", "tasks", "reporting", "training", "contracts")
+ROOMS = (*ROOMS, "layers", "data", "hardware", "common")
+CONTRACTS = ("task", "predictor")
+
+
+def room_of(module):
+    parts = module.split(".")[1:]
+    if not parts:
+        return "common"
+    if parts[0] in CONTRACTS:
+        return "contracts"
+    return parts[0] if parts[0] in ROOMS else "commands"
+
+
+def imports(path):
+    """The modules of the project that a file imports, also inside functions."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "research":
+            if node.module == "research":
+                yield from (f"research.{alias.name}" for alias in node.names)
+            else:
+                yield node.module
+        elif isinstance(node, ast.Import):
+            yield from (a.name for a in node.names if a.name.split(".")[0] == "research")
+
+
+def is_type_checking_only(path, module):
+    """Whether a module is imported for annotations alone."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
+            inner = [n.module for n in ast.walk(node) if isinstance(n, ast.ImportFrom)]
+            if module in inner:
+                return True
+    return False
+
+
+def test_no_room_imports_a_room_above_it():
+    upward = []
+    for path in sorted(RESEARCH.rglob("*.py")):
+        name = ".".join(("research", *path.relative_to(RESEARCH).with_suffix("").parts))
+        here = room_of(name)
+        for module in imports(path):
+            there = room_of(module)
+            # The registry of tasks looks them up by name.
+            if (here, module) == ("contracts", "research.tasks"):
+                continue
+            above = ROOMS.index(there) < ROOMS.index(here)
+            if above and not is_type_checking_only(path, module):
+                upward.append(f"{name} -> {module}")
+    assert not upward
+
+
+def test_modules_do_not_import_in_circles():
+    graph = {}
+    for path in RESEARCH.rglob("*.py"):
+        parts = path.relative_to(RESEARCH).with_suffix("").parts
+        name = ".".join(("research", *(parts[:-1] if parts[-1] == "__init__" else parts)))
+        graph[name] = set(top_level_imports(path))
+    done, path = set(), []
+
+    def visit(name):
+        if name in path:
+            pytest.fail(" -> ".join([*path[path.index(name) :], name]))
+        if name in done or name not in graph:
+            return
+        path.append(name)
+        for module in sorted(graph[name]):
+            visit(module)
+        path.pop()
+        done.add(name)
+
+    for name in sorted(graph):
+        visit(name)
+
+
+def top_level_imports(path):
+    """The modules of the project that importing a file imports."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "research":
+            if node.module == "research":
+                yield from (f"research.{alias.name}" for alias in node.names)
+            else:
+                yield node.module
+
+
+IMPORTS = """
+import importlib, sys
+importlib.import_module({module!r})
+loaded = [name for name in ("matplotlib", "PIL") if name in sys.modules]
+assert not loaded, loaded
+"""
+ENGINE = ("research.task", "research.training.loop", "research.training.evaluation")
+
+
+@pytest.mark.parametrize("module", ENGINE)
+def test_the_engine_needs_no_pictures(module):
+    code = IMPORTS.format(module=module)
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=RESEARCH.parent)

@@ -1,0 +1,18 @@
+"""The whole training state of a run, of which an opened run has the part for inference alone."""
+
+from research.common.config import from_config_dict
+from research.training.checkpoint import Checkpoints
+from research.training.experiment import Experiment
+from research.training.program import Program
+from research.training.run import CHECKPOINTS, saved_config
+
+
+def saved_state(workdir, experiment=None):
+    """The state in the newest readable checkpoint of a run, on the devices of an experiment."""
+    experiment = experiment or from_config_dict(Experiment, saved_config(workdir))
+    program = Program(experiment)
+    checkpoints = Checkpoints(workdir / CHECKPOINTS, program.mesh)
+    try:
+        return checkpoints.restore(program.state_shape, program.shardings).state
+    finally:
+        checkpoints.close()
