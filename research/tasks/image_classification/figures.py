@@ -12,7 +12,7 @@ MAX_NAMED_CLASSES = 30  # the names of more classes are too small to read
 
 
 def confusion_matrix(label: np.ndarray, predicted: np.ndarray, names: Sequence[str]) -> Figure:
-    """Plots how often each class was predicted as each other; rows are the true classes.
+    """Plots counts of true classes (rows) and predicted classes (columns), coloured by row share.
 
     Args:
       label: int [examples].
@@ -44,7 +44,7 @@ def image_grid(
     confidence: np.ndarray,
     columns: int = 8,
 ) -> Figure:
-    """Plots images with their predicted class, and with their true class where that is another.
+    """Plots images with their predicted class, and with their true class if the two differ.
 
     Args:
       images: uint8 [examples, height, width, channels].

@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING
 
 import numpy as np
-from sklearn.metrics import accuracy_score, top_k_accuracy_score
 
 from research.data.dataset import Dataset, Example
 from research.task import Scorer
@@ -36,6 +35,8 @@ class ClassificationScorer(Scorer):
 
     def result(self, dataset: Dataset) -> dict[str, float]:
         """Returns `accuracy`, and for many classes `top5_accuracy`, as fractions."""
+        from sklearn.metrics import accuracy_score, top_k_accuracy_score  # imported when needed
+
         _, label, probability = self.examples
         scores = {"accuracy": float(accuracy_score(label, probability.argmax(-1)))}
         if len(self.class_names) >= TOP_5_MIN_CLASSES:

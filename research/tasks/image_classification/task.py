@@ -43,7 +43,8 @@ class ImageClassification(Task):
     """Mean of the pixels in [0, 1], subtracted from them; one number, or one for each channel."""
 
     std: tuple[float, ...] = (0.25,)
-    """Standard deviation of the pixels, by which they are divided; likewise."""
+    """Standard deviation of the pixels, by which they are divided; one number, or one for each
+    channel."""
 
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the network's computation; its parameters are float32."""

@@ -1,4 +1,4 @@
-"""What the sources of image files share: the size of images, and how they are cropped to it."""
+"""Preprocessing of encoded images: decoding, cropping and resizing."""
 
 from pathlib import Path
 from typing import Protocol
@@ -10,7 +10,7 @@ from research.data.images import decode, random_resized_crop, resized_center_cro
 
 
 class Preprocessing(Protocol):
-    """The config keys of a source that decides how images are cropped and resized."""
+    """Config keys of a source for cropping and resizing its images."""
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -22,7 +22,7 @@ class Preprocessing(Protocol):
 
     @property
     def crop_fraction(self) -> float:
-        """Fraction of the central crop."""
+        """Side of the central crop, as a fraction of the largest one."""
 
 
 def check_preprocessing(source: Preprocessing) -> None:
