@@ -21,17 +21,23 @@ FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
-    """The flags of this verb; not at import, so that other verbs can import this one."""
-    flags.DEFINE_enum("split", "test", ["train", "validation", "test"], "What to evaluate on.")
-    flags.DEFINE_bool("json", False, "Print one line of JSON.")
+    """Defines the flags of this command, when called: other modules import this one."""
+    flags.DEFINE_enum("split", "test", ["train", "validation", "test"], "Split to evaluate.")
+    flags.DEFINE_bool("json", False, "Print the metrics as one line of JSON.")
     cli.define_run_flags()
 
 
-def evaluate_run(run: Run, split: str, keep: bool = True) -> dict[str, float]:
-    """The metrics of a run on a split, which with their figures go into its workdir too."""
+def evaluate_run(run: Run, split: str, save: bool = True) -> dict[str, float]:
+    """Computes the metrics of a run on a split.
+
+    Args:
+      run: the run.
+      split: "train", "validation" or "test".
+      save: whether to write the metrics and figures to the workdir.
+    """
     dataset = run.program.task.dataset(split)
     results, scorer = evaluate(run.program, run.state, dataset)
-    if keep and jax.process_index() == 0:
+    if save and jax.process_index() == 0:
         files = {}
         for title, figure in scorer.figures(dataset).items():
             name = re.sub(r"\W+", "_", title.split(",")[0]).lower()
@@ -42,20 +48,20 @@ def evaluate_run(run: Run, split: str, keep: bool = True) -> dict[str, float]:
     return results
 
 
-def in_words(results: dict[str, float]) -> str:
-    """`accuracy 0.9972, loss 0.1500, examples 360`."""
-    shown = (f"{k} {v}" if isinstance(v, int) else f"{k} {v:.4f}" for k, v in results.items())
-    return ", ".join(shown)
+def format_metrics(metrics: dict[str, float]) -> str:
+    """Returns metrics in one line: `accuracy 0.9972, loss 0.1500, examples 360`."""
+    texts = (f"{k} {v}" if isinstance(v, int) else f"{k} {v:.4f}" for k, v in metrics.items())
+    return ", ".join(texts)
 
 
 def main(_: list[str]) -> None:
     """Prints the metrics."""
-    # The workdir tells of the run as it is; what a changed one gives is only printed.
-    keep = not FLAGS.change and FLAGS.average == 1
-    run = open_run(as_path(FLAGS.workdir, write=keep), FLAGS.change, FLAGS.average)
-    results = evaluate_run(run, FLAGS.split, keep)
+    # The workdir contains results of the run as trained; those of a changed one are only printed.
+    save = not FLAGS.change and FLAGS.average == 1
+    run = open_run(as_path(FLAGS.workdir, write=save), FLAGS.change, FLAGS.average)
+    results = evaluate_run(run, FLAGS.split, save)
     if jax.process_index() == 0:
-        print(json.dumps(results) if FLAGS.json else f"{FLAGS.split}: {in_words(results)}")
+        print(json.dumps(results) if FLAGS.json else f"{FLAGS.split}: {format_metrics(results)}")
 
 
 if __name__ == "__main__":

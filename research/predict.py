@@ -1,4 +1,4 @@
-"""Predicts from your own input with a trained run.
+"""Predicts with a trained run, from files or texts.
 
 python -m research.predict --workdir=runs/digits one.png two.png
 python -m research.predict --workdir=runs/digit_scenes photo.jpg
@@ -30,44 +30,44 @@ FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
-    """The flags of this verb; not at import, so that other verbs can import this one."""
-    flags.DEFINE_string("input", None, "A file whose lines are what to predict from.")
-    flags.DEFINE_bool("json", False, "Print one line of JSON for each input.")
+    """Defines the flags of this command, when called: other modules import this one."""
+    flags.DEFINE_string("input", None, "Text file with one input per line.")
+    flags.DEFINE_bool("json", False, "Print one line of JSON per input.")
     flags.DEFINE_string("pictures", None, "Folder for pictures; by default WORKDIR/predictions.")
-    flags.DEFINE_bool("stream", False, "Print what is predicted while the files are being read.")
+    flags.DEFINE_bool("stream", False, "Print predictions while the files are being read.")
     flags.DEFINE_integer("beam", None, "Short for --change=task.decoding.beam=...")
     flags.DEFINE_integer("n_best", None, "Short for --change=task.decoding.n_best=...")
     cli.define_run_flags()
 
 
-def predict(run: Run, given: list[str]) -> Iterator[dict[str, Any]]:
-    """What the task says of each input, in order.
+def predict(run: Run, inputs: list[str]) -> Iterator[dict[str, Any]]:
+    """Yields the result of each input, in order.
 
     Args:
-      run: a trained one.
-      given: paths of files, or what else the task reads.
+      run: a trained run.
+      inputs: file paths, or texts where the task takes texts.
 
     Raises:
-      UserError: one of them cannot be read.
+      UserError: an input cannot be read.
     """
     program = run.program
     predictor = program.task.predictor()
-    inputs = Concatenation([predictor.preprocess(one) for one in given])
-    pipeline = input_pipeline(program, inputs, training=False)
-    found: dict[int, dict[str, np.ndarray]] = {}
+    examples = Concatenation([predictor.preprocess(item) for item in inputs])
+    pipeline = input_pipeline(program, examples, training=False)
+    predicted: dict[int, dict[str, np.ndarray]] = {}
     for batch in pipeline.batches(0, pipeline.sampler.batches_per_epoch):
         step = program.predict_step(run.state, batch)
         predictions, indices = jax.device_get((step, batch["index"]))
         for row, index in enumerate(indices.tolist()):
             if index >= 0:  # the rest is padding
-                found[index] = {name: array[row] for name, array in predictions.items()}
-    for one, (start, stop) in zip(given, pairwise(inputs.starts.tolist()), strict=True):
-        parts = [found[index] for index in range(start, stop)]
-        yield {predictor.input_kind: one, **predictor.postprocess(parts)}
+                predicted[index] = {name: array[row] for name, array in predictions.items()}
+    for item, (start, stop) in zip(inputs, pairwise(examples.starts.tolist()), strict=True):
+        parts = [predicted[index] for index in range(start, stop)]
+        yield {predictor.input_kind: item, **predictor.postprocess(parts)}
 
 
 def stream(run: Run, paths: list[str]) -> Iterator[dict[str, Any]]:
-    """Rows in the task's words, each as soon as it is known."""
+    """Yields the results of each file while it is being read, each as soon as it is final."""
     params, variables = run.state.params, run.state.variables
     for path in paths:
         for row in run.program.task.predictor().stream(params, variables, Path(path)):
@@ -75,25 +75,25 @@ def stream(run: Run, paths: list[str]) -> Iterator[dict[str, Any]]:
 
 
 def visualize(
-    predictor: Predictor, found: list[dict[str, Any]], folder: AnyPath
+    predictor: Predictor, results: list[dict[str, Any]], folder: AnyPath
 ) -> list[AnyPath | None]:
-    """Writes a picture of each input, and returns their paths; None where the task draws none.
+    """Writes a picture of each result and returns their paths; None where the task has none.
 
-    A picture has the name of the file; where several files share a name, also a number.
+    A picture has the name of its input file, with a number if several files share the name.
 
     Raises:
-      UserError: the folder cannot be written to.
+      UserError: the folder cannot be written.
     """
     paths: list[AnyPath | None] = []
-    # The inputs themselves are never written over.
-    taken: set[AnyPath] = {Path(one[predictor.input_kind]).absolute() for one in found}
-    for one in found:
-        given = one[predictor.input_kind]
-        picture = predictor.visualize(given, one)
+    # Pictures must not overwrite the inputs.
+    taken: set[AnyPath] = {Path(one[predictor.input_kind]).absolute() for one in results}
+    for result in results:
+        item = result[predictor.input_kind]
+        picture = predictor.visualize(item, result)
         if picture is None:
             paths.append(None)
             continue
-        stem = Path(given).stem
+        stem = Path(item).stem
         names = chain([f"{stem}.png"], (f"{stem}_{number}.png" for number in count(2)))
         path = next(p for p in map(folder.joinpath, names) if absolute(p) not in taken)
         taken.add(absolute(path))
@@ -102,11 +102,11 @@ def visualize(
     return paths
 
 
-def listed(path: AnyPath) -> list[str]:
-    """The lines of a file.
+def read_inputs(path: AnyPath) -> list[str]:
+    """Returns the lines of a file, one input per line.
 
     Raises:
-      UserError: it cannot be read, or a line is empty.
+      UserError: the file cannot be read, or a line is empty.
     """
     lines = read_lines(path)
     for number, line in enumerate(lines, 1):
@@ -117,25 +117,25 @@ def listed(path: AnyPath) -> list[str]:
 
 def main(arguments: list[str]) -> None:
     """Prints a table, or lines of JSON."""
-    given = arguments + (listed(as_path(FLAGS.input)) if FLAGS.input else [])
-    if not given:
-        raise UserError("say what to predict from, after the flags or by --input")
+    inputs = arguments + (read_inputs(as_path(FLAGS.input)) if FLAGS.input else [])
+    if not inputs:
+        raise UserError("missing input: list files or texts after the flags, or set --input=FILE")
     short = {f"task.decoding.{name}": FLAGS[name].value for name in ("beam", "n_best")}
     changes = [f"{key}={value}" for key, value in short.items() if value is not None]
     run = open_run(as_path(FLAGS.workdir), FLAGS.change + changes, FLAGS.average)
     if FLAGS.stream:
-        for row in stream(run, given):
+        for row in stream(run, inputs):
             print(_as_json(row) if FLAGS.json else in_a_line(row), flush=True)
         return
-    # All is read before a word is printed, so that what is bad leaves nothing half-said.
-    found, predictor = list(predict(run, given)), run.program.task.predictor()
+    # All inputs are read before anything is printed, so that an invalid one leaves no output.
+    results, predictor = list(predict(run, inputs)), run.program.task.predictor()
     folder = as_path(FLAGS.pictures, write=True) if FLAGS.pictures else run.workdir / "predictions"
-    pictures = visualize(predictor, found, folder)
+    pictures = visualize(predictor, results, folder)
     if FLAGS.json:
-        for one, path in zip(found, pictures, strict=True):
-            print(_as_json(one | {"picture": str(path)} if path else one))
+        for result, path in zip(results, pictures, strict=True):
+            print(_as_json(result | {"picture": str(path)} if path else result))
         return
-    print(table([row for one in found for row in predictor.to_rows(one)]))
+    print(table([row for result in results for row in predictor.to_rows(result)]))
     if any(pictures):
         print(f"pictures in {folder}")
 

@@ -1,4 +1,4 @@
-"""Trains an experiment, or resumes it, then evaluates it on the test split and writes a report.
+"""Trains an experiment, or resumes it, then evaluates the test split and writes a report.
 
 python -m research.train --config=experiments/image_classification/digits_cnn.py --workdir=runs/a
 """
@@ -13,7 +13,7 @@ from absl import flags
 from research.common import cli
 from research.common.files import read_json, save_json
 from research.common.storage import AnyPath, absolute, as_path
-from research.evaluate import evaluate_run, in_words
+from research.evaluate import evaluate_run, format_metrics
 from research.hardware.chips import cost
 from research.hardware.mesh import describe
 from research.reporting.report import REPORT, SUMMARY, evaluation_file, write_report
@@ -25,17 +25,15 @@ FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
-    """The flags of this verb; not at import, so that other verbs can import this one."""
+    """Defines the flags of this command, when called: other modules import this one."""
     flags.DEFINE_string("config", None, "Experiment file.")
     cli.define_config_changes()
-    flags.DEFINE_string("workdir", None, "Folder for all that the run writes.")
-    flags.DEFINE_bool(
-        "allow_config_change", False, "Continue a run under a config that differs from its own."
-    )
+    flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, metrics and report.")
+    flags.DEFINE_bool("allow_config_change", False, "Resume a run with a different config.")
 
 
 def main(_: list[str]) -> None:
-    """Trains, evaluates, reports."""
+    """Trains, evaluates and writes the report."""
     workdir = as_path(FLAGS.workdir, write=True)
     experiment = load_experiment(Path(FLAGS.config), cli.config_changes())
     trainer = Trainer(experiment, workdir, FLAGS.allow_config_change)
@@ -57,13 +55,13 @@ def main(_: list[str]) -> None:
         facts |= cost(seconds, devices.flat[0].device_kind, devices.size)
         save_json(workdir / SUMMARY, facts | progress.to_json())
         report = write_report([workdir], workdir / REPORT)
-        log.info("test: %s", in_words(results))
+        log.info("test: %s", format_metrics(results))
         for name, path in {"run": workdir, "report": report}.items():
             log.info("%-7s %s", name, absolute(path))
 
 
 def _reported(workdir: AnyPath, step: int) -> bool:
-    """Whether the end of the run was evaluated and reported; it may have been killed before."""
+    """Returns whether the run was evaluated and reported at `step`; it may have been killed."""
     evaluation = workdir / evaluation_file("test")
     reported = evaluation.exists() and (workdir / REPORT).exists()
     return reported and read_json(evaluation)["step"] == step

@@ -1,4 +1,4 @@
-"""The commands as a person types them: one test walks the whole way, the others go wrong."""
+"""The commands as a user types them: training, evaluation, prediction, report, and their errors."""
 
 import json
 import multiprocessing
@@ -25,17 +25,17 @@ SHORT = ("--config.duration=4 epochs", "--config.checkpoint_every=1 epoch")
 
 @pytest.fixture(scope="module", autouse=True)
 def cache(compilation_cache):
-    """The commands share what they compile, and leave the user's own cache alone."""
+    """Sets a compilation cache that the commands of the tests share, not the user's own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(compilation_cache))
         yield
 
 
-def call(verb, *arguments):
-    """A command, as the shell would start it."""
+def call(command, *arguments):
+    """Runs a command as a shell would."""
     environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
     return subprocess.run(
-        [sys.executable, "-m", f"research.{verb}", *map(str, arguments)],
+        [sys.executable, "-m", f"research.{command}", *map(str, arguments)],
         cwd=ROOT,
         env=environment,
         capture_output=True,
@@ -43,41 +43,41 @@ def call(verb, *arguments):
     )
 
 
-# Half of a short command's time goes by on imports; a server has done those below, and forks.
+# Imports take half of the time of a short command; the server has done them and forks.
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload([__name__, "research.reporting.report", "research.training.loop"])
 
 
-def quick_call(verb, *arguments):
-    """The same in a process of its own that finds the libraries imported."""
+def quick_call(command, *arguments):
+    """Runs a command in a process that has the libraries imported."""
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder) / name for name in ("stdout", "stderr")]
-        process = SERVER.Process(target=_become, args=(verb, list(map(str, arguments)), files))
+        process = SERVER.Process(target=_become, args=(command, list(map(str, arguments)), files))
         process.start()
         process.join()
         texts = [file.read_text() for file in files]
-        return subprocess.CompletedProcess((verb, *arguments), process.exitcode, *texts)
+        return subprocess.CompletedProcess((command, *arguments), process.exitcode, *texts)
 
 
-def _become(verb, arguments, files):
+def _become(command, arguments, files):
     for descriptor, file in enumerate(files, 1):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), descriptor)
     os.chdir(ROOT)
     os.environ.pop("XLA_FLAGS", None)
-    sys.argv = [verb, *arguments]
-    runpy.run_module(f"research.{verb}", run_name="__main__", alter_sys=True)
+    sys.argv = [command, *arguments]
+    runpy.run_module(f"research.{command}", run_name="__main__", alter_sys=True)
 
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("verbs") / "digits"
+    folder = tmp_path_factory.mktemp("commands") / "digits"
     done = call("train", DIGITS, f"--workdir={folder}", *SHORT)
     assert done.returncode == 0, done.stderr
     assert f"report  {folder / 'report.html'}" in done.stderr
     return folder
 
 
-def test_training_again_says_it_is_finished(workdir):
+def test_training_a_finished_run_again_changes_nothing(workdir):
     done = quick_call("train", DIGITS, f"--workdir={workdir}", *SHORT)
     assert done.returncode == 0
     assert "is finished after" in done.stderr
@@ -102,8 +102,8 @@ def test_prediction_prints_a_table(workdir, tmp_path):
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert [row["file"] for row in rows] == list(map(str, files))
     run = open_run(workdir)
-    seen = {"image": digits["image"][:8]}
-    step = run.program.predict_step(run.state, jax.device_put(seen))
+    batch = {"image": digits["image"][:8]}
+    step = run.program.predict_step(run.state, jax.device_put(batch))
     expected = np.asarray(step["probability"])
     assert [row["class"] for row in rows] == [str(i) for i in expected[:3].argmax(-1)]
     np.testing.assert_allclose(
@@ -114,7 +114,7 @@ def test_prediction_prints_a_table(workdir, tmp_path):
     assert len(table) == 4
 
 
-def test_what_to_predict_from_may_be_listed_in_a_file(workdir, tmp_path):
+def test_prediction_reads_its_inputs_from_a_file(workdir, tmp_path):
     image = Digits(test_fraction=0.5).open("test").arrays["image"][0, ..., 0]
     Image.fromarray(image).save(tmp_path / "a.png")
     (tmp_path / "list.txt").write_text(f"{tmp_path / 'a.png'}\n" * 2)
@@ -130,7 +130,7 @@ def test_what_to_predict_from_may_be_listed_in_a_file(workdir, tmp_path):
     assert "list.txt:2 is empty; remove the line" in done.stderr
 
 
-def test_a_bad_file_is_refused_before_a_word_is_printed(workdir, tmp_path):
+def test_an_unreadable_input_is_refused_before_any_output(workdir, tmp_path):
     (tmp_path / "good.png").write_bytes(b"")
     done = quick_call(
         "predict", f"--workdir={workdir}", tmp_path / "good.png", tmp_path / "absent.png"
@@ -158,14 +158,14 @@ def test_a_changed_config_is_evaluated_but_not_saved(workdir):
         (["predict", "--stream", "a.png"], "does not support streaming"),
     ],
 )
-def test_what_a_run_cannot_do_is_refused(workdir, arguments, message):
-    verb, *rest = arguments
-    done = quick_call(verb, f"--workdir={workdir}", *rest)
+def test_invalid_flags_of_a_run_are_refused(workdir, arguments, message):
+    command, *rest = arguments
+    done = quick_call(command, f"--workdir={workdir}", *rest)
     assert (done.returncode, done.stdout) == (2, "")
     assert message in done.stderr and len(done.stderr.splitlines()) == 1
 
 
-def test_reports_stand_side_by_side(workdir):
+def test_a_report_of_several_runs(workdir):
     done = call("report", f"--workdir={workdir},{workdir}")
     page = Path(done.stdout.strip()).read_text()
     assert "2 runs" in page
@@ -182,7 +182,7 @@ def test_reports_stand_side_by_side(workdir):
         (["--config.batch_size=many"], "config.batch_size: invalid value 'many': expected int"),
         (["--config.batch_size", "32"], "invalid flag --config.batch_size: expected"),
         (["config.batch_size=32"], "unexpected argument 'config.batch_size=32'"),
-        (["--config.nope=1"], "config.nope: unknown key; known: accumulate, batch_length"),
+        (["--config.nope=1"], "config.nope: unknown key; known: batch_length, batch_size"),
         (["--config.task.model.type=ResNot"], "unknown class 'ResNot'; did you mean 'ResNet'?"),
         (["--config.task.source.type=TFDS"], "config.task.source.name: missing; TFDS requires"),
         (["--config.optimizer.name=adamv"], "did you mean 'adam"),
@@ -196,7 +196,7 @@ def test_reports_stand_side_by_side(workdir):
         ),
     ],
 )
-def test_bad_input_gets_one_line_and_exit_code_two(tmp_path, arguments, message):
+def test_invalid_flags_of_training_give_one_line_and_exit_code_2(tmp_path, arguments, message):
     run = tmp_path / "run"
     done = quick_call("train", DIGITS, f"--workdir={run}", *arguments)
     assert done.returncode == 2
@@ -212,14 +212,14 @@ def test_the_keys_of_an_experiment_are_listed():
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     start = lines.index("* seed=3  (int)")
-    assert lines[start + 1].startswith("      Decides the initial parameters")
+    assert lines[start + 1].startswith("      ") and "initial parameters" in lines[start + 1]
     assert "  task.model.type=CNN  (MLP | CNN | ResNet | FastResNet)" in lines
     assert "  task.model.widths='(32, 64)'  (tuple[int, ...])" in lines
     assert "  optimizer  (Optimizer)" in lines
 
 
 def test_every_listed_change_is_accepted():
-    """What is listed can be given back, quoted for a shell as it is."""
+    """The listed lines are valid flags, and quoted for a shell."""
     file = "experiments/object_detection/digit_scenes.py"
     listed = quick_call("config", file).stdout
     changes = [line[2:].rsplit("  (", 1)[0] for line in listed.splitlines() if line[2] != " "]
@@ -237,7 +237,7 @@ def test_every_listed_change_is_accepted():
         ([DIGITS.removeprefix("--config="), "--config.sed=1"], "did you mean 'seed'?"),
     ],
 )
-def test_an_experiment_that_cannot_be_listed_is_refused(arguments, message):
+def test_invalid_arguments_of_config_are_refused(arguments, message):
     done = quick_call("config", *arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert message in done.stderr and len(done.stderr.splitlines()) == 1
@@ -255,5 +255,5 @@ def test_a_workdir_without_a_run_is_refused(tmp_path):
     assert (done.returncode, done.stdout) == (2, "")
     assert (
         done.stderr
-        == f"error: {tmp_path} holds no run; `python -m research.train --workdir=...` makes one\n"
+        == f"error: {tmp_path} holds no run; `python -m research.train --workdir=...` creates one\n"
     )

@@ -233,7 +233,7 @@ def _encode(value: Any, annotation: Any) -> Any:
 
 
 def _decode(value: Any, annotation: Any) -> Any:
-    """Converts a value of a config to what the annotation declares.
+    """Converts a value of a config to the type that the annotation declares.
 
     Raises:
       WrongTypeError: the value has another type.

@@ -11,7 +11,7 @@ from etils import epath
 
 from research.common.errors import UserError
 
-# The two have most methods in common; where they differ, as in `absolute`, is for this module.
+# Code outside this module uses only what both have, and the functions below where they differ.
 AnyPath: TypeAlias = Path | epath.Path
 
 _READ = ("storage.buckets.get", "storage.objects.get", "storage.objects.list")
@@ -19,43 +19,48 @@ _WRITE = (*_READ, "storage.objects.create", "storage.objects.delete")
 
 
 def as_path(text: str, write: bool = False) -> AnyPath:
-    """The place that a person names.
+    """Returns the path that a user gives.
 
     Args:
-      text: a path, or `gs://BUCKET/FOLDER`.
-      write: whether it is to be written to, too.
+      text: a path on disk, or `gs://BUCKET/FOLDER`.
+      write: whether the path will be written, beside read.
 
     Raises:
-      UserError: it is in a bucket that cannot be used; says why, before anything is lost by it.
+      UserError: the path is invalid, or the permissions for its bucket are missing. This is checked
+        here so that a run does not fail hours later, when it saves.
     """
     if "://" not in text and not text.startswith("gs:"):
         return Path(text)
     bucket = re.fullmatch(r"gs://([a-z0-9][-_.a-z0-9]+[a-z0-9])(/.*)?", text)
     if bucket is None:
-        raise UserError(f"'{text}' is no place; write a path, or gs://BUCKET/FOLDER")
+        raise UserError(f"invalid path '{text}': expected a path on disk or gs://BUCKET/FOLDER")
     if importlib.util.find_spec("gcsfs") is None:
-        raise UserError(f'{text} needs gcsfs, which is not here; pip install -e ".[tpu]"')
-    # What other processes have written since must be seen too.
+        raise UserError(f'cannot open {text}: missing gcsfs; pip install -e ".[tpu]"')
+    # A cached listing would hide files that other processes have written since.
     fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
-    # They print, some with a traceback, what the exceptions that they raise say too.
-    for talker in ("gcsfs", "google.auth"):
-        logging.getLogger(talker).setLevel(logging.CRITICAL)
+    # These log, partly with tracebacks, the same errors that they raise.
+    for library in ("gcsfs", "google.auth"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)
     _check_access(bucket[1], _WRITE if write else _READ)
     return epath.Path(text)
 
 
-def is_in_bucket(place: AnyPath) -> bool:
-    """Whether a place is in a bucket."""
-    return str(place).startswith("gs://")
+def is_in_bucket(path: AnyPath) -> bool:
+    """Returns whether a path is in a bucket."""
+    return str(path).startswith("gs://")
 
 
-def absolute(place: AnyPath) -> AnyPath:
-    """The place, in full; in a bucket all are."""
-    return place if is_in_bucket(place) else Path(place).absolute()
+def absolute(path: AnyPath) -> AnyPath:
+    """Returns the absolute path; paths in buckets always are."""
+    return path if is_in_bucket(path) else Path(path).absolute()
 
 
 def _check_access(bucket: str, permissions: tuple[str, ...]) -> None:
-    """Asks Cloud Storage what we may do, through the client that Orbax opens a bucket with."""
+    """Checks our permissions for a bucket, by the client that Orbax uses.
+
+    Raises:
+      UserError: the bucket or a permission is missing, or there is no login.
+    """
     from google.api_core.exceptions import GoogleAPIError, NotFound
     from google.auth.exceptions import GoogleAuthError
     from google.cloud import storage
@@ -64,20 +69,20 @@ def _check_access(bucket: str, permissions: tuple[str, ...]) -> None:
         granted = storage.Client().bucket(bucket).test_iam_permissions(permissions)
     except NotFound:
         raise UserError(
-            f"there is no bucket gs://{bucket}; "
-            f"`gcloud storage buckets create gs://{bucket} --location=REGION` makes it"
+            f"missing bucket gs://{bucket}; create it by "
+            f"`gcloud storage buckets create gs://{bucket} --location=REGION`"
         ) from None
     except GoogleAuthError as error:
         raise UserError(
-            f"gs://{bucket} needs a login ({_first_line(error)}); "
-            "`gcloud auth application-default login`"
+            f"cannot open gs://{bucket}: missing login ({_first_line(error)}); "
+            "run `gcloud auth application-default login`"
         ) from None
     except (GoogleAPIError, OSError) as error:
-        raise UserError(f"gs://{bucket} cannot be used: {_first_line(error)}") from None
-    if missing := [one for one in permissions if one not in granted]:
+        raise UserError(f"cannot open gs://{bucket}: {_first_line(error)}") from None
+    if missing := [permission for permission in permissions if permission not in granted]:
         raise UserError(
-            f"gs://{bucket} may not be used: {', '.join(missing)} is not granted; give this "
-            "account roles/storage.objectUser and roles/storage.legacyBucketReader on the bucket"
+            f"missing permission {', '.join(missing)} for gs://{bucket}; grant this account "
+            "roles/storage.objectUser and roles/storage.legacyBucketReader on the bucket"
         )
 
 

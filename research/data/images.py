@@ -8,7 +8,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from research.common.errors import UserError
-from research.common.files import write_whole
+from research.common.files import write_atomically
 from research.common.storage import AnyPath
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -67,7 +67,7 @@ def save_image(path: AnyPath, image: Image.Image) -> None:
     """
     buffer = io.BytesIO()
     image.save(buffer, Image.registered_extensions()[path.suffix])
-    write_whole(path, buffer.getvalue())
+    write_atomically(path, buffer.getvalue())
 
 
 def to_array(image: Image.Image) -> np.ndarray:

@@ -6,7 +6,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from research.common.files import write_whole
+from research.common.files import write_atomically
 from research.common.storage import AnyPath
 from research.training.metrics import is_breakdown
 
@@ -61,7 +61,7 @@ def png(figure: Figure) -> bytes:
 
 def save_figure(figure: Figure, path: AnyPath) -> None:
     """Writes a figure as a PNG file."""
-    write_whole(path, png(figure))
+    write_atomically(path, png(figure))
 
 
 def _curves(

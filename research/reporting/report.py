@@ -8,7 +8,7 @@ from typing import Any
 
 from research.common.config import flatten
 from research.common.errors import UserError
-from research.common.files import read_json, write_whole
+from research.common.files import read_json, write_atomically
 from research.common.storage import AnyPath, absolute
 from research.reporting.figures import DPI, learning_curves, png
 from research.training.metrics import is_breakdown, read_metrics
@@ -61,7 +61,7 @@ def write_report(workdirs: Sequence[AnyPath], output: AnyPath) -> AnyPath:
     title = html.escape(" and ".join(names))
     page = f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title>"
     page += f"<style>{_STYLE}</style><body>{''.join(sections)}</body></html>\n"
-    write_whole(output, page)
+    write_atomically(output, page)
     return output
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from tensorboardX import SummaryWriter
 
 from research.common.errors import UserError
-from research.common.files import write_whole
+from research.common.files import write_atomically
 from research.common.storage import AnyPath, is_in_bucket
 
 FILE = "metrics.jsonl"
@@ -47,11 +47,11 @@ class MetricWriter:
 
     def flush(self) -> None:
         """Writes all lines and events added so far."""
-        write_whole(self._path, "".join(self._lines))
+        write_atomically(self._path, "".join(self._lines))
         self._board.flush()
         if self._copied:
             for file in Path(self._copied.name).iterdir():
-                write_whole(self._events / file.name, file.read_bytes())
+                write_atomically(self._events / file.name, file.read_bytes())
         self._written = time.monotonic()
 
     def close(self) -> None:

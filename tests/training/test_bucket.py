@@ -83,11 +83,19 @@ def test_a_checkpoint_that_was_not_finished_is_none(bucket, killed, whole):
 @pytest.mark.parametrize(
     ("place", "denied", "message"),
     [
-        ("gs://absent/a", None, "there is no bucket gs://absent; `gcloud storage buckets create"),
-        ("gs://runs/a", "storage.objects.create", "storage.objects.create is not granted"),
-        ("gs://runs/a", "storage.buckets.get", "storage.buckets.get is not granted; give this"),
-        ("s3://runs/a", None, "write a path, or gs://BUCKET/FOLDER"),
-        ("gs:/runs/a", None, "write a path, or gs://BUCKET/FOLDER"),
+        ("gs://absent/a", None, "missing bucket gs://absent; create it by `gcloud storage buckets"),
+        (
+            "gs://runs/a",
+            "storage.objects.create",
+            "missing permission storage.objects.create for gs://runs",
+        ),
+        (
+            "gs://runs/a",
+            "storage.buckets.get",
+            "missing permission storage.buckets.get for gs://runs; grant",
+        ),
+        ("s3://runs/a", None, "invalid path 's3://runs/a': expected a path on disk or gs://"),
+        ("gs:/runs/a", None, "invalid path 'gs:/runs/a': expected a path on disk or gs://"),
     ],
 )
 def test_a_bucket_that_cannot_be_used_is_refused(bucket, place, denied, message):
@@ -139,7 +147,7 @@ def test_without_a_login_no_verb_begins(tmp_path):
     done = call("train", DIGITS, "--workdir=gs://runs/a", **nobody)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert line.startswith("error: gs://runs needs a login")
+    assert line.startswith("error: cannot open gs://runs: missing login")
     assert line.endswith("`gcloud auth application-default login`")
 
 

@@ -362,7 +362,7 @@ def test_a_task_without_visualization_writes_no_picture_and_has_one_row_per_inpu
 
 def test_unwritable_pictures_are_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"cannot write .*/file/x\.png: .*; choose another place"):
+    with pytest.raises(UserError, match=r"cannot write .*/file/x\.png: .*; choose another path"):
         visualize(PREDICTOR, results(tmp_path / "x.png"), tmp_path / "file")
 
 
