@@ -7,7 +7,7 @@ Command:  make train CONFIG=experiments/speech_recognition/an4.py
 Hardware: 2 cores of a shared x86-64 server, Python 3.11, JAX 0.10.2
 Time:     21 min of training, with other programs beside it
 Score:    7.89 % WER on the 130 test utterances, 10.97 % in validation, one seed, greedy. With a
-          3-gram of the training texts 8.15 % and 10.78 % (--change=task.decoding.beam=16
+          3-gram of the training texts 8.15 % and 10.78 % (--change=task.decoding.beam_size=16
           --change=task.decoding.language_model=transcripts
           --change=task.decoding.language_model_weight=0.1)
 """
@@ -16,7 +16,7 @@ from research.common.config import to_config_dict
 from research.data.tokenizers import Words
 from research.tasks.speech_recognition.augmentation import Augmentation
 from research.tasks.speech_recognition.data import Manifest
-from research.tasks.speech_recognition.features import Given
+from research.tasks.speech_recognition.features import PrecomputedFeatures
 from research.tasks.speech_recognition.models import LSTMEncoder
 from research.tasks.speech_recognition.task import SpeechRecognition
 from research.training.experiment import Experiment
@@ -38,20 +38,25 @@ def get_config():
     """The typed config, as the `ConfigDict` that the command line can change."""
     task = SpeechRecognition(
         source=Manifest(train="an4_mfcc/train.jsonl", test="an4_mfcc/test.jsonl"),
-        features=Given(size=13),
+        features=PrecomputedFeatures(size=13),
         tokenizer=Words(vocabulary=tuple(sorted(set(VOCABULARY.split())))),
         model=LSTMEncoder(
-            channels=(192, 192), kernel=5, strides=(2, 2), layers=3, features=192, dropout=0.4
+            channels=(192, 192),
+            kernel_size=5,
+            strides=(2, 2),
+            num_layers=3,
+            features=192,
+            dropout=0.4,
         ),
         augmentation=Augmentation(
-            stretch=0.15,
-            frequency_masks=1,
+            time_stretch=0.15,
+            num_frequency_masks=1,
             frequency_mask_width=3,
-            time_masks=2,
+            num_time_masks=2,
             time_mask_fraction=0.08,
         ),
         tokens_per_second=12.0,
-        buckets=4,
+        num_buckets=4,
     )
     return to_config_dict(
         Experiment(

@@ -26,21 +26,23 @@ def get_config():
     """The typed config, as the `ConfigDict` that the command line can change."""
     task = SpeechRecognition(
         source=FreeSpokenDigits(path="recordings"),
-        features=LogMel(sample_rate=8000, bands=40, normalize="fixed"),
+        features=LogMel(sample_rate=8000, num_mel_bins=40, normalize="fixed"),
         tokenizer=Words(),
-        model=LSTMEncoder(channels=(128, 128), strides=(2, 2), layers=2, features=128, dropout=0.3),
+        model=LSTMEncoder(
+            channels=(128, 128), strides=(2, 2), num_layers=2, features=128, dropout=0.3
+        ),
         augmentation=Augmentation(
-            speed=0.15,
-            reverberation=0.3,
+            speed_perturbation=0.15,
+            reverberation_probability=0.3,
             noise_snr_db=(5.0, 40.0),
             gain_db=10.0,
-            band_warp=0.2,
-            frequency_masks=2,
+            frequency_warp=0.2,
+            num_frequency_masks=2,
             frequency_mask_width=6,
-            time_masks=1,
+            num_time_masks=1,
             time_mask_fraction=0.15,
         ),
-        buckets=3,
+        num_buckets=3,
     )
     return to_config_dict(
         Experiment(

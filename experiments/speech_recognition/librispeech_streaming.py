@@ -24,27 +24,27 @@ def get_config():
     """The typed config, as the `ConfigDict` that the command line can change."""
     task = SpeechRecognition(
         source=LibriSpeech(path="LibriSpeech"),
-        features=LogMel(sample_rate=16000, bands=80, normalize="fixed"),
+        features=LogMel(sample_rate=16000, num_mel_bins=80, normalize="fixed"),
         tokenizer=WordPieces(pieces=1024),
         model=LSTMEncoder(
             channels=(512, 512),
-            kernel=9,
+            kernel_size=9,
             strides=(2, 2),
-            layers=6,
+            num_layers=6,
             features=1024,
             bidirectional=False,
             dropout=0.1,
             unroll=4,
         ),
         augmentation=Augmentation(
-            speed=0.1,
-            frequency_masks=2,
+            speed_perturbation=0.1,
+            num_frequency_masks=2,
             frequency_mask_width=27,
-            time_masks=10,
+            num_time_masks=10,
             time_mask_fraction=0.05,
         ),
         tokens_per_second=10.0,
-        buckets=8,
+        num_buckets=8,
         dtype="bfloat16",
     )
     return to_config_dict(

@@ -21,20 +21,22 @@ def get_config():
     """The typed config, as the `ConfigDict` that the command line can change."""
     task = SpeechRecognition(
         source=SpokenDigits(),
-        features=LogMel(sample_rate=16000, bands=64, normalize="fixed"),
+        features=LogMel(sample_rate=16000, num_mel_bins=64, normalize="fixed"),
         tokenizer=Words(),
-        model=LSTMEncoder(channels=(128, 128), strides=(2, 2), layers=2, features=128, dropout=0.2),
+        model=LSTMEncoder(
+            channels=(128, 128), strides=(2, 2), num_layers=2, features=128, dropout=0.2
+        ),
         augmentation=Augmentation(
-            speed=0.15,
-            reverberation=0.2,
+            speed_perturbation=0.15,
+            reverberation_probability=0.2,
             noise_snr_db=(15.0, 40.0),
             gain_db=10.0,
-            band_warp=0.2,
-            frequency_masks=1,
+            frequency_warp=0.2,
+            num_frequency_masks=1,
             frequency_mask_width=10,
         ),
         tokens_per_second=8.0,
-        buckets=3,
+        num_buckets=3,
     )
     return to_config_dict(
         Experiment(

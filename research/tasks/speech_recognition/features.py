@@ -1,7 +1,7 @@
-"""What the network hears: log-mel features of the waveform, or features that files give.
+"""Acoustic features: log-mel filter banks of the audio, or features precomputed in files.
 
-Everything runs on the device, under `jit`. Frames past an utterance's end come out as zeros and
-change nothing else.
+Features are computed on the device, under `jit`. Frames after the end of an utterance are zero and
+do not change the others.
 """
 
 from dataclasses import dataclass
@@ -11,140 +11,157 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from research.common.config import formerly
 from research.common.errors import ConfigError
 
-# Power in a band, for audio in [-1, 1]: 5 dB below the rounding noise of 16-bit samples, so digital
-# silence sounds like any other silence, and no recording is cut off.
+# Smallest power in a mel band for audio in [-1, 1]: 5 dB below the quantisation noise of 16-bit
+# samples, so that digital silence resembles recorded silence and no recording is clipped.
 _FLOOR = 1e-10
-# Over all bands and frames of the Free Spoken Digit Dataset; other speech is near enough.
+# Mean and standard deviation over all bands and frames of the Free Spoken Digit Dataset; those of
+# other corpora are similar.
 _MEAN, _STD = -10.5, 4.2
 
 
 @dataclass(frozen=True)
 class LogMel:
-    """The logarithm of the power in bands spaced as the ear spaces pitch (the mel scale).
+    """Logarithm of the power in mel-spaced frequency bands.
 
-    A frame is the Hann-windowed audio from a multiple of the hop on, with nothing before it, so
-    it depends on its own samples alone and a stream gives the frames that the whole gives.
+    Each frame is computed from one Hann window of the audio. Windows start at multiples of the hop
+    and the audio is not padded at its start, so that a stream and the whole recording give the same
+    frames.
     """
 
     sample_rate: int = 16000
-    """Of the audio, in Hz."""
+    """Sample rate of the audio in Hz."""
 
     window_ms: float = 25.0
-    """The audio that one frame sees."""
+    """Length of a window in milliseconds."""
 
     hop_ms: float = 10.0
-    """From the start of one frame to that of the next."""
+    """Time between the starts of consecutive windows in milliseconds."""
 
-    bands: int = 80
-    """The number of features of a frame."""
+    num_mel_bins: int = formerly("bands", default=80)
+    """Number of mel bands, the features of a frame."""
 
     low_hz: float = 20.0
-    """Where the lowest band begins."""
+    """Lower edge of the lowest band in Hz."""
 
     high_hz: float = 0.0
-    """Where the highest band ends; 0: at half the sample rate."""
+    """Upper edge of the highest band in Hz; 0: half the sample rate."""
 
     normalize: Literal["utterance", "fixed"] = "utterance"
-    """Mean 0 and variance 1 of each band over the utterance, or a fixed shift and scale.
+    """Normalisation: each band to mean 0 and variance 1 over the utterance, or a fixed scaling.
 
-    A stream needs "fixed", as the rest of the utterance is not known yet.
+    Streaming needs "fixed", because statistics of an utterance are known only at its end.
     """
 
     def __post_init__(self):
-        if self.window < 2:
-            raise ConfigError("window_ms", f"must hold two samples or more, is {self.window_ms}")
-        if not 1 <= self.hop <= self.window:
-            raise ConfigError("hop_ms", f"must lie in (0, window_ms], is {self.hop_ms}")
-        if not 0 <= self.low_hz < self.high:
-            raise ConfigError("low_hz", f"must lie in [0, {self.high:g}), is {self.low_hz:g}")
-        if self.high > self.sample_rate / 2:
+        if self.window_length < 2:
+            problem = f"invalid window {self.window_ms}: expected at least two samples"
+            raise ConfigError("window_ms", problem)
+        if not 1 <= self.hop_length <= self.window_length:
+            raise ConfigError(
+                "hop_ms", f"invalid hop {self.hop_ms}: expected a value in (0, window_ms]"
+            )
+        if not 0 <= self.low_hz < self.max_hz:
+            problem = f"invalid frequency {self.low_hz:g}: expected a value in [0, {self.max_hz:g})"
+            raise ConfigError("low_hz", problem)
+        if self.max_hz > self.sample_rate / 2:
             half = f"half the sample rate, {self.sample_rate / 2:g}"
-            raise ConfigError("high_hz", f"must not exceed {half}, is {self.high:g}")
-        if self.bands < 1 or not self.filters.any(axis=0).all():
-            problem = f"{self.bands} bands do not fit: some hold no frequency; set fewer"
-            raise ConfigError("bands", problem)
+            problem = f"invalid frequency {self.max_hz:g}: expected at most {half}"
+            raise ConfigError("high_hz", problem)
+        if self.num_mel_bins < 1 or not self.filters.any(axis=0).all():
+            problem = f"invalid number {self.num_mel_bins}: some bands are empty; use fewer"
+            raise ConfigError("num_mel_bins", problem)
 
     @property
     def size(self) -> int:
-        """The number of features of a frame."""
-        return self.bands
+        """Number of features of a frame."""
+        return self.num_mel_bins
 
     @property
     def rate(self) -> float:
-        """Samples per second."""
+        """Sample rate of the input in Hz."""
         return float(self.sample_rate)
 
     @property
     def frame_ms(self) -> float:
-        """From one frame to the next."""
-        return 1000 * self.hop / self.sample_rate
+        """Time from one frame to the next in milliseconds."""
+        return 1000 * self.hop_length / self.sample_rate
 
     def input_shape(self, length: int) -> tuple[int, ...]:
-        """Of one utterance of so many samples."""
+        """Returns the shape of an utterance of `length` samples."""
         return (length,)
 
     @property
-    def window(self) -> int:
-        """Samples that one frame sees."""
+    def window_length(self) -> int:
+        """Number of samples in a window."""
         return round(self.sample_rate * self.window_ms / 1000)
 
     @property
-    def hop(self) -> int:
-        """Samples from the start of one frame to that of the next."""
+    def hop_length(self) -> int:
+        """Number of samples between the starts of consecutive windows."""
         return round(self.sample_rate * self.hop_ms / 1000)
 
     @property
-    def high(self) -> float:
-        """Where the highest band ends, in Hz."""
+    def max_hz(self) -> float:
+        """Upper edge of the highest band in Hz."""
         return self.high_hz or self.sample_rate / 2
 
     @property
     def filters(self) -> np.ndarray:
-        """The weight of each frequency of the window's DFT in each band, [frequencies, bands]."""
-        return mel_filters(self.sample_rate, self.window, self.bands, self.low_hz, self.high)
+        """Weight of each DFT frequency in each band, float32 [frequencies, bands]."""
+        return mel_filters(
+            self.sample_rate, self.window_length, self.num_mel_bins, self.low_hz, self.max_hz
+        )
 
     @property
     def _dft(self) -> np.ndarray:
-        """The Hann window and the DFT as one matrix [window, real and imaginary frequencies]."""
-        dft = np.fft.rfft(np.diag(np.hanning(self.window + 1)[:-1]))
+        """The windowed DFT as a matrix [window_length, real and imaginary frequencies]."""
+        dft = np.fft.rfft(np.diag(np.hanning(self.window_length + 1)[:-1]))
         return np.concatenate([dft.real, dft.imag], axis=1).astype(np.float32)
 
-    def frames(self, samples: Any) -> Any:
-        """The number of frames of so many samples, an int or an array of them.
+    def num_frames(self, samples: Any) -> Any:
+        """Returns the number of frames of an utterance.
 
-        Only whole windows count, but the shortest utterance has one frame, filled up with zeros.
+        Only complete windows count, except that an utterance shorter than a window is padded with
+        zeros to one.
+
+        Args:
+          samples: number of samples, int or array of int.
         """
-        return 1 + (samples > self.window) * ((samples - self.window) // self.hop)
+        excess = samples - self.window_length
+        excess = max(excess, 0) if isinstance(excess, int) else jnp.maximum(excess, 0)
+        return 1 + excess // self.hop_length
 
     def log_mel(self, audio: jax.Array, samples: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The features before they are normalised, and the number of valid frames.
+        """Computes unnormalised features and the number of valid frames.
 
         Args:
           audio: float32 [batch, samples] in [-1, 1].
-          samples: int32 [batch], how many of them are valid.
+          samples: int32 [batch], number of valid samples.
 
         Returns:
           float32 [batch, frames, bands], the natural logarithm of power, and int32 [batch].
         """
         audio = jnp.where(jnp.arange(audio.shape[1]) < samples[:, None], audio, 0)
-        audio = jnp.pad(audio, ((0, 0), (0, max(0, self.window - audio.shape[1]))))
-        starts = self.hop * np.arange(self.frames(audio.shape[1]))
-        windows = audio[:, starts[:, None] + np.arange(self.window)]
-        # A product, as XLA splits no FFT over devices: each would compute it for the whole batch.
+        audio = jnp.pad(audio, ((0, 0), (0, max(0, self.window_length - audio.shape[1]))))
+        starts = self.hop_length * np.arange(self.num_frames(audio.shape[1]))
+        windows = audio[:, starts[:, None] + np.arange(self.window_length)]
+        # A matrix product, because XLA does not partition FFTs: every device would compute those of
+        # the whole batch.
         spectrum = jnp.matmul(windows, self._dft, precision=jax.lax.Precision.HIGHEST)
         real, imaginary = jnp.split(spectrum, 2, axis=-1)
         power = real**2 + imaginary**2
         mel = jnp.matmul(power, self.filters, precision=jax.lax.Precision.HIGHEST)
-        return jnp.log(jnp.maximum(mel, _FLOOR)), self.frames(samples)
+        return jnp.log(jnp.maximum(mel, _FLOOR)), self.num_frames(samples)
 
     def __call__(self, audio: jax.Array, samples: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Features and the number of valid frames, as `log_mel` but normalised.
+        """Computes normalised features and the number of valid frames.
 
         Args:
           audio: float32 [batch, samples] in [-1, 1].
-          samples: int32 [batch], how many of them are valid.
+          samples: int32 [batch], number of valid samples.
 
         Returns:
           float32 [batch, frames, bands] and int32 [batch].
@@ -152,68 +169,82 @@ class LogMel:
         features, frames = self.log_mel(audio, samples)
         if self.normalize == "utterance":
             return normalize_utterance(features, frames), frames
-        return jnp.where(_valid(features, frames), (features - _MEAN) / _STD, 0), frames
+        return jnp.where(_frame_mask(features, frames), (features - _MEAN) / _STD, 0), frames
 
 
 @dataclass(frozen=True)
-class Given:
-    """Features that come computed in the data, such as MFCC."""
+class PrecomputedFeatures:
+    """Features that the data set contains, such as MFCC."""
+
+    former_names = ("Given",)
 
     size: int = 13
-    """The number of features of a frame."""
+    """Number of features of a frame."""
 
     frame_ms: float = 10.0
-    """From one frame to the next."""
+    """Time from one frame to the next in milliseconds."""
 
     def __post_init__(self):
         for key in ("size", "frame_ms"):
             if getattr(self, key) <= 0:
-                raise ConfigError(key, f"must be positive, is {getattr(self, key)}")
+                problem = f"invalid value {getattr(self, key)}: expected a positive number"
+                raise ConfigError(key, problem)
 
     @property
     def rate(self) -> float:
-        """Frames per second."""
+        """Number of frames per second."""
         return 1000 / self.frame_ms
 
     def input_shape(self, length: int) -> tuple[int, ...]:
-        """Of one utterance of so many frames."""
+        """Returns the shape of an utterance of `length` frames."""
         return (length, self.size)
 
-    def frames(self, length: Any) -> Any:
-        """The number of frames of so many frames."""
+    def num_frames(self, length: Any) -> Any:
+        """Returns the number of frames of an input of `length` frames, which is the same."""
         return length
 
     def __call__(self, features: jax.Array, frames: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """[batch, frames, size], normalised over each utterance, and `frames` int32 [batch]."""
+        """Normalises features [batch, frames, size] over each utterance.
+
+        Args:
+          features: float32 [batch, frames, size].
+          frames: int32 [batch], number of valid frames.
+
+        Returns:
+          float32 [batch, frames, size], and `frames`.
+        """
         return normalize_utterance(features, frames), frames
 
 
 def normalize_utterance(features: jax.Array, frames: jax.Array) -> jax.Array:
-    """Features of mean 0 and variance 1 over each utterance's valid frames; the others are 0.
+    """Normalises features to mean 0 and variance 1 over each utterance; padding becomes 0.
 
     Args:
       features: float32 [batch, frames, size].
-      frames: int32 [batch], how many are valid.
+      frames: int32 [batch], number of valid frames.
     """
-    valid = _valid(features, frames)
-    count = jnp.maximum(frames, 1)[:, None, None]
+    valid = _frame_mask(features, frames)
+    count = jnp.maximum(frames, 1)[:, None, None].astype(features.dtype)
     mean = jnp.where(valid, features, 0).sum(1, keepdims=True) / count
     centred = jnp.where(valid, features - mean, 0)
     variance = (centred**2).sum(1, keepdims=True) / count
-    # What never changes, as in a single frame, becomes about 0 and not amplified rounding.
+    # The constant keeps rounding errors of constant features, as in a single frame, near 0.
     return centred * jax.lax.rsqrt(variance + 1e-5)
 
 
 def mel_filters(
-    sample_rate: int, window: int, bands: int, low_hz: float, high_hz: float
+    sample_rate: int, window_length: int, num_mel_bins: int, low_hz: float, high_hz: float
 ) -> np.ndarray:
-    """Triangular filters float32 [window // 2 + 1, bands], evenly spaced in mel, each of area 1.
+    """Returns triangular filters evenly spaced on the mel scale, each of area 1.
 
-    The mel scale and the norm are those of Slaney's Auditory Toolbox (1998), the defaults of
-    `librosa.filters.mel`: linear below 1 kHz, logarithmic above.
+    The mel scale and the normalisation are those of Slaney's Auditory Toolbox (1998), the defaults
+    of `librosa.filters.mel`: linear below 1 kHz, logarithmic above.
+
+    Returns:
+      float32 [window_length // 2 + 1, num_mel_bins].
     """
-    frequencies = np.fft.rfftfreq(window, 1 / sample_rate)[:, None]
-    edges = _mel_to_hz(np.linspace(_hz_to_mel(low_hz), _hz_to_mel(high_hz), bands + 2))
+    frequencies = np.fft.rfftfreq(window_length, 1 / sample_rate)[:, None]
+    edges = _mel_to_hz(np.linspace(_hz_to_mel(low_hz), _hz_to_mel(high_hz), num_mel_bins + 2))
     lower, centre, upper = edges[:-2], edges[1:-1], edges[2:]
     rising = (frequencies - lower) / (centre - lower)
     falling = (upper - frequencies) / (upper - centre)
@@ -221,7 +252,7 @@ def mel_filters(
     return (triangles * 2 / (upper - lower)).astype(np.float32)
 
 
-_LOG_STEP = np.log(6.4) / 27  # of frequency for one mel above 1 kHz, which is mel 15
+_LOG_STEP = np.log(6.4) / 27  # logarithm of the frequency ratio of 1 mel above 1 kHz (15 mel)
 
 
 def _hz_to_mel(hz: float) -> float:
@@ -232,6 +263,6 @@ def _mel_to_hz(mel: np.ndarray) -> np.ndarray:
     return np.where(mel > 15, 1000 * np.exp((mel - 15) * _LOG_STEP), 1000 * mel / 15)
 
 
-def _valid(features: jax.Array, frames: jax.Array) -> jax.Array:
-    """[batch, frames, 1] bool."""
+def _frame_mask(features: jax.Array, frames: jax.Array) -> jax.Array:
+    """Returns the mask of valid frames, bool [batch, frames, 1]."""
     return (jnp.arange(features.shape[1]) < frames[:, None])[..., None]

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 import jax
@@ -11,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from research.common.errors import ConfigError, UserError, within
+from research.common.config import formerly
+from research.common.errors import ConfigError, within
 from research.data.buckets import choose_buckets
-from research.data.dataset import Bucket, Dataset, Example
+from research.data.dataset import Bucket, Dataset
 from research.data.tokenizers import Characters, WordPieces, Words
 from research.task import Average, Batch, Task, Tree
 from research.tasks.speech_recognition.augmentation import Augmentation
@@ -24,78 +24,81 @@ from research.tasks.speech_recognition.data import (
     Manifest,
     SpeechTFDS,
     SpokenDigits,
+    TranscribedUtterances,
 )
 from research.tasks.speech_recognition.decoding import Decoding
-from research.tasks.speech_recognition.features import Given, LogMel
+from research.tasks.speech_recognition.features import LogMel, PrecomputedFeatures
 from research.tasks.speech_recognition.models import LSTMEncoder
 from research.tasks.speech_recognition.scorer import TranscriptScorer
 
 if TYPE_CHECKING:
     from research.tasks.speech_recognition.predictor import SpeechRecognitionPredictor
 
-SILENCE = 1e-4  # the loudest sample of what is no speech; 3 steps of 16-bit audio
-
 
 @dataclass(frozen=True)
 class SpeechRecognition(Task):
-    """The text of an utterance, from a network that scores every token in every frame."""
+    """Transcribes an utterance with a network that scores each token in each frame."""
 
     source: SpokenDigits | FreeSpokenDigits | Manifest | LibriSpeech | SpeechTFDS = field(
         default_factory=SpokenDigits
     )
-    """Where the utterances come from."""
+    """The dataset of transcribed utterances."""
 
-    features: LogMel | Given = field(default_factory=LogMel)
-    """What the network hears of them."""
+    features: LogMel | PrecomputedFeatures = field(default_factory=LogMel)
+    """Acoustic features, the input of the network."""
 
     tokenizer: Characters | Words | WordPieces = field(default_factory=Characters)
-    """What a text is made of."""
+    """Units of the transcripts."""
 
     lowercase: bool = True
-    """Take all texts in lower case."""
+    """Convert transcripts to lower case."""
 
     model: LSTMEncoder = field(default_factory=LSTMEncoder)
     """The network."""
 
     augmentation: Augmentation = field(default_factory=Augmentation)
-    """What is done to the training utterances on the device."""
+    """Augmentation of the training utterances."""
 
     decoding: Decoding = field(default_factory=Decoding)
-    """How a text is found in the network's scores."""
+    """Search for the best token sequence."""
 
     tokens_per_second: float = 25.0
-    """Room for tokens in a batch; an utterance with more of them is skipped, and counted."""
+    """Maximum number of tokens per second of input; utterances with more are skipped."""
 
-    buckets: int = 6
-    """The number of lengths that batches come in; each is compiled once."""
+    num_buckets: int = formerly("buckets", default=6)
+    """Maximum number of lengths that batches are padded to; each is compiled once."""
 
     bucket_seconds: tuple[float, ...] = ()
-    """These lengths; empty: those that pad the training utterances least."""
+    """These lengths in seconds; empty: those that minimise padding of the training utterances."""
 
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """What the network computes in; its parameters are float32 in any case."""
+    """Computation dtype of the network; parameters are always float32."""
 
     def __post_init__(self):
         if self.tokens_per_second <= 0:
-            raise ConfigError("tokens_per_second", f"must be positive, is {self.tokens_per_second}")
-        if self.buckets < 1:
-            raise ConfigError("buckets", f"must be at least 1, is {self.buckets}")
+            problem = f"invalid rate {self.tokens_per_second}: expected a positive number"
+            raise ConfigError("tokens_per_second", problem)
+        if self.num_buckets < 1:
+            problem = f"invalid number {self.num_buckets}: expected at least 1"
+            raise ConfigError("num_buckets", problem)
         if list(self.bucket_seconds) != sorted(set(self.bucket_seconds)):
-            raise ConfigError("bucket_seconds", f"must ascend, is {self.bucket_seconds}")
+            problem = f"invalid lengths {self.bucket_seconds}: expected increasing numbers"
+            raise ConfigError("bucket_seconds", problem)
         with within("model"):
             self.model.check()
 
     def resolve(self) -> "SpeechRecognition":
-        """With the tokenizer's vocabulary, the lengths of batches and a language model."""
+        """Returns the task with vocabulary, bucket lengths and language model filled in."""
         if self._is_resolved:
             return self
         corpus = self._corpus("train")
-        usable = [one for one in corpus.utterances if not one.fault]
+        usable = [one for one in corpus.utterances if not one.problem]
         if not usable:
-            raise ConfigError("source", f"no utterance is usable: {corpus.utterances[0].fault}")
+            problem = f"no usable utterance; the first: {corpus.utterances[0].problem}"
+            raise ConfigError("source", problem)
         texts = [self.normalize_text(one.text) for one in usable]
         seconds = np.array([one.seconds for one in usable])
-        buckets = self.bucket_seconds or choose_buckets(seconds, self.buckets)
+        buckets = self.bucket_seconds or choose_buckets(seconds, self.num_buckets)
         with within("tokenizer"):
             tokenizer = self.tokenizer.resolve(texts)
         with within("decoding"):
@@ -109,39 +112,40 @@ class SpeechRecognition(Task):
 
     @cached_property
     def network(self) -> LSTMEncoder:
-        """The model, made for the number of tokens and the blank."""
-        return self.model.clone(classes=1 + self.tokenizer.size, dtype=jnp.dtype(self.dtype))
+        """The model with one class per token and the blank."""
+        return self.model.clone(num_classes=1 + self.tokenizer.size, dtype=jnp.dtype(self.dtype))
 
     def batch_spec(self, batch_size: int, length: Bucket | None) -> dict[str, jax.ShapeDtypeStruct]:
-        """`input` float32 [batch, samples], or [batch, frames, size] of given features.
+        """Returns the specification of a batch.
 
-        `length` int32 [batch] is how much of it is valid; `tokens` int32 [batch, capacity] are the
-        tokenizer's ids, of which `token_count` int32 [batch] are valid.
+        `input` is audio float32 [batch, samples], or precomputed features float32 [batch, frames,
+        size], of which `length` int32 [batch] are valid. `tokens` int32 [batch, capacity] are token
+        ids, of which `token_count` int32 [batch] are valid.
         """
         length = length or int(self.input_lengths(self.bucket_seconds)[-1])
-        assert isinstance(length, int)  # an utterance has one side
+        assert isinstance(length, int)  # speech examples have one length
         return {
             "input": jax.ShapeDtypeStruct(
                 (batch_size, *self.features.input_shape(length)), jnp.float32
             ),
             "length": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
-            "tokens": jax.ShapeDtypeStruct((batch_size, self.capacity(length)), jnp.int32),
+            "tokens": jax.ShapeDtypeStruct((batch_size, self.token_capacity(length)), jnp.int32),
             "token_count": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
         }
 
-    def capacity(self, length: int) -> int:
-        """The room for tokens beside an input of that length."""
-        room = int(np.ceil(length / self.features.rate * self.tokens_per_second))
-        return max(1, min(room, self.model.frames(self.features.frames(length))))
+    def token_capacity(self, length: int) -> int:
+        """Returns the maximum number of tokens of an input of `length` samples or frames."""
+        tokens = int(np.ceil(length / self.features.rate * self.tokens_per_second))
+        return max(1, min(tokens, self.model.num_frames(self.features.num_frames(length))))
 
     def dataset(self, split: str) -> Dataset:
-        """The utterances of a split."""
+        """Opens the utterances of a split."""
         with within("task"):
             corpus = self._corpus(split)
-        return _Utterances(self, corpus)
+        return TranscribedUtterances(self, corpus)
 
     def init(self, key: jax.Array) -> tuple[Tree, Tree]:
-        """Parameters; there are no other variables."""
+        """Returns initial parameters; there are no other variables."""
         features = jnp.zeros((1, self.network.window, self.features.size))
         variables = dict(self.network.init(key, features, jnp.ones(1, jnp.int32), train=False))
         return variables.pop("params"), variables
@@ -149,66 +153,84 @@ class SpeechRecognition(Task):
     def loss(
         self, params: Tree, variables: Tree, batch: Batch, key: jax.Array, train: bool
     ) -> tuple[dict[str, Average], Tree]:
-        """The CTC loss of an utterance in nats (Graves et al. 2006).
+        """Computes the CTC loss per utterance in nats (Graves et al. 2006).
 
-        An utterance with too few frames for its tokens has no alignment and does not count;
-        `unalignable` is the part of such ones.
+        An utterance with too few frames for its tokens has no alignment and is excluded from the
+        loss; `unalignable` is the fraction of such utterances.
         """
         log_probs, frames = self._log_probs(params, batch, key if train else None)
         count = batch["token_count"]
         valid = jnp.arange(batch["tokens"].shape[1]) < count[:, None]
         labels = jnp.where(valid, batch["tokens"] + 1, 0)
         repeats = ((labels[:, 1:] == labels[:, :-1]) & valid[:, 1:]).sum(1)
-        fits = frames >= count + repeats  # between two equal tokens there is a blank
+        is_alignable = frames >= count + repeats  # equal tokens need a blank between them
         padding = jnp.arange(log_probs.shape[1]) >= frames[:, None]
         losses = optax.ctc_loss(
             log_probs, padding.astype(jnp.float32), labels, (~valid).astype(jnp.float32)
         )
         mask = batch["mask"]
-        counted = mask * fits
-        # Rounding can take the loss of a sure utterance below zero.
+        counted = mask * is_alignable.astype(mask.dtype)
+        # Rounding can make the loss negative where the probability of the labels is almost 1.
         losses = jnp.where(counted > 0, jnp.maximum(losses, 0), 0)
         metrics = {
             "loss": Average(losses.sum(), counted.sum()),
-            "unalignable": Average((mask * ~fits).sum(), mask.sum()),
+            "unalignable": Average((mask * (~is_alignable).astype(mask.dtype)).sum(), mask.sum()),
         }
         return metrics, variables
 
     def predict(self, params: Tree, variables: Tree, batch: Batch) -> Batch:
-        """The tokens found, the frames of each, and the length of the input in seconds.
+        """Decodes a batch.
 
-        `classes` and `probabilities` [batch, frames, 2] are the likeliest of each frame, of which
-        pictures are made.
+        Returns:
+          `tokens` int32 [batch, capacity], their `first_frame` and `last_frame`, and `token_count`
+          [batch]; `seconds` float32 [batch] of the input, and the number of output `frames`. The
+          two most probable `classes` of each frame and their `probabilities`, [batch, frames, 2],
+          serve figures.
         """
         log_probs, frames = self._log_probs(params, batch, None)
-        capacity = self.capacity(batch["input"].shape[1])
-        found = self.decoding(log_probs, frames, capacity, self._language_model)
+        capacity = self.token_capacity(batch["input"].shape[1])
+        hypothesis = self.decoding(log_probs, frames, capacity, self._language_model)
         probabilities, classes = jax.lax.top_k(jnp.exp(log_probs), 2)
         return {
-            "tokens": found.tokens,
-            "count": found.count,
-            "first": found.first,
-            "last": found.last,
-            "seconds": batch["length"] / self.features.rate,
+            "tokens": hypothesis.tokens,
+            "token_count": hypothesis.token_count,
+            "first_frame": hypothesis.first_frame,
+            "last_frame": hypothesis.last_frame,
+            "seconds": batch["length"].astype(jnp.float32) / self.features.rate,
             "frames": frames,
             "classes": classes,
             "probabilities": probabilities,
         }
 
     def scorer(self) -> TranscriptScorer:
-        """Word error rate, character error rate, and the part of utterances without an error."""
+        """Returns a scorer of word and character error rates and sentence accuracy."""
         return TranscriptScorer(self.tokenizer, self.extract_features)
 
     def predictor(self) -> "SpeechRecognitionPredictor":
-        """Turns sound files, or files of features, into transcripts."""
+        """Returns the predictor, which transcribes files."""
         from research.tasks.speech_recognition.predictor import SpeechRecognitionPredictor
 
         return SpeechRecognitionPredictor(self)
 
     def extract_features(self, array: np.ndarray) -> tuple[np.ndarray, float]:
-        """The features [frames, size] of one input, and its length in seconds."""
+        """Returns the features [frames, size] of one input, and its duration in seconds."""
         features, frames = self.features(jnp.asarray(array)[None], jnp.array([len(array)]))
         return np.asarray(features)[0, : int(frames[0])], len(array) / self.features.rate
+
+    def normalize_text(self, text: str) -> str:
+        """Returns a transcript with single spaces, in lower case if the config asks for it."""
+        return " ".join((text.lower() if self.lowercase else text).split())
+
+    def input_lengths(self, seconds: Sequence[float]) -> np.ndarray:
+        """Converts durations to lengths in samples, or in frames of features: int [utterances]."""
+        exact = np.asarray(seconds) * self.features.rate
+        return np.ceil(exact - 1e-3).astype(int)  # 0.29 s x 100 is 28.999999999999996
+
+    def buckets_for(self, lengths: np.ndarray) -> tuple[int, ...]:
+        """Returns the lengths to pad inputs to; an extra one if some exceed all buckets."""
+        buckets = self.input_lengths(self.bucket_seconds).tolist()
+        max_length = int(lengths.max())
+        return (*buckets, max_length) if max_length > buckets[-1] else tuple(buckets)
 
     @property
     def _is_resolved(self) -> bool:
@@ -223,25 +245,16 @@ class SpeechRecognition(Task):
         with within("source"):
             return self.source.open(split, self.features)
 
-    def normalize_text(self, text: str) -> str:
-        """A text as the tokenizer takes it."""
-        return " ".join((text.lower() if self.lowercase else text).split())
-
-    def input_lengths(self, seconds: Sequence[float]) -> np.ndarray:
-        """Lengths in samples, or in frames of given features: int [utterances]."""
-        exact = np.asarray(seconds) * self.features.rate
-        return np.ceil(exact - 1e-3).astype(int)  # 0.29 s x 100 is 28.999999999999996
-
-    def buckets_for(self, lengths: np.ndarray) -> tuple[int, ...]:
-        """What inputs of such lengths are padded to: none is left out for being too long."""
-        buckets = self.input_lengths(self.bucket_seconds).tolist()
-        longest = int(lengths.max())
-        return (*buckets, longest) if longest > buckets[-1] else tuple(buckets)
-
     def _log_probs(
         self, params: Tree, batch: Batch, key: jax.Array | None
     ) -> tuple[jax.Array, jax.Array]:
-        """[batch, frames, classes] and the valid frames; augmented and with dropout by a key."""
+        """Returns log-probabilities [batch, frames, classes] and the numbers of valid frames.
+
+        Args:
+          params: of the network.
+          batch: as in `batch_spec`.
+          key: random key of augmentation and dropout; None for neither.
+        """
         x, lengths = batch["input"], batch["length"]
         rngs = {}
         if key is not None:
@@ -256,53 +269,4 @@ class SpeechRecognition(Task):
         log_probs: Any = self.network.apply(
             {"params": params}, features, lengths, train=key is not None, rngs=rngs
         )
-        return log_probs, self.network.frames(lengths)
-
-
-class _Utterances(Dataset):
-    """A corpus as examples; what cannot be learned from is skipped and named."""
-
-    lengths: np.ndarray
-
-    def __init__(self, task: SpeechRecognition, corpus: Corpus):
-        super().__init__()
-        self.task, self.corpus = task, corpus
-        self.lengths = task.input_lengths([one.seconds for one in corpus.utterances])
-        self.buckets = task.buckets_for(self.lengths)
-
-    def __len__(self) -> int:
-        return len(self.corpus.utterances)
-
-    def example(self, index: int, rng: np.random.Generator) -> Example | None:
-        utterance = self.corpus.utterances[index]
-        try:
-            if utterance.fault:
-                raise UserError(utterance.fault)
-            array = self.corpus.read(index)
-            tokens = self.task.tokenizer.encode(self.task.normalize_text(utterance.text))
-            self._check(index, array, tokens)
-        except UserError as error:
-            self.skip(index, f"{utterance.where}: {error}")
-            return None
-        return {
-            "input": array,
-            "length": np.array(len(array), np.int32),
-            "tokens": np.array(tokens, np.int32),
-            "token_count": np.array(len(tokens), np.int32),
-        }
-
-    def _check(self, index: int, array: np.ndarray, tokens: list[int]) -> None:
-        """Raises UserError where an utterance is silent, or its parts do not fit each other."""
-        bucket = self.buckets[np.searchsorted(self.buckets, self.lengths[index])]
-        rate = self.task.features.rate
-        if len(array) > bucket:
-            said, found = self.lengths[index] / rate, len(array) / rate
-            raise UserError(f"lasts {found:.2f} s, and not {said:.2f} s; correct its duration")
-        if array.ndim == 1 and tokens and np.abs(array).max() < SILENCE:
-            raise UserError(f"is silent, but is to say {len(tokens)} tokens")
-        frames = self.task.model.frames(self.task.features.frames(len(array)))
-        repeats = sum(a == b for a, b in pairwise(tokens))
-        if len(tokens) + repeats > frames:
-            raise UserError(f"has {frames} frames, too few for its {len(tokens)} tokens")
-        if len(tokens) > self.task.capacity(int(bucket)):
-            raise UserError(f"has {len(tokens)} tokens; raise config.task.tokens_per_second")
+        return log_probs, self.network.num_frames(lengths)

@@ -12,32 +12,32 @@ from research.tasks.speech_recognition.data.corpus import (
     Features,
     Utterance,
     read_input,
-    with_length,
+    with_duration,
 )
 
 
 @dataclass(frozen=True)
 class FreeSpokenDigits:
-    """Recordings `{digit}_{speaker}_{take}.wav` in a folder: the Free Spoken Digit Dataset.
+    """A folder of recordings `{digit}_{speaker}_{take}.wav`: the Free Spoken Digit Dataset.
 
-    https://github.com/Jakobovski/free-spoken-digit-dataset: of each speaker's takes of each digit
-    the first five are the test, as its authors have it.
+    https://github.com/Jakobovski/free-spoken-digit-dataset. As its authors define, the test split
+    is the first five takes of each digit by each speaker.
     """
 
     path: str
-    """The folder with the recordings."""
+    """Folder of the recordings."""
 
     test_speaker: str = ""
-    """Test on all takes of this speaker, of whom nothing is learned; empty: on takes 0 to 4."""
+    """Test on all takes of this speaker, who is excluded from training; empty: on takes 0 to 4."""
 
     def open(self, split: str, features: Features) -> Corpus:
-        """The utterances of a split."""
+        """Opens the utterances of a split."""
         if split == "train":
             check_duplicates(self)
         files = self._files(split)
         names = [file.stem.split("_") for file in files]
         utterances = [
-            with_length(Utterance(file.name, DIGITS[int(digit)], speaker=speaker), file, features)
+            with_duration(Utterance(file.name, DIGITS[int(digit)], speaker=speaker), file, features)
             for file, (digit, speaker, _) in zip(files, names, strict=True)
         ]
         return Corpus(utterances, lambda index: read_input(files[index], features))
@@ -49,12 +49,15 @@ class FreeSpokenDigits:
     def _files(self, split: str) -> list[Path]:
         files = sorted(Path(self.path).glob("[0-9]_*_*.wav"))
         if not files:
-            raise ConfigError("path", f"{self.path} holds no file like 3_theo_14.wav")
+            raise ConfigError(
+                "path", f"missing recordings: no file like 3_theo_14.wav in {self.path}"
+            )
         names = [file.stem.split("_") for file in files]
         speakers = sorted({speaker for _, speaker, _ in names})
         if self.test_speaker and self.test_speaker not in speakers:
-            known = suggest(self.test_speaker, speakers)
-            raise ConfigError("test_speaker", f"no '{self.test_speaker}' in {self.path}; {known}")
+            hint = suggest(self.test_speaker, speakers)
+            problem = f"unknown speaker '{self.test_speaker}' in {self.path}; {hint}"
+            raise ConfigError("test_speaker", problem)
         return [
             file
             for file, (_, speaker, take) in zip(files, names, strict=True)

@@ -1,4 +1,4 @@
-"""Utterances listed in manifests, files of JSON lines after the convention of NVIDIA NeMo."""
+"""Manifests: JSON lines that list utterances, in the format of NVIDIA NeMo."""
 
 import json
 from dataclasses import dataclass
@@ -16,45 +16,45 @@ from research.tasks.speech_recognition.data.corpus import (
     Features,
     Utterance,
     read_input,
-    with_length,
+    with_duration,
 )
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """Your own utterances: files of JSON lines, after the convention of NVIDIA NeMo.
+    """The user's own utterances: JSON lines in the format of NVIDIA NeMo.
 
-    A line has `audio_filepath`, or `features_filepath` of a `.npy` [frames, size], and `text`; it
-    may have `duration` in seconds and `speaker`. Paths are taken from the manifest's folder.
+    A line has `text`, and `audio_filepath` or `features_filepath`, a `.npy` file [frames, size].
+    Optional are `duration` in seconds and `speaker`. Paths are relative to the manifest's folder.
     """
 
     train: str
-    """The manifest to learn from."""
+    """Manifest of the training split."""
 
     test: str = ""
-    """The manifest to report; empty: the validation split is tested."""
+    """Manifest of the test split; empty: the validation split is used instead."""
 
     validation: str = ""
-    """The manifest to choose by; empty: some speakers are held out of `train`."""
+    """Manifest of the validation split; empty: some speakers of `train` are held out."""
 
     validation_fraction: float = 0.1
-    """The part that is then held out, of the speakers, or of the utterances if none are named."""
+    """Fraction of speakers to hold out, or of utterances where the speaker is unknown."""
 
     def __post_init__(self):
         check_fraction("validation_fraction", self.validation_fraction)
 
     def open(self, split: str, features: Features) -> Corpus:
-        """The utterances of a split."""
+        """Opens the utterances of a split."""
         if split == "train":
             check_duplicates(self, ("validation", "test") if self.test else ("validation",))
         rows = self._rows(split)
         files = [file for _, file in rows]
-        utterances = [with_length(row, file, features) for row, file in rows]
+        utterances = [with_duration(row, file, features) for row, file in rows]
         return Corpus(utterances, lambda index: read_input(files[index], features))
 
     def contents(self, split: str) -> list[tuple[str, Path]]:
         """Returns the line and the file of each valid utterance of a split."""
-        return [(row.where, file) for row, file in self._rows(split) if not row.fault]
+        return [(row.origin, file) for row, file in self._rows(split) if not row.problem]
 
     def _rows(self, split: str) -> list[tuple[Utterance, Path]]:
         """Returns the utterances of a split, without their lengths, and their files."""
@@ -73,24 +73,24 @@ class Manifest:
         try:
             lines = path.read_text().splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(key, f"cannot read the manifest {path}: {error}") from None
+            raise ConfigError(key, f"cannot read manifest {path}: {error}") from None
         rows = [_manifest_line(path, number, line) for number, line in enumerate(lines, 1) if line]
         if not rows:
-            raise ConfigError(key, f"the manifest {path} has no line")
+            raise ConfigError(key, f"invalid manifest {path}: it is empty")
         return rows
 
 
 def _manifest_line(path: Path, number: int, line: str) -> tuple[Utterance, Path]:
-    """An utterance and its file; one with a fault where the line is not as it should be."""
-    where = f"{path}:{number}"
+    """Returns an utterance and its file; an utterance with a problem if the line is invalid."""
+    origin = f"{path}:{number}"
     try:
         row = json.loads(line)
         file = row.get("audio_filepath") or row["features_filepath"]
         text, seconds = row["text"], float(row.get("duration", 0.0))
-        utterance = Utterance(where, str(text), seconds, str(row.get("speaker", "")))
+        utterance = Utterance(origin, str(text), seconds, str(row.get("speaker", "")))
         return utterance, path.parent / file
     except KeyError as error:
-        fault = f"the line has no {error}"
+        problem = f"missing key {error}"
     except (ValueError, TypeError, AttributeError):
-        fault = "the line is not a JSON object with audio_filepath and text"
-    return Utterance(where, fault=fault), path
+        problem = "invalid line: expected a JSON object with audio_filepath and text"
+    return Utterance(origin, problem=problem), path

@@ -1,4 +1,4 @@
-"""Strings of digits in synthetic voices; no download is needed."""
+"""Synthetic strings of digits."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -8,52 +8,56 @@ from functools import lru_cache
 import numpy as np
 import soxr
 
+from research.common.config import formerly
 from research.common.errors import ConfigError
 from research.data.splits import SPLITS
 from research.tasks.speech_recognition.data.corpus import DIGITS, Corpus, Features, Utterance
 from research.tasks.speech_recognition.data.synthesis import Synthesizer
-from research.tasks.speech_recognition.features import Given
+from research.tasks.speech_recognition.features import PrecomputedFeatures
 
 
 @dataclass(frozen=True)
 class SpokenDigits:
-    """Strings of digits spoken by eSpeak NG; nothing is downloaded.
+    """Strings of digits synthesised by eSpeak NG, without any download.
 
-    Speed, pitch, intonation and pauses are drawn for each utterance, and its voice from those of
-    the split. eSpeak's voices are accents times speakers: the speakers are dealt out to the splits,
-    so that nobody is heard in two of them.
+    Speed, pitch, intonation and pauses of each utterance are random, and so is its voice among
+    those of the split. A voice of eSpeak is an accent and a speaker; the splits have disjoint
+    speakers.
     """
 
-    train_utterances: int = 6000
-    """So many are spoken to learn from."""
+    num_train_utterances: int = formerly("train_utterances", default=6000)
+    """Number of training utterances."""
 
-    test_utterances: int = 500
-    """So many for validation, and as many for the test."""
+    num_test_utterances: int = formerly("test_utterances", default=500)
+    """Number of test utterances, and of validation utterances."""
 
-    most_digits: int = 7
-    """An utterance has from one to so many."""
+    max_digits: int = formerly("most_digits", default=7)
+    """Maximum number of digits in an utterance; the minimum is one."""
 
     def __post_init__(self):
-        for key in ("train_utterances", "test_utterances", "most_digits"):
+        for key in ("num_train_utterances", "num_test_utterances", "max_digits"):
             if getattr(self, key) < 1:
-                raise ConfigError(key, f"must be at least 1, is {getattr(self, key)}")
+                problem = f"invalid number {getattr(self, key)}: expected at least 1"
+                raise ConfigError(key, problem)
 
     def open(self, split: str, features: Features) -> Corpus:
-        """The utterances of a split, spoken in some twenty seconds and kept in memory."""
-        if isinstance(features, Given):
-            raise ConfigError("type", "SpokenDigits gives audio; set features to LogMel")
+        """Synthesises the utterances of a split in memory, which takes about 20 seconds."""
+        if isinstance(features, PrecomputedFeatures):
+            raise ConfigError("type", "invalid features: SpokenDigits contains audio; use LogMel")
         return _speak(self, split, features.sample_rate)
 
 
-@lru_cache(maxsize=3)  # a run opens its training split to learn its lengths, and to learn from it
+@lru_cache(maxsize=3)  # a run opens its training split for its durations, and again to train on it
 def _speak(source: SpokenDigits, split: str, sample_rate: int) -> Corpus:
+    """Synthesises a split at a sample rate in Hz."""
     synthesizer = Synthesizer()
     voices = voices_of(synthesizer.voices(), split)
-    count = source.train_utterances if split == "train" else source.test_utterances
+    is_train = split == "train"
+    count = source.num_train_utterances if is_train else source.num_test_utterances
 
     def speak(index: int) -> tuple[str, str, np.ndarray]:
         rng = np.random.default_rng((SPLITS.index(split), index))
-        text = " ".join(rng.choice(DIGITS, rng.integers(1, source.most_digits + 1)))
+        text = " ".join(rng.choice(DIGITS, rng.integers(1, source.max_digits + 1)))
         voice = voices[rng.integers(len(voices))]
         audio, rate = synthesizer.speak(
             text,
@@ -63,7 +67,7 @@ def _speak(source: SpokenDigits, split: str, sample_rate: int) -> Corpus:
             pitch_range=int(rng.integers(10, 90)),
             word_gap=int(rng.integers(0, 12)),
         )
-        # Resampling overshoots where a voice is loud; 16 bits would wrap around to a click.
+        # Resampling can overshoot full scale, which 16-bit integers would turn into a click.
         audio = soxr.resample(audio, rate, sample_rate).clip(-1, 1)
         return text, voice, (audio * 32767).astype(np.int16)
 
@@ -77,9 +81,9 @@ def _speak(source: SpokenDigits, split: str, sample_rate: int) -> Corpus:
 
 
 def voices_of(names: Sequence[str], split: str) -> list[str]:
-    """Those of a split: of every ten speakers one is kept for the test, and one for validation."""
+    """Returns the voices of a split: 1/10 of the speakers for test, and 1/10 for validation."""
     speakers = sorted({name.partition("+")[2] for name in names})
     order = np.random.default_rng(0).permutation(len(speakers))
-    place = {speakers[speaker]: place % 10 for place, speaker in enumerate(order)}
-    kept = {"test": {0}, "validation": {1}, "train": set(range(2, 10))}[split]
-    return [name for name in names if place[name.partition("+")[2]] in kept]
+    fold = {speakers[speaker]: rank % 10 for rank, speaker in enumerate(order)}
+    folds = {"test": {0}, "validation": {1}, "train": set(range(2, 10))}[split]
+    return [name for name in names if fold[name.partition("+")[2]] in folds]

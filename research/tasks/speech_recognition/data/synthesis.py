@@ -1,8 +1,8 @@
-"""Synthetic speech by eSpeak NG, a formant synthesizer with hundreds of voices.
+"""Speech synthesis by eSpeak NG, a formant synthesizer with hundreds of voices.
 
 eSpeak NG (https://github.com/espeak-ng/espeak-ng) is licensed under the GPL, version 3. It is
-therefore an optional extra, loaded when a `Synthesizer` is made and used by nothing but the source
-of spoken digits; no other module imports it.
+therefore an optional extra: creating a `Synthesizer` loads it, and only the source `SpokenDigits`
+creates one.
 """
 
 import ctypes
@@ -15,14 +15,14 @@ import numpy as np
 
 from research.common.errors import UserError
 
-# File names of eSpeak's kinds of English; "en" is British. Shavian is left out: a script.
+# File names of eSpeak's English voices; "en" is British. Shavian is a script, not an accent.
 ACCENTS = (
     *("en", "en-029", "en-gb-scotland", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-gb-x-rp"),
     *("en-us", "en-us-nyc"),
 )
 
-# Variants that are no use as speakers. "Unclear" are those of whose digits PocketSphinx 5 gets more
-# than twice as many wrong as of the plain voice's.
+# Variants unsuitable as speakers. On digits of the "unclear" ones, PocketSphinx 5 makes more than
+# twice as many errors as on those of the default voice.
 _WHISPERS = "caleb whisper whisperf"
 _ROBOTS = (
     "UniRobot anikaRobot announcer RicishayMax RicishayMax2 RicishayMax3 robosoft robosoft2"
@@ -33,8 +33,8 @@ _UNCLEAR = (
     " norbert shelby travis zac"
 )
 _SAME_AS_PLAIN = "fast"
-_NOT_REPRODUCIBLE = "Reed"  # draws its breath from the C library's random numbers
-_UNFIT = {*f"{_WHISPERS} {_ROBOTS} {_UNCLEAR} {_SAME_AS_PLAIN} {_NOT_REPRODUCIBLE}".split()}
+_NOT_REPRODUCIBLE = "Reed"  # uses the C library's random numbers for its breath noise
+_EXCLUDED = {*f"{_WHISPERS} {_ROBOTS} {_UNCLEAR} {_SAME_AS_PLAIN} {_NOT_REPRODUCIBLE}".split()}
 
 # From eSpeak NG's speak_lib.h.
 _SYNCHRONOUS, _DONT_EXIT, _UTF8, _POSITION_CHARACTER = 2, 0x8000, 1, 1
@@ -48,10 +48,10 @@ _lock = Lock()
 class Synthesizer:
     """eSpeak NG as a pure function: the same arguments give the same samples, in any order.
 
-    The library keeps state from one utterance to the next (the phase of the pitch's flutter, the
-    memories of filters, random generators), most of which no call of its resets, and has that state
-    once per process. So it is loaded anew for each utterance, by one thread at a time; nobody else
-    in the process may keep it loaded.
+    The library has process-wide state that lasts from one utterance to the next (the phase of the
+    pitch flutter, filter memories, random generators) and no function that resets all of it.
+    Therefore each utterance loads the library anew, in one thread at a time. No other code in the
+    process may keep it loaded.
 
     Raises:
       UserError: eSpeak NG is not installed.
@@ -62,17 +62,17 @@ class Synthesizer:
             import espeakng_loader
         except ImportError:
             raise UserError(
-                "eSpeak NG is not installed; `make setup` installs it,"
-                " or pip install espeakng-loader"
+                "missing package: eSpeak NG is not installed; run `make setup`"
+                " or `pip install espeakng-loader`"
             ) from None
         self._library = espeakng_loader.get_library_path()
         self._data = Path(espeakng_loader.get_data_path())
-        variants = {path.name for path in (self._data / "voices" / "!v").iterdir()} - _UNFIT
+        variants = {path.name for path in (self._data / "voices" / "!v").iterdir()} - _EXCLUDED
         endings = ("", *(f"+{variant}" for variant in variants))
         self._voices = tuple(sorted(accent + ending for accent in ACCENTS for ending in endings))
 
     def voices(self) -> tuple[str, ...]:
-        """Every accent with and without each variant that is fit, such as "en-us+f3", sorted."""
+        """Returns the sorted names of all accents, with and without a variant ("en-us+f3")."""
         return self._voices
 
     def speak(
@@ -84,24 +84,26 @@ class Synthesizer:
         pitch_range: int = 50,
         word_gap: int = 0,
     ) -> tuple[np.ndarray, int]:
-        """Text as sound: float32 [samples] in [-1, 1], and the sample rate in Hz.
-
-        The silence at both ends is eSpeak's, 12 ms and 10 ms at most.
+        """Synthesises a text.
 
         Args:
-          text: in English; without anything to say it gives a moment of silence.
+          text: in English; an empty text gives a short silence.
           voice: one of `voices()`.
           rate_wpm: words per minute, from 80 to 450.
-          pitch: from 0 to 99 around the voice's own, which is 50.
+          pitch: from 0 to 99; 50 is the voice's default.
           pitch_range: from 0, monotonous, to 99.
-          word_gap: pause between words, in units of 10 ms at the default rate.
+          word_gap: pause between words in units of 10 ms at the default rate.
+
+        Returns:
+          float32 [samples] in [-1, 1], with up to 12 ms of silence at the start and 10 ms at the
+          end, and the sample rate in Hz.
 
         Raises:
-          UserError: there is no such voice.
+          UserError: the voice is unknown.
         """
-        if voice not in self._voices:  # eSpeak would quietly take the accent without the variant
+        if voice not in self._voices:  # eSpeak would ignore an unknown variant
             raise UserError(
-                f"eSpeak NG has no voice '{voice}' of use; take one from Synthesizer().voices()"
+                f"unknown voice '{voice}' of eSpeak NG: expected one of Synthesizer().voices()"
             )
         parameters = {_RATE: rate_wpm, _PITCH: pitch, _RANGE: pitch_range, _WORD_GAP: word_gap}
         with _lock, _loaded(self._library) as library:
@@ -111,7 +113,7 @@ class Synthesizer:
 
 @contextmanager
 def _loaded(path: str) -> Iterator[ctypes.CDLL]:
-    """The library with the state that it has when a process starts."""
+    """Loads the library with its initial state, and unloads it afterwards."""
     library = ctypes.CDLL(path)
     try:
         yield library
@@ -123,25 +125,26 @@ def _loaded(path: str) -> Iterator[ctypes.CDLL]:
 def _synthesize(
     library: ctypes.CDLL, data: Path, text: str, voice: str, parameters: dict[int, int]
 ) -> tuple[bytes, int]:
-    """Samples as int16, and the sample rate."""
+    """Returns 16-bit samples as bytes, and the sample rate in Hz."""
     chunks = []
 
     def collect(samples: int | None, count: int, events: int) -> int:
         if samples:
             chunks.append(ctypes.string_at(samples, 2 * count))
-        return 0  # go on
+        return 0  # continue
 
     callback = _Callback(collect)
     flags = ctypes.c_int(_DONT_EXIT)
     sample_rate = library.espeak_Initialize(_SYNCHRONOUS, _BUFFER_MS, bytes(data), flags)
     if sample_rate <= 0 or library.espeak_SetVoiceByName(voice.encode()):
         raise UserError(
-            f"eSpeak NG cannot read {data}; install it anew, at a path of less than 160 characters"
+            f"cannot read the data of eSpeak NG in {data}: reinstall it at a path of less than "
+            "160 characters"
         )
     library.espeak_SetSynthCallback(callback)
     for parameter, value in parameters.items():
         library.espeak_SetParameter(parameter, value, 0)
-    library.espeak_ng_SetRandSeed(ctypes.c_long(1))  # else the clock
+    library.espeak_ng_SetRandSeed(ctypes.c_long(1))  # by default it uses the clock
     encoded = text.encode()
     size = ctypes.c_size_t(len(encoded) + 1)
     status = library.espeak_Synth(encoded, size, 0, _POSITION_CHARACTER, 0, _UTF8, None, None)

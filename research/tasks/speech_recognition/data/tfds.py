@@ -10,61 +10,64 @@ import soxr
 from research.common.errors import ConfigError
 from research.data.audio import read_audio
 from research.data.tfds import StoredAudio, TFDSSource
-from research.tasks.speech_recognition.data.corpus import Corpus, Features, Utterance, with_length
-from research.tasks.speech_recognition.features import Given
+from research.tasks.speech_recognition.data.corpus import Corpus, Features, Utterance, with_duration
+from research.tasks.speech_recognition.features import PrecomputedFeatures
 
 
 @dataclass(frozen=True, kw_only=True)
 class SpeechTFDS(TFDSSource):
-    """A data set of TensorFlow Datasets with audio and a text or a class, as ArrayRecord."""
+    """A data set of TensorFlow Datasets with audio and transcripts, prepared as ArrayRecord."""
 
     sample_rate: int = 0
-    """Of its audio, in Hz; 0: what TFDS tells, which it does of most data sets."""
+    """Sample rate of the audio in Hz; 0: the one that TFDS declares, as for most data sets."""
 
     audio: str = "speech"
-    """The feature that holds the sound: samples of 16 bits, or sound files."""
+    """Feature with the audio: 16-bit samples, or sound files."""
 
     text: str = "text"
-    """The feature that holds what is said: a text, or a class whose name is taken."""
+    """Feature with the transcript: a text, or a class whose name is the transcript."""
 
     def __post_init__(self):
         if self.sample_rate < 0:
-            raise ConfigError("sample_rate", f"must not be negative, is {self.sample_rate}")
+            problem = f"invalid rate {self.sample_rate}: expected a rate in Hz, or 0"
+            raise ConfigError("sample_rate", problem)
 
     def open(self, split: str, features: Features) -> Corpus:
-        """The utterances of a split; opening it reads all of them once, for their lengths."""
-        if isinstance(features, Given):
-            raise ConfigError("type", "SpeechTFDS gives audio; set features to LogMel")
-        sound, text = self._checked_features()
-        rate = self.sample_rate or sound.sample_rate
-        if not rate and not sound.encoded:
-            raise ConfigError("sample_rate", f"TFDS does not tell that of '{self.name}'; set it")
-        named = text.int2str if hasattr(text, "num_classes") else _as_text
+        """Opens the utterances of a split, and reads all of them for their durations."""
+        if isinstance(features, PrecomputedFeatures):
+            raise ConfigError("type", "invalid features: SpeechTFDS contains audio; use LogMel")
+        audio, text = self._checked_features()
+        rate = self.sample_rate or audio.sample_rate
+        if not rate and not audio.encoded:
+            problem = f"missing: TFDS does not declare the rate of '{self.name}'"
+            raise ConfigError("sample_rate", problem)
+        transcript_of = text.int2str if hasattr(text, "num_classes") else _as_text
         records = self.records(split)
 
-        def listed(index: int) -> Utterance:
+        def utterance(index: int) -> Utterance:
             record = records[index]
             stored = record[self.audio]
-            utterance = Utterance(f"{self.name} {split}:{index}", named(record[self.text]))
-            if sound.encoded:
-                return with_length(utterance, io.BytesIO(stored), features)
-            return replace(utterance, seconds=len(stored) / rate)
+            found = Utterance(f"{self.name} {split}:{index}", transcript_of(record[self.text]))
+            if audio.encoded:
+                return with_duration(found, io.BytesIO(stored), features)
+            return replace(found, seconds=len(stored) / rate)
 
         def read(index: int) -> np.ndarray:
             stored = records[index][self.audio]
-            if sound.encoded:
+            if audio.encoded:
                 return read_audio(stored, features.sample_rate)
             samples = np.atleast_2d(stored.T).mean(axis=0, dtype=np.float32) / 32768
             return soxr.resample(samples, rate, features.sample_rate)
 
-        return Corpus([listed(index) for index in range(len(records))], read)
+        return Corpus([utterance(index) for index in range(len(records))], read)
 
     def _checked_features(self) -> tuple[StoredAudio, Any]:
         """Returns the TFDS features of the audio and of the text."""
         self.check_features("audio", "text")
         known = self.features()
         if not isinstance(known[self.audio], StoredAudio):
-            raise ConfigError("audio", f"'{self.audio}' of '{self.name}' is no audio")
+            problem = f"invalid feature '{self.audio}' of '{self.name}': expected audio"
+            raise ConfigError("audio", problem)
         return known[self.audio], known[self.text]
 
 

@@ -1,4 +1,4 @@
-"""The config of decoding, and the language model that goes with it."""
+"""The decoding config, and the language model that it selects."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jax
 
+from research.common.config import formerly
 from research.common.errors import ConfigError
 from research.data.tokenizers import Tokenizer
 from research.tasks.speech_recognition.decoding.arpa import parse_arpa
@@ -22,56 +23,59 @@ TRANSCRIPTS = "transcripts"
 
 @dataclass(frozen=True)
 class Decoding:
-    """How tokens are found in the scores of the frames."""
+    """Greedy search, or prefix beam search with a word n-gram language model."""
 
-    beam: int = 1
-    """Hypotheses that are followed; 1 without a language model is greedy decoding."""
+    beam_size: int = formerly("beam", default=1)
+    """Number of hypotheses; 1 without a language model is greedy search."""
 
     tokens_per_frame: int = 16
-    """The most probable tokens of a frame that may extend a hypothesis."""
+    """Number of most probable tokens of a frame that may extend a hypothesis."""
 
     language_model: str = ""
-    """An ARPA file of word n-grams, or "transcripts": one is estimated on the training texts."""
+    """Path of an ARPA file of word n-grams; "transcripts": estimate one on the training texts."""
 
-    order: int = 3
-    """The n of the n-grams that are estimated."""
+    ngram_order: int = formerly("order", default=3)
+    """Order n of the estimated n-grams."""
 
     language_model_weight: float = 0.5
-    """Of the natural log-probabilities of the words."""
+    """Weight of the natural log-probabilities of words."""
 
     word_bonus: float = 0.0
-    """Added for each word: language models make hypotheses short."""
+    """Score added for each word, because language models favour short hypotheses."""
 
     arpa: str = ""
-    """The estimated model itself, as ARPA text, so that a run is complete without its data."""
+    """The estimated model as ARPA text; filled in, so that a run does not need its data."""
 
     def __post_init__(self):
-        for key in ("beam", "tokens_per_frame", "order"):
+        for key in ("beam_size", "tokens_per_frame", "ngram_order"):
             if getattr(self, key) < 1:
-                raise ConfigError(key, f"must be at least 1, is {getattr(self, key)}")
+                problem = f"invalid number {getattr(self, key)}: expected at least 1"
+                raise ConfigError(key, problem)
         if self.language_model not in ("", TRANSCRIPTS) and not Path(self.language_model).exists():
-            problem = f"there is no {self.language_model}; name an ARPA file or '{TRANSCRIPTS}'"
+            problem = (
+                f"missing file {self.language_model}: expected an ARPA file or '{TRANSCRIPTS}'"
+            )
             raise ConfigError("language_model", problem)
 
     @property
     def is_resolved(self) -> bool:
-        """Whether nothing is missing that the training texts would tell."""
+        """Whether `resolve` has nothing to estimate."""
         return self.language_model != TRANSCRIPTS or bool(self.arpa)
 
     def resolve(self, texts: Iterable[str]) -> "Decoding":
-        """With a language model estimated on the texts, if it is to be one."""
-        return self if self.is_resolved else replace(self, arpa=estimate(texts, self.order))
+        """Returns the config with a language model estimated on the texts, if it asks for one."""
+        return self if self.is_resolved else replace(self, arpa=estimate(texts, self.ngram_order))
 
     def load(self, tokenizer: Tokenizer) -> LanguageModel | None:
-        """The language model, on the host; None where there is none.
+        """Loads the language model as NumPy arrays; None if the config has none.
 
         Raises:
-          UserError: the file is no ARPA file.
+          UserError: the file is not a valid ARPA file.
         """
         if not self.language_model:
             return None
-        own = self.language_model == TRANSCRIPTS
-        arpa = parse_arpa(self.arpa if own else Path(self.language_model))
+        estimated = self.language_model == TRANSCRIPTS
+        arpa = parse_arpa(self.arpa if estimated else Path(self.language_model))
         return compile_language_model(
             arpa, tokenizer.encode, tokenizer.separator, tokenizer.starts_word
         )
@@ -83,21 +87,21 @@ class Decoding:
         capacity: int,
         language_model: LanguageModel | None,
     ) -> Hypothesis:
-        """The best hypothesis of each utterance.
+        """Returns the best hypothesis of each utterance.
 
         Args:
-          log_probs: float32 [batch, frames, classes], class 0 the blank.
-          frames: int32 [batch], how many are valid.
-          capacity: of the result, in tokens.
-          language_model: as `load` gives it.
+          log_probs: float32 [batch, frames, classes]; class 0 is the blank.
+          frames: int32 [batch], number of valid frames.
+          capacity: maximum number of tokens.
+          language_model: the result of `load`.
         """
-        if self.beam == 1 and language_model is None:
+        if self.beam_size == 1 and language_model is None:
             return greedy_search(log_probs, frames, capacity)
         return prefix_beam_search(
             log_probs,
             frames,
             capacity,
-            self.beam,
+            self.beam_size,
             self.tokens_per_frame,
             language_model,
             self.language_model_weight,

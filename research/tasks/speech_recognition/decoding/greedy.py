@@ -1,7 +1,7 @@
 """Greedy decoding of connectionist temporal classification (CTC; Graves et al. 2006).
 
-An alignment names one class per frame. Merging repeated classes and removing blanks (class 0)
-turns it into tokens.
+An alignment is a sequence with one class per frame. Merging repeated classes and removing blanks
+(class 0) yields the tokens.
 """
 
 import jax
@@ -10,48 +10,54 @@ from flax.struct import PyTreeNode
 
 
 class Hypothesis(PyTreeNode):
-    """What was decoded; -1 beyond the end."""
+    """Decoded tokens with their frames; entries after the last token are -1."""
 
-    tokens: jax.Array  # [batch, capacity] int32, ids of the tokenizer (class - 1)
-    count: jax.Array  # [batch] int32
-    first: jax.Array  # [batch, capacity] int32, first frame of each token in the best alignment
-    last: jax.Array  # [batch, capacity] int32, its last frame
-    score: jax.Array  # [batch] float32, log-probability of that alignment and of the language
+    tokens: jax.Array  # [batch, capacity] int32, token ids (class - 1)
+    token_count: jax.Array  # [batch] int32, number of tokens
+    first_frame: jax.Array  # [batch, capacity] int32, of each token in the best alignment
+    last_frame: jax.Array  # [batch, capacity] int32, of each token
+    score: jax.Array  # [batch] float32, log-probability of the alignment plus language model score
 
 
 def greedy_search(log_probs: jax.Array, frames: jax.Array, capacity: int) -> Hypothesis:
-    """The tokens of the most probable alignment; those beyond `capacity` are dropped.
+    """Decodes the most probable alignment (best path decoding).
 
     Args:
       log_probs: [batch, frames, classes] float32.
-      frames: [batch] int32, how many frames are no padding.
-      capacity: of the result, in tokens.
+      frames: [batch] int32, number of valid frames.
+      capacity: maximum number of tokens; further ones are dropped.
     """
-    valid = valid_frames(log_probs, frames)
+    valid = frame_mask(log_probs, frames)
     alignment = jnp.where(valid, log_probs.argmax(-1), 0)
     score = jnp.where(valid, log_probs.max(-1), 0.0).sum(-1)
     return collapse_alignment(alignment, score, capacity)
 
 
-def valid_frames(log_probs: jax.Array, frames: jax.Array) -> jax.Array:
+def frame_mask(log_probs: jax.Array, frames: jax.Array) -> jax.Array:
     """Returns the mask of valid frames, bool [batch, frames]."""
     return jnp.arange(log_probs.shape[1]) < frames[:, None]
 
 
 def collapse_alignment(alignment: jax.Array, score: jax.Array, capacity: int) -> Hypothesis:
-    """The tokens of alignments [batch, frames], classes; 0 in padding."""
+    """Merges repeated classes and removes blanks.
+
+    Args:
+      alignment: [batch, frames] int32, classes; 0 in the padding.
+      score: [batch] float32.
+      capacity: maximum number of tokens; further ones are dropped.
+    """
     frame = jnp.arange(alignment.shape[1])
     emits = alignment != 0
     begins = emits & (alignment != jnp.pad(alignment, ((0, 0), (1, 0)))[:, :-1])
-    # Blanks go to a place that does not exist, where a scatter drops them.
-    place = jnp.where(emits, jnp.cumsum(begins, axis=1) - 1, capacity)
-    nothing = jnp.full(capacity, -1, jnp.int32)
-    scatter = jax.vmap(lambda place, values: nothing.at[place].max(values, mode="drop"))
+    # Blanks get an index out of bounds, which the scatter drops.
+    position = jnp.where(emits, jnp.cumsum(begins, axis=1) - 1, capacity)
+    empty = jnp.full(capacity, -1, jnp.int32)
+    scatter = jax.vmap(lambda position, values: empty.at[position].max(values, mode="drop"))
     frames = jnp.broadcast_to(frame, alignment.shape)
     return Hypothesis(
-        tokens=scatter(place, alignment - 1),
-        count=jnp.minimum(begins.sum(1), capacity),
-        first=scatter(jnp.where(begins, place, capacity), frames),
-        last=scatter(place, frames),
+        tokens=scatter(position, alignment - 1),
+        token_count=jnp.minimum(begins.sum(1), capacity),
+        first_frame=scatter(jnp.where(begins, position, capacity), frames),
+        last_frame=scatter(position, frames),
         score=score,
     )

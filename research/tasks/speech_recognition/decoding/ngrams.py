@@ -1,4 +1,4 @@
-"""Estimates a word n-gram language model from text."""
+"""Estimation of word n-gram language models from text."""
 
 import math
 from collections import Counter
@@ -7,22 +7,29 @@ from collections.abc import Iterable, Iterator, Sequence
 from research.common.errors import UserError
 from research.tasks.speech_recognition.decoding.arpa import BEGIN, END, UNKNOWN
 
-_NEVER = -99.0  # log10 of a probability of zero, as ARPA files write it
-_FALLBACK_DISCOUNTS = (0.0, 0.5, 1.0, 1.5)  # those of KenLM's lmplz
+_LOG_ZERO = -99.0  # log10 of probability 0 in ARPA files
+_FALLBACK_DISCOUNTS = (0.0, 0.5, 1.0, 1.5)  # as in KenLM's lmplz
 
 
 def estimate(sentences: Iterable[str], order: int) -> str:
-    """The ARPA text of an interpolated n-gram model with modified Kneser-Ney smoothing.
+    """Estimates an interpolated n-gram model with modified Kneser-Ney smoothing.
 
     Chen and Goodman 1999, "An empirical study of smoothing techniques for language modeling",
-    section 3, ending in the uniform distribution over all words, </s> and <unk> (Heafield et al.
-    2013, "Scalable modified Kneser-Ney language model estimation"). Where a text is too small or
-    too regular to estimate discounts from, those are 0.5, 1 and 1.5. From 948 sentences of AN4 the
-    perplexity of others is 16.8 with order 3; Witten-Bell smoothing, which has no discounts, gets
-    19.0.
+    section 3, interpolated at the lowest order with the uniform distribution over all words, </s>
+    and <unk> (Heafield et al. 2013, "Scalable modified Kneser-Ney language model estimation"). If
+    the counts of a text do not determine the discounts, those are 0.5, 1 and 1.5. A 3-gram model of
+    948 sentences of AN4 has perplexity 16.8 on others; Witten-Bell smoothing, which has no
+    discounts, has 19.0.
+
+    Args:
+      sentences: texts whose words are separated by white space.
+      order: maximum length of the n-grams.
+
+    Returns:
+      the model as ARPA text.
 
     Raises:
-      UserError: there is no sentence, or one holds <s> or </s>.
+      UserError: there is no sentence, or one contains <s> or </s>.
     """
     probability: dict[tuple[str, ...], float] = {}
     backoff: dict[tuple[str, ...], float] = {}
@@ -45,21 +52,25 @@ def estimate(sentences: Iterable[str], order: int) -> str:
 
 
 def _adjusted_counts(sentences: Iterable[str], order: int) -> list[Counter[tuple[str, ...]]]:
-    """By order, how often an n-gram occurs; below the highest, after how many different words."""
+    """Counts n-grams by order.
+
+    The counts of the highest order are numbers of occurrences, those of lower orders numbers of
+    distinct preceding words.
+    """
     raw: list[Counter[tuple[str, ...]]] = [Counter() for _ in range(order)]
     for words in filter(None, map(str.split, sentences)):
         if BEGIN in words or END in words:
-            raise UserError(f"'{' '.join(words)}' holds {BEGIN} or {END}; leave them out")
+            raise UserError(f"invalid sentence '{' '.join(words)}': remove {BEGIN} and {END}")
         padded = (BEGIN, *words, END)
         for end in range(2, len(padded) + 1):
             raw[0][padded[end - 1 : end]] += 1
             for length in range(2, min(order, end) + 1):
                 raw[length - 1][padded[end - length : end]] += 1
     if not raw[0]:
-        raise UserError("there is no sentence to estimate a language model from")
+        raise UserError("missing sentences: a language model cannot be estimated from no text")
     adjusted = [Counter(gram[1:] for gram in longer) for longer in raw[1:]]
     for counts, unadjusted in zip(adjusted, raw, strict=False):
-        # Nothing stands before <s>, so what begins with it has no other count.
+        # No word precedes <s>, so n-grams that begin with it keep their occurrences.
         counts.update({gram: n for gram, n in unadjusted.items() if gram[0] == BEGIN})
     adjusted.append(raw[-1])
     adjusted[0].setdefault((UNKNOWN,), 0)
@@ -67,7 +78,7 @@ def _adjusted_counts(sentences: Iterable[str], order: int) -> list[Counter[tuple
 
 
 def _discounts(occurrences: Counter[int]) -> tuple[float, ...]:
-    """What is taken from counts of 0, 1, 2, and 3 or more; Chen and Goodman 1999, section 3."""
+    """Returns the discounts of counts 0, 1, 2, and 3 or more (Chen and Goodman 1999, section 3)."""
     n1, n2, n3, n4 = (occurrences[count] for count in (1, 2, 3, 4))
     if not (n1 and n2 and n3):
         return _FALLBACK_DISCOUNTS
@@ -85,7 +96,7 @@ def _arpa_lines(
     for grams in grams_by_order:
         lines = [_arpa_line(gram, math.log10(probability[gram]), backoff) for gram in grams]
         lines_by_order.append(lines)
-    lines_by_order[0].insert(0, _arpa_line((BEGIN,), _NEVER, backoff))
+    lines_by_order[0].insert(0, _arpa_line((BEGIN,), _LOG_ZERO, backoff))
     yield "\\data\\"
     for order, lines in enumerate(lines_by_order, 1):
         yield f"ngram {order}={len(lines)}"

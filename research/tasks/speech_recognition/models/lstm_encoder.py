@@ -1,4 +1,4 @@
-"""Networks that turn features into class scores for CTC."""
+"""Convolutional LSTM encoder for CTC."""
 
 from functools import reduce
 from typing import Any
@@ -7,126 +7,139 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from research.common.config import not_configured
+from research.common.config import formerly, not_configured
 from research.common.errors import ConfigError
 from research.layers.recurrent import LSTM, Carry
 
 
 class LSTMEncoder(nn.Module):
-    """Strided convolutions over time, a stack of residual LSTM layers, and a score for each class.
+    """Strided convolutions over time, residual LSTM layers, and a linear output layer.
 
-    The features are taken to be zero before their beginning and after their end, and nothing else
-    is padded: what a frame is given depends neither on padding nor, with LSTMs in one direction, on
-    anything beyond `look_ahead`, so that chunks of an utterance give what the whole gives.
+    Convolutions pad the utterance with zeros at its start and end; there is no other padding. The
+    output at a frame therefore does not depend on batch padding, and with unidirectional LSTMs it
+    depends on the future only through `look_ahead`: consecutive chunks of an utterance give the
+    outputs of the whole.
     """
 
     channels: tuple[int, ...] = (256, 256)
-    """Of each convolution; the bands of a frame are its input channels."""
+    """Output channels of each convolution; the input channels are the features of a frame."""
 
-    kernel: int = 5
-    """Frames that a convolution sees at once."""
+    kernel_size: int = formerly("kernel", default=5)
+    """Kernel size of each convolution in frames."""
 
     strides: tuple[int, ...] = (2, 1)
-    """By which each convolution shortens the sequence."""
+    """Stride of each convolution in frames."""
 
-    layers: int = 3
-    """The number of LSTM layers."""
+    num_layers: int = formerly("layers", default=3)
+    """Number of LSTM layers."""
 
     features: int = 256
-    """The size of the state of each direction of each layer."""
+    """Size of the hidden state of each LSTM layer and direction."""
 
     bidirectional: bool = True
-    """Read the utterance backwards too: better, but not to be had in a stream."""
+    """Use bidirectional LSTMs, which are more accurate but cannot process a stream."""
 
     dropout: float = 0.0
-    """The part of the inputs of each LSTM layer and of the last one that is dropped in training."""
+    """Dropout rate of the inputs of each LSTM layer and of the output layer."""
 
     unroll: int = 1
-    """Frames in one round of the LSTM's loop, for devices on which rounds are dear."""
+    """Number of frames per iteration of the LSTM's loop, for devices with slow loops."""
 
-    classes: int = not_configured(0)
+    num_classes: int = not_configured(0)
     dtype: Any = not_configured(jnp.float32)
 
     def check(self) -> None:
-        """Raises ConfigError where the numbers do not go together."""
+        """Checks the fields.
+
+        Raises:
+          ConfigError: a value is invalid, or the numbers of channels and strides differ.
+        """
         if len(self.channels) != len(self.strides):
-            problem = f"names {len(self.strides)} convolutions, channels {len(self.channels)}"
-            raise ConfigError("strides", problem)
-        for key in ("kernel", "layers", "features", "unroll", *("strides",) * bool(self.strides)):
+            expected = f"expected {len(self.channels)}, one per convolution"
+            raise ConfigError("strides", f"invalid strides {self.strides}: {expected}")
+        sizes = ("kernel_size", "num_layers", "features", "unroll")
+        for key in (*sizes, *("strides",) * bool(self.strides)):
             value = getattr(self, key)
             if min(value if isinstance(value, tuple) else (value,)) < 1:
-                raise ConfigError(key, f"must be at least 1, is {value}")
+                raise ConfigError(key, f"invalid value {value}: expected at least 1")
         if not 0 <= self.dropout < 1:
-            raise ConfigError("dropout", f"must lie in [0, 1), is {self.dropout}")
+            raise ConfigError("dropout", f"invalid rate {self.dropout}: expected one in [0, 1)")
 
     @property
     def stride(self) -> int:
-        """Features that become one output frame."""
+        """Number of feature frames per output frame."""
         return reduce(lambda a, b: a * b, self.strides, 1)
 
     @property
     def window(self) -> int:
-        """Features that the convolutions of one output frame see."""
+        """Receptive field of the convolutions in feature frames."""
         window, stride = 1, 1
         for own in self.strides:
-            window, stride = window + (self.kernel - 1) * stride, stride * own
+            window, stride = window + (self.kernel_size - 1) * stride, stride * own
         return window
 
     @property
     def look_back(self) -> int:
-        """Features before the first of an output frame's own that its convolutions see."""
+        """Number of feature frames of the receptive field before an output frame's first one."""
         return (self.window - 1) // 2
 
     @property
     def look_ahead(self) -> int:
-        """Features after the first of an output frame's own that its convolutions see."""
+        """Number of feature frames of the receptive field after an output frame's first one."""
         return self.window - 1 - self.look_back
 
-    def frames(self, features: Any) -> Any:
-        """The output frames of so many features; int or array of int."""
+    def num_frames(self, features: Any) -> Any:
+        """Returns the number of output frames.
+
+        Args:
+          features: number of feature frames, int or array of int.
+        """
         return -(-features // self.stride)
 
     def __call__(self, features: jax.Array, lengths: jax.Array, train: bool) -> jax.Array:
-        """Log-probabilities of a whole batch.
+        """Computes the class log-probabilities of each frame.
 
         Args:
-          features: [batch, time, bands], zero in the padding.
-          lengths: valid frames of the features, int [batch].
-          train: whether to drop.
+          features: [batch, time, size], zero in the padding.
+          lengths: number of valid feature frames, int [batch].
+          train: whether to apply dropout.
 
         Returns:
-          Float32 [batch, frames(time), classes].
+          float32 [batch, num_frames(time), classes].
         """
-        frames = self.frames(features.shape[1])
+        frames = self.num_frames(features.shape[1])
         missing = (frames - 1) * self.stride + self.window - self.look_back - features.shape[1]
         padding = (self.look_back, max(missing, 0))
         features = jnp.pad(features, ((0, 0), padding, (0, 0)))
-        return self.chunk(features, self.frames(lengths), None, train)[0]
+        return self.chunk(features, self.num_frames(lengths), None, train)[0]
 
     @nn.compact
     def chunk(
         self, features: jax.Array, frames: jax.Array, carries: list[Carry] | None, train: bool
     ) -> tuple[jax.Array, list[Carry]]:
-        """Log-probabilities of a piece of an utterance, and the states to go on from.
+        """Computes the class log-probabilities of consecutive frames of an utterance.
 
         Args:
-          features: [batch, time, bands], with `look_back` features of context before the first
-            frame and `look_ahead` after the last.
-          frames: valid output frames, int [batch].
-          carries: the states of all LSTM layers after the piece before; None at the beginning.
-          train: whether to drop.
+          features: [batch, time, size], including `look_back` frames before the first output
+            frame's own and `look_ahead` after the last one's.
+          frames: number of valid output frames, int [batch].
+          carries: states of all LSTM layers after the previous chunk; None at the start.
+          train: whether to apply dropout.
+
+        Returns:
+          float32 [batch, output frames, classes], and the states after this chunk.
         """
         x = features.astype(self.dtype)
         for channels, stride in zip(self.channels, self.strides, strict=True):
-            x = nn.Conv(channels, (self.kernel,), (stride,), "VALID", dtype=self.dtype)(x)
+            x = nn.Conv(channels, (self.kernel_size,), (stride,), "VALID", dtype=self.dtype)(x)
             x = nn.relu(nn.LayerNorm(dtype=self.dtype)(x))
         dropout = nn.Dropout(self.dropout, deterministic=not train)
-        after = []
-        for layer in range(self.layers):
+        new_carries = []
+        for layer in range(self.num_layers):
             lstm = LSTM(self.features, self.bidirectional, self.unroll, dtype=self.dtype)
             y, carry = lstm(dropout(x), frames, carries[layer] if carries else None)
             y = nn.LayerNorm(dtype=self.dtype)(y)
             x = x + y if x.shape == y.shape else y
-            after.append(carry)
-        logits = nn.Dense(self.classes, dtype=self.dtype, name="head")(dropout(x))
-        return nn.log_softmax(logits.astype(jnp.float32)), after
+            new_carries.append(carry)
+        logits = nn.Dense(self.num_classes, dtype=self.dtype, name="head")(dropout(x))
+        return nn.log_softmax(logits.astype(jnp.float32)), new_carries
