@@ -1,4 +1,4 @@
-"""Sound files on the host: read whole, as a stream, or in segments of bounded length."""
+"""Readers of sound files: whole files, streams, and segments of limited length."""
 
 import io
 from collections.abc import Iterator
@@ -13,63 +13,71 @@ from soundfile import SoundFile, SoundFileError
 
 from research.common.errors import UserError
 
-_FRAMES_PER_SECOND = 100  # of the energy by which a recording is cut
-_PAUSE = 10  # frames over which a place must be quiet: 100 ms
-_RUN_UP = 1.0  # seconds; a frame of MP3 needs some that went before it
+_FRAMES_PER_SECOND = 100  # of the energy curve that determines segment boundaries
+_PAUSE_FRAMES = 10  # length of the pauses to search for, 100 ms
+_PREROLL = 1.0  # seconds to decode before a segment, because MP3 frames depend on earlier ones
 _QUALITY = "HQ"
 
 
 def read_audio(source: bytes | Path, sample_rate: int) -> np.ndarray:
-    """All of a sound file: float32 [samples] in [-1, 1], the mean of its channels.
+    """Reads a whole sound file, resamples it and averages its channels.
 
     Args:
-      source: a file, or the bytes of one, in any format of libsndfile (WAV, FLAC, MP3, Ogg, ...).
-      sample_rate: in Hz, to which the sound is resampled.
+      source: path or bytes of a file in any format of libsndfile (WAV, FLAC, MP3, Ogg, ...).
+      sample_rate: target sample rate in Hz.
+
+    Returns:
+      float32 [samples] in [-1, 1].
 
     Raises:
-      UserError: there is no such file, or it is no audio, damaged, empty or not finite.
+      UserError: the file is missing, damaged, empty, in another format, or not finite.
     """
     with _opened(source) as file:
         return np.concatenate(list(_resampled(file, sample_rate)))
 
 
 def blocks(path: Path, sample_rate: int, seconds: float) -> Iterator[np.ndarray]:
-    """What `read_audio` gives, in consecutive blocks of `seconds`; the last may be shorter.
+    """Yields the audio of `read_audio` in consecutive blocks; the last may be shorter.
+
+    Args:
+      path: in any format of libsndfile.
+      sample_rate: target sample rate in Hz.
+      seconds: duration of a block.
 
     Raises:
-      UserError: as `read_audio`, at the block where the fault is met.
+      UserError: as `read_audio`, at the first damaged block.
     """
     size = round(seconds * sample_rate)
-    held = np.empty(0, np.float32)
+    buffer = np.empty(0, np.float32)
     with _opened(path) as file:
         for part in _resampled(file, sample_rate):
-            held = np.concatenate([held, part])
-            while len(held) >= size:
-                yield held[:size]
-                held = held[size:]
-    if len(held):
-        yield held
+            buffer = np.concatenate([buffer, part])
+            while len(buffer) >= size:
+                yield buffer[:size]
+                buffer = buffer[size:]
+    if len(buffer):
+        yield buffer
 
 
 class Recording:
-    """A sound file of any length as segments that follow one another, each short enough to hold.
+    """A sound file of any length as consecutive segments of limited length.
 
-    A segment ends where the last third of what is allowed is quietest, so that words are seldom
-    cut. Building one reads the file once, of which it keeps a hundred numbers per second.
+    A segment ends at the quietest point of the last third of the allowed length, so that few words
+    are split. The constructor reads the file once and stores 100 energy values per second.
 
     Args:
-      path: in any format of libsndfile; one that has to be cut must allow seeking.
-      sample_rate: in Hz, to which the segments are resampled.
-      longest: a segment's greatest length in seconds, half a second or more.
+      path: in any format of libsndfile; files of several segments need a format that can seek.
+      sample_rate: target sample rate in Hz.
+      max_seconds: maximum duration of a segment, at least 0.5 s.
 
     Raises:
-      UserError: as `read_audio`, or the file has to be cut and its format cannot seek.
+      UserError: as `read_audio`, or the file needs several segments and its format cannot seek.
     """
 
     segments: list[tuple[float, float]]  # start and end in seconds
-    power: float  # mean square of the loudest hundredth of a second
+    power: float  # mean square of the loudest 10 ms
 
-    def __init__(self, path: Path, sample_rate: int, longest: float):
+    def __init__(self, path: Path, sample_rate: int, max_seconds: float):
         self.path, self.sample_rate = path, sample_rate
         with _opened(path) as file:
             self._rate = file.samplerate
@@ -79,16 +87,16 @@ class Recording:
                 energies.append(_energy(block, hop))
                 samples += len(block)
             energy = np.concatenate(energies)
-            cuts = _cuts(energy, samples / hop, longest * self._rate / hop)
-            if len(cuts) > 1 and not file.can_seek:
-                raise SoundFileError("its format cannot be read from the middle")
-        edges = [cut * hop / self._rate for cut in cuts] + [samples / self._rate]
+            starts = _segment_starts(energy, samples / hop, max_seconds * self._rate / hop)
+            if len(starts) > 1 and not file.can_seek:
+                raise SoundFileError("its format does not support seeking")
+        edges = [start * hop / self._rate for start in starts] + [samples / self._rate]
         self.segments, self.power = list(pairwise(edges)), float(energy.max())
 
     def read(self, index: int) -> np.ndarray:
-        """One segment: float32 [samples]. Several threads may read at once."""
+        """Reads one segment, float32 [samples]. Threads may read at the same time."""
         start, end = (round(time * self._rate) for time in self.segments[index])
-        before = min(start, round(_RUN_UP * self._rate))
+        before = min(start, round(_PREROLL * self._rate))
         with _opened(self.path) as file:
             if start > before:
                 file.seek(start - before)
@@ -97,10 +105,10 @@ class Recording:
 
 
 class _File(SoundFile):
-    """A sound file that is read onwards.
+    """A sound file for sequential reading.
 
-    Where a file can seek, `soundfile` seeks to where it already is after every read, which breaks
-    the next frames of an MP3.
+    In seekable files `soundfile` seeks to the current position after every read, which corrupts the
+    next frames of an MP3.
     """
 
     def seekable(self) -> bool:
@@ -108,41 +116,41 @@ class _File(SoundFile):
 
     @property
     def can_seek(self) -> bool:
-        """Whether `seek` works."""
+        """Whether the format supports `seek`."""
         return super().seekable()
 
 
 @contextmanager
 def _opened(source: bytes | Path) -> Iterator[_File]:
-    """The open file; any fault of it becomes a `UserError` that names it."""
+    """Opens a file, and converts its errors to a `UserError` that names it."""
     if isinstance(source, Path) and not source.exists():
-        raise UserError(f"{source}: no such file; check the path")
+        raise UserError(f"missing file {source}; check the path")
     name = str(source) if isinstance(source, Path) else f"{len(source)} bytes"
     try:
         with _File(source if isinstance(source, Path) else io.BytesIO(source)) as file:
             yield file
-    except (SoundFileError, TypeError) as error:  # TypeError: where the name ends in .raw
-        fault = error.error_string if isinstance(error, soundfile.LibsndfileError) else str(error)
-        reason = fault.strip(" .")
+    except (SoundFileError, TypeError) as error:  # TypeError: for names that end in .raw
+        text = error.error_string if isinstance(error, soundfile.LibsndfileError) else str(error)
+        reason = text.strip(" .")
         raise UserError(
-            f"{name}: cannot be used as audio ({reason}); replace it or convert it to WAV or FLAC"
+            f"cannot read audio from {name} ({reason}); replace it or convert it to WAV or FLAC"
         ) from None
 
 
 def _mono(file: _File, size: int) -> Iterator[np.ndarray]:
-    """The rest of the file in blocks [samples] of `size`, the last being shorter."""
+    """Yields the rest of the file in blocks of `size` samples; the last may be shorter."""
     empty = True
     while len(block := file.read(size, dtype="float32", always_2d=True)):
         if not np.isfinite(block).all():
-            raise SoundFileError("it holds samples that are infinite or not a number")
+            raise SoundFileError("it contains infinite or NaN samples")
         empty = False
         yield block.mean(axis=1)
     if empty:
-        raise SoundFileError("it holds no samples")
+        raise SoundFileError("it contains no samples")
 
 
 def _resampled(file: _File, sample_rate: int) -> Iterator[np.ndarray]:
-    """The rest of the file at another rate, a second or so at a time, with no seam between."""
+    """Yields the rest of the file at another rate, continuously in blocks of about a second."""
     rate = file.samplerate
     resampler = soxr.ResampleStream(rate, sample_rate, 1, dtype="float32", quality=_QUALITY)
     for block in _mono(file, rate):
@@ -151,22 +159,23 @@ def _resampled(file: _File, sample_rate: int) -> Iterator[np.ndarray]:
 
 
 def _energy(samples: np.ndarray, hop: int) -> np.ndarray:
-    """Mean square of each `hop` samples: [frames]."""
+    """Returns the mean square of each `hop` samples, [frames]."""
     padded = np.pad(samples, (0, -len(samples) % hop))
     return np.square(padded).reshape(-1, hop).mean(axis=1)
 
 
-def _cuts(energy: np.ndarray, length: float, longest: float) -> list[int]:
-    """Frames at which segments start so that none has more than `longest` frames.
+def _segment_starts(energy: np.ndarray, length: float, max_length: float) -> list[int]:
+    """Returns the frames at which segments start.
 
     Args:
       energy: [frames].
-      length: of the recording in frames, of which the last may be a part.
-      longest: in frames.
+      length: length of the recording in frames; the last frame may be incomplete.
+      max_length: maximum length of a segment in frames.
     """
-    pause = np.convolve(energy, np.ones(_PAUSE, np.float32), "valid")  # by its first frame
-    cuts = [0]
-    while length - cuts[-1] > longest:
-        first, last = cuts[-1] + int(longest * 2 / 3), cuts[-1] + int(longest) - _PAUSE
-        cuts.append(first + int(pause[first : last + 1].argmin()) + _PAUSE // 2)
-    return cuts
+    pause = np.convolve(energy, np.ones(_PAUSE_FRAMES, np.float32), "valid")  # by first frame
+    starts = [0]
+    while length - starts[-1] > max_length:
+        first = starts[-1] + int(max_length * 2 / 3)
+        last = starts[-1] + int(max_length) - _PAUSE_FRAMES
+        starts.append(first + int(np.argmin(pause[first : last + 1])) + _PAUSE_FRAMES // 2)
+    return starts

@@ -14,28 +14,27 @@ from research.hardware.target import has_cudnn
 
 
 class Carry(NamedTuple):
-    """The state between two frames, for each direction."""
+    """The recurrent state of each direction."""
 
     hidden: jax.Array  # [directions, batch, features]
     cell: jax.Array  # [directions, batch, features] float32
 
 
 class LSTM(nn.Module):
-    """One layer, in one direction or in both, whose results do not depend on padding.
+    """A unidirectional or bidirectional LSTM layer whose results do not depend on padding.
 
-    The gates are, in this order, input, forget, candidate and output. On a single GPU in float32
-    cuDNN computes it; elsewhere a scan whose gradient is written by hand. `unroll` is for devices
-    on which a step of a loop costs much beside what it computes.
+    The order of the gates is input, forget, candidate, output. On a single GPU in float32 cuDNN
+    computes the layer; otherwise a scan with a custom gradient.
     """
 
     features: int
-    """The size of the state of one direction."""
+    """Size of the hidden state of one direction."""
 
     bidirectional: bool = True
-    """Read each sequence backwards too, from its last valid frame; outputs are concatenated."""
+    """Also process each sequence backwards from its last valid frame; outputs are concatenated."""
 
     unroll: int = 1
-    """Frames in one round of the loop."""
+    """Number of frames per iteration of the scan, for devices with slow loops."""
 
     dtype: Any = not_configured(jnp.float32)
 
@@ -43,15 +42,16 @@ class LSTM(nn.Module):
     def __call__(
         self, x: jax.Array, lengths: jax.Array, carry: Carry | None = None
     ) -> tuple[jax.Array, Carry]:
-        """Outputs, zero in the padding, and the state after each sequence's last valid frame.
+        """Computes the outputs and the final state.
 
         Args:
           x: [batch, time, inputs].
-          lengths: valid frames, int [batch].
-          carry: the state before the first frame; zero by default.
+          lengths: number of valid frames, int [batch].
+          carry: the initial state; zero by default.
 
         Returns:
-          [batch, time, features], twice the features where bidirectional, and the state.
+          outputs [batch, time, features], or [batch, time, 2 * features] if bidirectional, zero in
+          the padding; and the state after the last valid frame of each sequence.
         """
         directions = 2 if self.bidirectional else 1
         kernels = [
@@ -65,7 +65,7 @@ class LSTM(nn.Module):
         return scan_lstm(x.astype(self.dtype), lengths, kernels, carry, self.unroll)
 
     def _kernels(self, direction: str, inputs: int) -> "Kernels":
-        """Float32; each gate's recurrent kernel is orthogonal, and the forget gate begins open."""
+        """Initialises float32 parameters: orthogonal recurrent kernels, and a forget bias of 1."""
         shape = (self.features, 4, self.features)
         orthogonal = nn.initializers.orthogonal(column_axis=-1)
 
@@ -95,19 +95,31 @@ class Kernels(NamedTuple):
 def scan_lstm(
     x: jax.Array, lengths: jax.Array, kernels: list[Kernels], carry: Carry, unroll: int = 1
 ) -> tuple[jax.Array, Carry]:
-    """The layer as a scan over time; arguments and results as those of `LSTM`."""
+    """Computes the layer by a scan over time.
+
+    Args:
+      x: [batch, time, inputs].
+      lengths: number of valid frames, int [batch].
+      kernels: the parameters of each direction.
+      carry: the initial state.
+      unroll: number of frames per iteration.
+
+    Returns:
+      outputs [batch, time, directions * features] and the final state, as `LSTM`.
+    """
     frames = x.swapaxes(0, 1)
     valid = (jnp.arange(x.shape[1])[:, None] < lengths)[..., None]
-    # Both directions go through one loop side by side, where their products run in parallel. The
-    # second one meets the padding first, and waits in its first state until it ends.
+    # One loop computes both directions, so that their matrix products run in parallel. The backward
+    # direction starts in the padding, where it keeps its initial state.
     scale = _half_sigmoids(kernels[0].recurrent.shape[0])
     inputs = []
-    for kernel, turn, *state in zip(kernels, _TURNS, *carry, strict=False):
-        read, recurrent, bias = ((part * scale).astype(x.dtype) for part in kernel)
-        # All frames at once: one large product instead of a small one in each step.
-        inputs.append(_Direction(turn(frames) @ read + bias, recurrent, turn(valid), tuple(state)))
+    for kernel, order, hidden, cell in zip(kernels, _ORDERS, *carry, strict=False):
+        input_kernel, recurrent, bias = ((part * scale).astype(x.dtype) for part in kernel)
+        # One large product for all frames instead of a small one in each step.
+        projected = order(frames) @ input_kernel + bias
+        inputs.append(_Direction(projected, recurrent, order(valid), (hidden, cell)))
     outputs, last = _recurrence(inputs, unroll)
-    outputs = [turn(out) for turn, out in zip(_TURNS, outputs, strict=False)]
+    outputs = [order(out) for order, out in zip(_ORDERS, outputs, strict=False)]
     out = jnp.concatenate(outputs, axis=-1) * valid.astype(x.dtype)
     hidden, cell = (jnp.stack(part) for part in zip(*last, strict=True))
     return out.swapaxes(0, 1), Carry(hidden, cell)
@@ -116,7 +128,7 @@ def scan_lstm(
 def cudnn_lstm(
     x: jax.Array, lengths: jax.Array, kernels: list[Kernels], carry: Carry
 ) -> tuple[jax.Array, Carry]:
-    """The layer by cuDNN, in float32; arguments and results as those of `LSTM`."""
+    """Computes the layer by cuDNN in float32; arguments and results as `scan_lstm`."""
     features = kernels[0].recurrent.shape[0]
     out, hidden, cell = cudnn.lstm(
         x.astype(jnp.float32),
@@ -131,29 +143,33 @@ def cudnn_lstm(
         bidirectional=len(kernels) == 2,
     )
     valid = jnp.arange(x.shape[1])[:, None] < lengths[:, None, None]
-    return out * valid, Carry(hidden, cell)
+    return out * valid.astype(out.dtype), Carry(hidden, cell)
 
 
 def cudnn_weights(kernels: list[Kernels]) -> jax.Array:
-    """One flat array as cuDNN wants it: the matrices of all directions, then two biases of each."""
+    """Returns the parameters in cuDNN's layout: all matrices, then two biases per direction."""
     matrices = [matrix.T.ravel() for kernel in kernels for matrix in kernel[:2]]
     biases = [part for kernel in kernels for part in (kernel.bias, jnp.zeros_like(kernel.bias))]
     return jnp.concatenate(matrices + biases)
 
 
 def _half_sigmoids(features: int) -> jax.Array:
-    """[4 features]: with sigmoid(x) = (1 + tanh(x / 2)) / 2 one tanh does for all four gates."""
+    """Returns factors [4 * features] that halve the arguments of the three sigmoid gates.
+
+    Because sigmoid(x) = (1 + tanh(x / 2)) / 2, one tanh then computes all four gates.
+    """
     return jnp.array([0.5, 0.5, 1.0, 0.5]).repeat(features)
 
 
 def _sigmoid_of(tanh: jax.Array) -> jax.Array:
+    """Returns sigmoid(x), given tanh(x / 2)."""
     return 0.5 + 0.5 * tanh
 
 
 class _Direction(NamedTuple):
-    """What one direction's recurrence computes from, frames in the order it reads them."""
+    """Inputs of one direction's recurrence, with frames in its processing order."""
 
-    projected: jax.Array  # [time, batch, 4 features], the part of the gates that the input makes
+    projected: jax.Array  # [time, batch, 4 features], input projection of the gates
     kernel: jax.Array  # [features, 4 features]
     valid: jax.Array  # [time, batch, 1] bool
     carry: tuple[jax.Array, jax.Array]  # hidden and cell [batch, features]
@@ -161,11 +177,11 @@ class _Direction(NamedTuple):
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
 def _recurrence(directions, unroll):
-    """Outputs [time, batch, features] and the last carry of each direction.
+    """Returns outputs [time, batch, features] and the final carry of each direction.
 
-    In padding the state stays as it is. The gradient is by hand because autodiff would add to the
-    kernel's gradient, a matrix, in each step of the backward scan; here one large product after
-    the scan does it for all frames at once.
+    The state does not change in the padding. The gradient is custom because autodiff would
+    accumulate the kernel's gradient, a matrix, in each step of the backward scan. Here one large
+    product after the scan computes it for all frames.
     """
     return _forward(directions, unroll)[0]
 
@@ -187,7 +203,7 @@ def _forward(directions, unroll):
 
 
 def _cell(frame, carry, kernel):
-    """The new hidden state and cell of a frame, and the gates' tanh."""
+    """Returns hidden state and cell after a frame, and the tanh of the gates."""
     (projected, valid), (hidden, cell) = frame, carry
     gates = jnp.tanh((projected + hidden @ kernel).astype(jnp.float32))
     i, f, g, o = jnp.split(gates, 4, axis=-1)
@@ -202,18 +218,18 @@ def _backward(unroll, saved, gradients):
     kernels = [direction.kernel.T for direction in directions]
 
     def step(carries, frames):
-        found = [
+        results = [
             _cell_gradient(frame, carry, kernel)
             for frame, carry, kernel in zip(frames, carries, kernels, strict=True)
         ]
-        return [carry for carry, _ in found], [d_gates for _, d_gates in found]
+        return [carry for carry, _ in results], [d_gates for _, d_gates in results]
 
-    begin = [(d_hidden.astype(jnp.float32), d_cell) for d_hidden, d_cell in d_last]
+    initial = [(d_hidden.astype(jnp.float32), d_cell) for d_hidden, d_cell in d_last]
     frames = [
         (d_output, gates, cell, _before(cell, direction.carry[1]), direction.valid)
         for direction, d_output, (_, cell, gates) in zip(directions, d_outputs, states, strict=True)
     ]
-    d_carries, d_gates = jax.lax.scan(step, begin, frames, reverse=True, unroll=unroll)
+    d_carries, d_gates = jax.lax.scan(step, initial, frames, reverse=True, unroll=unroll)
     return (
         [
             _Direction(
@@ -230,14 +246,14 @@ def _backward(unroll, saved, gradients):
 
 
 def _cell_gradient(frame, carry, kernel):
-    """The gradients of the state before a frame, and of the gates' arguments."""
+    """Returns the gradients of the state before a frame, and of the gates' arguments."""
     (d_output, gates, cell, before, valid), (d_hidden, d_cell) = frame, carry
     i, f, g, o = jnp.split(gates.astype(jnp.float32), 4, axis=-1)
     i, f, o, t = _sigmoid_of(i), _sigmoid_of(f), _sigmoid_of(o), jnp.tanh(cell)
     d_hidden = d_hidden + d_output.astype(jnp.float32)
-    # XLA would compute what two results share once for each; the barriers forbid it.
+    # Without the barriers XLA duplicates the shared subexpressions into several fusions.
     d_cell = jax.lax.optimization_barrier(d_cell + jnp.where(valid, d_hidden * o * (1 - t * t), 0))
-    # Twice the derivatives of the sigmoids, whose arguments come halved.
+    # Twice the derivatives of the sigmoids, because their arguments are halved.
     factors = [2 * g * i * (1 - i), 2 * before * f * (1 - f), i * (1 - g * g), 2 * t * o * (1 - o)]
     d_gates = jnp.concatenate([d_cell, d_cell, d_cell, d_hidden], -1) * jnp.concatenate(factors, -1)
     d_gates = jax.lax.optimization_barrier(jnp.where(valid, d_gates, 0).astype(gates.dtype))
@@ -246,15 +262,15 @@ def _cell_gradient(frame, carry, kernel):
 
 
 def _no_gradient(mask: jax.Array) -> Any:
-    """What JAX wants as the gradient of what is not of a floating type."""
+    """Returns the gradient of a mask: JAX expects float0 for inputs that are not floats."""
     return np.zeros(mask.shape, jax.dtypes.float0)
 
 
 def _before(states: jax.Array, first: jax.Array) -> jax.Array:
-    """For each frame [time, batch, features] the state that its step started from."""
+    """Returns the state before each frame, given those after it [time, batch, features]."""
     return jnp.concatenate([first[None], states[:-1]])
 
 
 _recurrence.defvjp(_forward, _backward)
 
-_TURNS = (lambda frames: frames, lambda frames: jnp.flip(frames, 0))  # of time, by direction
+_ORDERS = (lambda frames: frames, lambda frames: jnp.flip(frames, 0))  # by direction

@@ -23,7 +23,7 @@ def make(x, **options):
 
 
 def kernels_of(params):
-    """The layer's parameters by direction."""
+    """Returns the layer's parameters by direction."""
     params = params["params"]
     return [
         Kernels(*(params[f"{name}_{part}"] for part in Kernels._fields))
@@ -33,7 +33,7 @@ def kernels_of(params):
 
 
 def flax_lstm(x, lengths, kernels):
-    """Flax's own bidirectional LSTM with the same parameters, by autodiff."""
+    """Computes Flax's bidirectional LSTM with the same parameters, differentiated by autodiff."""
 
     def cell_params(kernel):
         gates = {}
@@ -46,11 +46,11 @@ def flax_lstm(x, lengths, kernels):
         layer = nn.RNN(nn.OptimizedLSTMCell(FEATURES), reverse=reverse, keep_order=True)
         outputs.append(layer.apply(cell_params(kernel), x, seq_lengths=lengths))
     valid = jnp.arange(x.shape[1])[:, None] < lengths[:, None, None]
-    return jnp.concatenate(outputs, -1) * valid
+    return jnp.concatenate(outputs, -1) * valid.astype(jnp.float32)
 
 
 @pytest.mark.parametrize("unroll", [1, 3])
-def test_outputs_and_gradients_are_those_of_flax(x, unroll):
+def test_outputs_and_gradients_equal_those_of_flax(x, unroll):
     _, params = make(x)
     shift = jnp.linspace(-0.5, 0.5, 4 * FEATURES)
     kernels = [kernel._replace(bias=kernel.bias + shift) for kernel in kernels_of(params)]
@@ -61,18 +61,18 @@ def test_outputs_and_gradients_are_those_of_flax(x, unroll):
         out, _ = scan_lstm(x, LENGTHS, kernels, Carry(zeros, zeros), unroll)
         return (out * weight).sum(), out
 
-    def theirs(x, kernels):
+    def expected(x, kernels):
         out = flax_lstm(x, LENGTHS, kernels)
         return (out * weight).sum(), out
 
-    (d_ours, ours), (d_theirs, theirs) = (
-        jax.jit(jax.grad(f, argnums=(0, 1), has_aux=True))(x, kernels) for f in (ours, theirs)
+    (d_ours, ours), (d_expected, expected) = (
+        jax.jit(jax.grad(f, argnums=(0, 1), has_aux=True))(x, kernels) for f in (ours, expected)
     )
-    np.testing.assert_allclose(ours, theirs, atol=1e-6)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6), d_ours, d_theirs)
+    np.testing.assert_allclose(ours, expected, atol=1e-6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6), d_ours, d_expected)
 
 
-def test_padding_changes_nothing(x):
+def test_result_does_not_depend_on_padding(x):
     layer, params = make(x)
     padded = jnp.pad(x, ((0, 0), (0, 5), (0, 0)), constant_values=9.0)
 
@@ -81,16 +81,16 @@ def test_padding_changes_nothing(x):
         return (out[:, :TIME] ** 2).sum() + (carry.cell**3).sum(), (out, carry)
 
     gradient = jax.jit(jax.grad(run, has_aux=True))
-    d_short, (short, last) = gradient(params, x)
-    d_long, (long, last_of_long) = gradient(params, padded)
+    d_short, (short, carry) = gradient(params, x)
+    d_long, (long, long_carry) = gradient(params, padded)
     np.testing.assert_allclose(long[:, :TIME], short, atol=1e-6)
     assert not long[:, TIME:].any() and not short[2, 1:].any()
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), last, last_of_long)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), carry, long_carry)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), d_short, d_long)
 
 
-def test_the_state_goes_on_where_it_stopped(x):
-    """Two halves are the whole; gradients flow through the state."""
+def test_chunks_with_carried_state_equal_the_whole(x):
+    """Gradients flow through the state."""
     layer, params = make(x, bidirectional=False)
     lengths = jnp.full(BATCH, TIME)
 
@@ -111,19 +111,19 @@ def test_the_state_goes_on_where_it_stopped(x):
     np.testing.assert_allclose(d_whole, d_halves, atol=1e-5)
 
 
-def test_bfloat16_is_near_float32(x):
+def test_bfloat16_is_close_to_float32(x):
     layer, params = make(x)
-    rough_layer = LSTM(FEATURES, dtype=jnp.bfloat16)
-    (exact, _), (rough, _) = (
-        jax.jit(one.apply)(params, x, LENGTHS) for one in (layer, rough_layer)
+    bfloat16_layer = LSTM(FEATURES, dtype=jnp.bfloat16)
+    (exact, _), (rounded, _) = (
+        jax.jit(one.apply)(params, x, LENGTHS) for one in (layer, bfloat16_layer)
     )
-    assert rough.dtype == jnp.bfloat16
-    np.testing.assert_allclose(rough.astype(jnp.float32), exact, atol=0.02)
+    assert rounded.dtype == jnp.bfloat16
+    np.testing.assert_allclose(rounded.astype(jnp.float32), exact, atol=0.02)
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_cudnn_reads_the_flat_weights_as_we_mean_them(x, bidirectional):
-    """JAX's own reference for cuDNN, which runs anywhere."""
+def test_cudnn_weights_have_the_layout_of_the_reference(x, bidirectional):
+    """The reference is JAX's own implementation, which runs on every platform."""
     layer, params = make(x, bidirectional=bidirectional)
     weights = cudnn_weights(kernels_of(params))
     zeros = jnp.zeros((1 + bidirectional, BATCH, FEATURES))
@@ -140,13 +140,13 @@ def test_cudnn_reads_the_flat_weights_as_we_mean_them(x, bidirectional):
     )
     ours, carry = layer.apply(params, x, LENGTHS)
     valid = jnp.arange(TIME)[:, None] < LENGTHS[:, None, None]
-    np.testing.assert_allclose(out * valid, ours, atol=1e-6)
+    np.testing.assert_allclose(np.where(valid, out, 0), ours, atol=1e-6)
     np.testing.assert_allclose(hidden, carry.hidden, atol=1e-6)
     np.testing.assert_allclose(cell, carry.cell, atol=1e-6)
 
 
 @pytest.mark.skipif(not has_cudnn(), reason="needs a GPU")
-def test_cudnn_is_the_scan(x):
+def test_cudnn_equals_the_scan(x):
     _, params = make(x)
     kernels, zeros = kernels_of(params), jnp.zeros((2, BATCH, FEATURES))
 

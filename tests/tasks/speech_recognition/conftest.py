@@ -1,4 +1,4 @@
-"""Words that are tones, in sound files, and a small task over them."""
+"""A corpus whose words are tones, and a small task for it."""
 
 import json
 
@@ -16,8 +16,8 @@ RATE = 8000
 TONES = {"lo": 300.0, "mid": 800.0, "hi": 2000.0}
 
 
-def sing(words, rate=RATE, seconds=0.25):
-    """Each word its tone, with a pause after it."""
+def synthesize(words, rate=RATE, seconds=0.25):
+    """Returns one tone per word, each followed by a pause."""
     time = np.arange(int(seconds * rate)) / rate
     tones = [0.3 * np.sin(2 * np.pi * TONES[word] * time) for word in words]
     pause = np.zeros(int(0.1 * rate))
@@ -29,7 +29,7 @@ def write_manifest(folder, name, count, seed):
     lines = []
     for number in range(count):
         words = rng.choice(list(TONES), rng.integers(1, 5)).tolist()
-        soundfile.write(folder / f"{name}{number}.wav", sing(words), RATE)
+        soundfile.write(folder / f"{name}{number}.wav", synthesize(words), RATE)
         line = {"audio_filepath": f"{name}{number}.wav", "text": " ".join(words)}
         lines.append(line | {"speaker": f"speaker {number % 5}"})
     path = folder / f"{name}.jsonl"
@@ -39,7 +39,7 @@ def write_manifest(folder, name, count, seed):
 
 @pytest.fixture(scope="session")
 def tones(tmp_path_factory):
-    """A folder with train.jsonl, test.jsonl and what they name."""
+    """A folder with train.jsonl, test.jsonl and their sound files."""
     folder = tmp_path_factory.mktemp("tones")
     write_manifest(folder, "train", 40, 0)
     write_manifest(folder, "test", 10, 1)
@@ -48,13 +48,13 @@ def tones(tmp_path_factory):
 
 @pytest.fixture
 def task(tones):
-    """Not resolved yet."""
+    """A task that is not resolved."""
     return SpeechRecognition(
         source=Manifest(train=str(tones / "train.jsonl"), test=str(tones / "test.jsonl")),
-        features=LogMel(sample_rate=RATE, bands=20, normalize="fixed"),
+        features=LogMel(sample_rate=RATE, num_mel_bins=20, normalize="fixed"),
         tokenizer=Characters(),
         model=LSTMEncoder(
-            channels=(16, 16), strides=(2, 2), layers=1, features=12, bidirectional=False
+            channels=(16, 16), strides=(2, 2), num_layers=1, features=12, bidirectional=False
         ),
-        buckets=2,
+        num_buckets=2,
     )

@@ -10,29 +10,29 @@ from research.tasks.speech_recognition.augmentation import (
     add_noise,
     perturb_speed,
     stretch_time,
-    warp_bands,
+    warp_frequencies,
 )
 
 RATE = 8000
-QUICK = {"xla_backend_optimization_level": 0}  # compiling takes most of these tests' time
+QUICK = {"xla_backend_optimization_level": 0}  # compilation dominates the time of these tests
 KEYS = jax.random.split(jax.random.key(0), 24)
 EVERYTHING = Augmentation(
-    speed=0.1,
-    reverberation=0.5,
+    speed_perturbation=0.1,
+    reverberation_probability=0.5,
     noise_snr_db=(5.0, 20.0),
     gain_db=6.0,
-    stretch=0.1,
-    band_warp=0.1,
-    frequency_masks=2,
+    time_stretch=0.1,
+    frequency_warp=0.1,
+    num_frequency_masks=2,
     frequency_mask_width=5,
-    time_masks=2,
+    num_time_masks=2,
     time_mask_fraction=0.2,
 )
 
 
 @pytest.fixture(scope="module")
 def batch():
-    """Six utterances of white noise with zeros after them, and how long they are."""
+    """Six utterances of white noise, padded with zeros, and their lengths."""
     samples = np.array([3000, 2500, 2000, 1500, 200, 0], np.int32)
     audio = np.random.default_rng(0).normal(0, 0.1, (6, 3000)).astype(np.float32)
     return np.where(np.arange(3000) < samples[:, None], audio, 0), samples
@@ -63,7 +63,7 @@ def power(audio):
     return float((np.asarray(audio, np.float64) ** 2).mean())
 
 
-def test_nothing_is_done_by_default(batch, features):
+def test_defaults_change_nothing(batch, features):
     for before, after in (
         (batch, augment_audio(*batch, augmentation=Augmentation())),
         (features, augment_features(*features, augmentation=Augmentation())),
@@ -72,11 +72,11 @@ def test_nothing_is_done_by_default(batch, features):
         assert np.array_equal(before[1], after[1])
 
 
-def test_a_key_decides_the_result(batch, features):
+def test_result_depends_on_the_key(batch, features):
     for augment, inputs in ((augment_audio, batch), (augment_features, features)):
-        once, again, other = (augment(*inputs, key=key)[0] for key in (1, 1, 2))
-        assert np.array_equal(once, again)
-        assert all(not np.allclose(once[i], other[i]) for i in range(4))
+        first, again, other = (augment(*inputs, key=key)[0] for key in (1, 1, 2))
+        assert np.array_equal(first, again)
+        assert all(not np.allclose(first[i], other[i]) for i in range(4))
 
 
 def test_equal_utterances_are_augmented_differently(batch, features):
@@ -85,7 +85,7 @@ def test_equal_utterances_are_augmented_differently(batch, features):
         assert len(np.unique(results.round(4).reshape(6, -1), axis=0)) == 6
 
 
-def test_padding_and_neighbours_change_nothing(batch, features):
+def test_result_does_not_depend_on_padding_and_other_examples(batch, features):
     for augment, (values, lengths) in ((augment_audio, batch), (augment_features, features)):
         results, new_lengths = augment(values, lengths)
         longer = np.pad(values, [(0, 0), (0, 4000), *[(0, 0)] * (values.ndim - 2)])[:4]
@@ -98,7 +98,7 @@ def test_padding_and_neighbours_change_nothing(batch, features):
             np.testing.assert_allclose(results[i, :length], padded[i, :length], atol=1e-5)
 
 
-def test_what_stands_in_the_padding_is_not_heard(batch):
+def test_values_in_the_padding_are_ignored(batch):
     audio, samples = batch
     dirty = np.where(np.arange(3000) < samples[:, None], audio, 0.5).astype(np.float32)
     np.testing.assert_array_equal(augment_audio(dirty, samples)[0], augment_audio(*batch)[0])
@@ -113,7 +113,7 @@ def test_silence_stays_finite():
 
 @pytest.fixture(scope="module")
 def speed():
-    """Plays [samples] at 24 speeds from 0.8 to 1.2."""
+    """Changes [samples] to 24 speeds from 0.8 to 1.2."""
     play = jax.vmap(
         lambda key, audio, count: perturb_speed(key, audio, count, 0.2), (0, None, None)
     )
@@ -138,7 +138,7 @@ def test_speed_changes_pitch_and_length_alike(speed):
         assert not one[length:].any()
 
 
-def test_what_gets_too_high_for_the_sample_rate_vanishes(speed):
+def test_speed_perturbation_removes_frequencies_that_would_alias(speed):
     changed, samples = speed(tone(0.48, 4000), 4000)
     faster = changed[samples < 4000 / 1.15]
     assert len(faster)
@@ -147,14 +147,14 @@ def test_what_gets_too_high_for_the_sample_rate_vanishes(speed):
 
 @pytest.fixture(scope="module")
 def noise():
-    """What is added to [samples] with 24 keys."""
+    """Computes the noise added to [samples] with 24 keys."""
     add = jax.vmap(lambda key, *rest: add_noise(key, *rest[:2], RATE, *rest[2:]), (0, *[None] * 4))
     jit = jax.jit(add, compiler_options=QUICK)
     return lambda audio, *rest: np.asarray(jit(KEYS, audio, *rest)) - audio
 
 
 @pytest.mark.parametrize(("lowest", "highest"), [(15.0, 15.0), (5.0, 20.0)])
-def test_noise_has_the_ratio_asked_for(noise, lowest, highest):
+def test_noise_has_the_configured_ratio(noise, lowest, highest):
     audio = np.where(np.arange(8000) < 5000, tone(0.01, 8000), 0)
     added = noise(audio, 5000, lowest, highest)
     decibels = [10 * np.log10(power(audio[:5000]) / power(one[:5000])) for one in added]
@@ -165,18 +165,18 @@ def test_noise_has_the_ratio_asked_for(noise, lowest, highest):
 
 def test_noise_has_colours_from_white_to_brown(noise):
     added = noise(np.ones(8000, np.float32), 8000, 0.0, 0.0)
-    next_to_each_other = [np.corrcoef(one[:-1], one[1:])[0, 1] for one in added]
-    assert 0 < min(next_to_each_other) < 0.3 < 0.9 < max(next_to_each_other) < 0.97
-    far_apart = [np.corrcoef(one[:-300], one[300:])[0, 1] for one in added]
-    assert np.abs(far_apart).max() < 0.2
+    neighbours = [np.corrcoef(one[:-1], one[1:])[0, 1] for one in added]
+    assert 0 < min(neighbours) < 0.3 < 0.9 < max(neighbours) < 0.97
+    distant = [np.corrcoef(one[:-300], one[300:])[0, 1] for one in added]
+    assert np.abs(distant).max() < 0.2
 
 
-def test_a_room_adds_fading_echoes_after_the_direct_sound():
+def test_reverberation_adds_a_decaying_tail_after_the_direct_sound():
     clicks = np.tile(np.where(np.arange(6000) == 1000, np.float32(0.5), 0), (60, 1))
-    rooms = Augmentation(reverberation=0.8)
-    heard, _ = augment_audio(clicks, np.full(60, 5500), augmentation=rooms)
-    assert not heard[:, 5500:].any()
-    in_room = heard.astype(np.float64)[heard[:, 1000] < 0.499]
+    rooms = Augmentation(reverberation_probability=0.8)
+    results, _ = augment_audio(clicks, np.full(60, 5500), augmentation=rooms)
+    assert not results[:, 5500:].any()
+    in_room = results.astype(np.float64)[results[:, 1000] < 0.499]
     assert 40 < len(in_room) < 56
     decays, ratios = [], []
     for one in in_room:
@@ -190,7 +190,7 @@ def test_a_room_adds_fading_echoes_after_the_direct_sound():
     assert 0.08 < min(decays) < 0.2 < 0.4 < max(decays) < 0.55
 
 
-def test_the_volume_changes_within_its_limits(batch):
+def test_gain_lies_within_its_limits(batch):
     audio, samples = (np.repeat(part[:1], 50, 0) for part in batch)
     louder, _ = augment_audio(audio, samples, augmentation=Augmentation(gain_db=6.0))
     gains = louder[:, :1] / audio[:, :1]
@@ -199,7 +199,7 @@ def test_the_volume_changes_within_its_limits(batch):
     assert -6 <= gains.min() < -4 < 4 < gains.max() <= 6
 
 
-def test_stretched_features_are_read_at_another_speed():
+def test_time_stretch_interpolates_at_another_speed():
     ramp = jnp.arange(50.0)[:, None] * jnp.array([1, 2])
     ramp = ramp.at[41:].set(99)
     (stretched, frames), (_, none) = with_many_keys(
@@ -216,9 +216,9 @@ def test_stretched_features_are_read_at_another_speed():
         assert not np.any(one[length:])
 
 
-def test_warped_bands_are_read_from_a_scaled_axis_that_keeps_its_ends():
+def test_frequency_warp_scales_the_axis_and_preserves_its_ends():
     ramp = np.tile(np.arange(40, dtype=np.float32), (3, 1))
-    warped = with_many_keys(lambda key: warp_bands(key, ramp, 0.2))
+    warped = with_many_keys(lambda key: warp_frequencies(key, ramp, 0.2))
     assert np.array_equal(warped[:, 0], warped[:, 2])
     sources = warped[:, 0]
     scales = sources[:, 1]
@@ -228,11 +228,11 @@ def test_warped_bands_are_read_from_a_scaled_axis_that_keeps_its_ends():
     assert (np.diff(sources) > 0).all()
 
 
-def test_masks_are_as_many_and_as_wide_as_asked_for():
+def test_masks_have_the_configured_number_and_width():
     frames = np.random.default_rng(0).integers(20, 51, 400)
     ones = np.where((np.arange(50) < frames[:, None])[..., None], np.ones(30, np.float32), 0)
     masks = Augmentation(
-        frequency_masks=1, frequency_mask_width=20, time_masks=3, time_mask_fraction=0.2
+        num_frequency_masks=1, frequency_mask_width=20, num_time_masks=3, time_mask_fraction=0.2
     )
     masked, same = augment_features(ones, frames, augmentation=masks)
     assert np.array_equal(same, frames)
@@ -251,24 +251,24 @@ def test_masks_are_as_many_and_as_wide_as_asked_for():
     assert not spans[np.arange(400), frames - 1].all()
 
 
-def test_a_config_may_give_the_ratios_as_a_list():
+def test_config_accepts_ratios_as_a_list():
     assert from_config_dict(Augmentation, {"noise_snr_db": [5, 20]}).noise_snr_db == (5.0, 20.0)
 
 
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("speed", 0.9),
-        ("speed", 0.001),
-        ("stretch", -0.1),
-        ("reverberation", 2.0),
+        ("speed_perturbation", 0.9),
+        ("speed_perturbation", 0.001),
+        ("time_stretch", -0.1),
+        ("reverberation_probability", 2.0),
         ("noise_snr_db", (5.0,)),
         ("noise_snr_db", (20.0, 5.0)),
         ("gain_db", -1.0),
         ("time_mask_fraction", 1.5),
-        ("frequency_masks", -1),
+        ("num_frequency_masks", -1),
     ],
 )
-def test_impossible_settings_are_refused(key, value):
+def test_invalid_values_raise(key, value):
     with pytest.raises(ConfigError, match=key):
         Augmentation(**{key: value})

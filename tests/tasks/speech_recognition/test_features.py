@@ -6,7 +6,7 @@ import pytest
 from research.common.errors import ConfigError
 from research.hardware.mesh import MeshConfig, batch_sharding
 from research.tasks.speech_recognition.features import (
-    Given,
+    PrecomputedFeatures,
     LogMel,
     mel_filters,
     normalize_utterance,
@@ -15,7 +15,7 @@ from research.tasks.speech_recognition.features import (
 
 @pytest.fixture(scope="module")
 def audio():
-    """Four seconds at 16 kHz: rising tones of different loudness in noise."""
+    """Four utterances of one second at 16 kHz: chirps of different loudness in noise."""
     seconds = np.arange(16000) / 16000
     start, rise = np.array([[50], [200], [4000], [1000]]), np.array([[7800], [600], [-3700], [0]])
     tones = np.sin(2 * np.pi * (start * seconds + rise * seconds**2 / 2))
@@ -35,37 +35,37 @@ def features_of(config, audio, samples):
     ("rate", "window", "bands", "low", "high"),
     [(16000, 400, 80, 20, 8000), (8000, 200, 40, 0, 4000), (44100, 1102, 64, 1500, 10000)],
 )
-def test_mel_filters_are_those_of_librosa(rate, window, bands, low, high):
-    theirs = librosa.filters.mel(sr=rate, n_fft=window, n_mels=bands, fmin=low, fmax=high)
-    np.testing.assert_allclose(mel_filters(rate, window, bands, low, high), theirs.T, atol=1e-7)
+def test_mel_filters_equal_librosa(rate, window, bands, low, high):
+    expected = librosa.filters.mel(sr=rate, n_fft=window, n_mels=bands, fmin=low, fmax=high)
+    np.testing.assert_allclose(mel_filters(rate, window, bands, low, high), expected.T, atol=1e-7)
 
 
-@pytest.mark.slow  # librosa compiles its own code for as long
-def test_log_mel_is_that_of_librosa(audio):
+@pytest.mark.slow  # librosa compiles code for seconds
+def test_log_mel_equals_librosa(audio):
     features, frames = features_of(LogMel().log_mel, audio, [16000] * 4)
-    theirs = librosa.feature.melspectrogram(
+    expected = librosa.feature.melspectrogram(
         y=audio, sr=16000, n_fft=400, hop_length=160, center=False, power=2, n_mels=80, fmin=20
     )
-    assert frames.tolist() == [theirs.shape[2]] * 4
+    assert frames.tolist() == [expected.shape[2]] * 4
     np.testing.assert_allclose(
-        features, np.log(np.maximum(theirs, 1e-10)).transpose(0, 2, 1), atol=1e-4
+        features, np.log(np.maximum(expected, 1e-10)).transpose(0, 2, 1), atol=1e-4
     )
 
 
-def test_a_stream_gives_the_frames_of_the_whole(audio):
+def test_chunks_give_the_frames_of_the_whole(audio):
     mel = LogMel(normalize="fixed")
     whole, _ = features_of(mel, audio, [16000] * 4)
-    step = 20 * mel.hop
-    for start in range(0, 16000 - step - mel.window, step):
-        chunk = audio[:, start : start + step + mel.window - mel.hop]
+    step = 20 * mel.hop_length
+    for start in range(0, 16000 - step - mel.window_length, step):
+        chunk = audio[:, start : start + step + mel.window_length - mel.hop]
         part, frames = features_of(mel, chunk, [chunk.shape[1]] * 4)
         assert frames.tolist() == [20] * 4
-        first = start // mel.hop
+        first = start // mel.hop_length
         np.testing.assert_allclose(part, whole[:, first : first + 20], atol=1e-4)
 
 
 @pytest.mark.parametrize("normalize", ["utterance", "fixed"])
-def test_padding_and_neighbours_change_nothing(audio, normalize):
+def test_result_does_not_depend_on_padding_and_other_examples(audio, normalize):
     mel = LogMel(normalize=normalize)
     samples = [16000, 9000, 560, 250]
     padded = np.where(np.arange(17000) < np.c_[samples], np.pad(audio, ((0, 0), (0, 1000))), 0.7)
@@ -78,14 +78,14 @@ def test_padding_and_neighbours_change_nothing(audio, normalize):
     assert not any(one[length:].any() for one, length in zip(features, frames, strict=True))
 
 
-def test_an_utterance_has_mean_zero_and_variance_one_in_each_band(audio):
+def test_utterance_normalization_gives_mean_0_and_variance_1(audio):
     features, frames = features_of(LogMel(), audio, [16000, 9000, 12000, 5000])
     for one, length in zip(features, frames, strict=True):
         np.testing.assert_allclose(one[:length].mean(0), 0, atol=1e-4)
         np.testing.assert_allclose(one[:length].std(0), 1, atol=1e-3)
 
 
-def test_a_fixed_normalization_keeps_loudness(audio):
+def test_fixed_normalization_preserves_loudness(audio):
     normalized, _ = features_of(LogMel(normalize="fixed"), audio, [16000] * 4)
     assert abs(normalized.mean()) < 1.5
     assert 0.5 < normalized.std() < 2
@@ -93,46 +93,46 @@ def test_a_fixed_normalization_keeps_loudness(audio):
     assert (louder > normalized).all()
 
 
-def test_features_are_made_where_their_audio_lies():
+def test_features_are_computed_on_the_devices_of_their_audio():
     mesh = MeshConfig().build(jax.devices())
-    lies = batch_sharding(mesh)
-    audio = jax.ShapeDtypeStruct((16, 4000), np.float32, sharding=lies)
-    samples = jax.ShapeDtypeStruct((16,), np.int32, sharding=lies)
-    program = jax.jit(LogMel(), out_shardings=lies).lower(audio, samples).compile().as_text()
+    sharding = batch_sharding(mesh)
+    audio = jax.ShapeDtypeStruct((16, 4000), np.float32, sharding=sharding)
+    samples = jax.ShapeDtypeStruct((16,), np.int32, sharding=sharding)
+    program = jax.jit(LogMel(), out_shardings=sharding).lower(audio, samples).compile().as_text()
     assert mesh.size == 8
     assert "f32[2,4000]" in program
     assert not any(word in program for word in ("all-gather", "all-to-all", "all-reduce"))
 
 
-def test_frames_are_counted_as_they_are_made():
+def test_num_frames_equals_the_computed_frames():
     mel = LogMel(sample_rate=8000)
-    counts = [mel.frames(samples) for samples in range(0, 500)]
+    counts = [mel.num_frames(samples) for samples in range(0, 500)]
     assert counts[0] == counts[200] == counts[279] == 1
     assert counts[280] == 2
-    assert np.array_equal(mel.frames(np.arange(500)), counts)
+    assert np.array_equal(mel.num_frames(np.arange(500)), counts)
     for samples in (0, 100, 200, 280, 499):
         audio = jax.ShapeDtypeStruct((1, samples), np.float32)
         features, _ = jax.eval_shape(mel, audio, jax.ShapeDtypeStruct((1,), np.int32))
         assert features.shape == (1, counts[samples], 80)
 
 
-def test_digital_silence_is_finite(audio):
+def test_digital_silence_gives_finite_features(audio):
     for normalize in ("utterance", "fixed"):
         features, _ = features_of(LogMel(normalize=normalize), 0 * audio, [16000, 9000, 1, 0])
         assert np.isfinite(features).all()
 
 
-def test_given_features_are_normalized_over_valid_frames():
-    given = np.random.default_rng(0).normal(5, 3, (2, 30, 13)).astype(np.float32)
-    given[1, :, 4] = 30
-    features, frames = features_of(Given(), given, [30, 12])
+def test_precomputed_features_are_normalized_over_valid_frames():
+    array = np.random.default_rng(0).normal(5, 3, (2, 30, 13)).astype(np.float32)
+    array[1, :, 4] = 30
+    features, frames = features_of(PrecomputedFeatures(), array, [30, 12])
     assert frames.tolist() == [30, 12]
-    expected = (given[1, :12] - given[1, :12].mean(0)) / np.maximum(given[1, :12].std(0), 1)
+    expected = (array[1, :12] - array[1, :12].mean(0)) / np.maximum(array[1, :12].std(0), 1)
     np.testing.assert_allclose(features[1, :12], expected, atol=1e-3)
     assert not features[1, 12:].any()
 
 
-def test_a_single_frame_or_none_becomes_zero():
+def test_constant_features_become_zero():
     features = jax.jit(normalize_utterance)(np.full((2, 5, 3), 7, np.float32), np.array([1, 0]))
     assert not np.any(features)
 
@@ -143,17 +143,17 @@ def test_a_single_frame_or_none_becomes_zero():
         ({"hop_ms": 30.0}, "hop_ms"),
         ({"hop_ms": 0.0}, "hop_ms"),
         ({"window_ms": 0.0}, "window_ms"),
-        ({"high_hz": 9000.0}, "high_hz: must not exceed half the sample rate, 8000"),
+        ({"high_hz": 9000.0}, "high_hz: invalid frequency 9000: expected at most half"),
         ({"low_hz": 8000.0}, "low_hz"),
-        ({"bands": 0}, "bands"),
-        ({"bands": 200}, "200 bands do not fit"),
+        ({"num_mel_bins": 0}, "num_mel_bins"),
+        ({"num_mel_bins": 200}, "some bands are empty"),
     ],
 )
-def test_impossible_settings_are_refused(config, message):
+def test_invalid_values_raise(config, message):
     with pytest.raises(ConfigError, match=message):
         LogMel(**config)
 
 
-def test_given_features_need_a_size():
+def test_precomputed_features_need_a_size():
     with pytest.raises(ConfigError, match="size"):
-        Given(size=0)
+        PrecomputedFeatures(size=0)

@@ -5,12 +5,12 @@ import pytest
 import soundfile
 
 from research.common.errors import UserError
-from tests.tasks.speech_recognition.conftest import RATE, sing
+from tests.tasks.speech_recognition.conftest import RATE, synthesize
 
 
 def test_a_long_file_is_predicted_in_parts_that_follow_one_another(task, tmp_path):
     task = dataclasses.replace(task, bucket_seconds=(1.0, 2.0)).resolve()
-    soundfile.write(tmp_path / "long.wav", sing(["lo", "hi", "mid"] * 8), RATE)
+    soundfile.write(tmp_path / "long.wav", synthesize(["lo", "hi", "mid"] * 8), RATE)
     parts = task.predictor().preprocess(str(tmp_path / "long.wav"))
     assert len(parts) > 4 and set(parts.buckets) == {RATE, 2 * RATE}
     audio = [parts.example(i, np.random.default_rng(0))["input"] for i in range(len(parts))]

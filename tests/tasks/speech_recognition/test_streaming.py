@@ -11,7 +11,7 @@ from research.common.errors import UserError
 from research.data.tokenizers import Characters, WordPieces, Words
 from research.tasks.speech_recognition.decoding import greedy_search
 from research.tasks.speech_recognition.streaming import Token, Word, stream, words
-from tests.tasks.speech_recognition.conftest import sing
+from tests.tasks.speech_recognition.conftest import synthesize
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_a_stream_gives_the_tokens_of_the_whole(speaking, samples, chunk):
 
 def test_a_file_streamed_and_read_whole(speaking, tmp_path):
     task, params = speaking
-    soundfile.write(tmp_path / "a.wav", np.tile(sing(["lo", "hi", "mid"], 16000), 3), 16000)
+    soundfile.write(tmp_path / "a.wav", np.tile(synthesize(["lo", "hi", "mid"], 16000), 3), 16000)
     task = dataclasses.replace(task, bucket_seconds=(4.0,))
     part = task.predictor().preprocess(str(tmp_path / "a.wav")).example(0, np.random.default_rng(0))
     batch = {name: jnp.asarray(array)[None] for name, array in part.items()}

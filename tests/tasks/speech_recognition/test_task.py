@@ -21,7 +21,7 @@ from research.training.experiment import Experiment
 from research.training.loop import Trainer
 from research.training.optimizer import Optimizer
 from research.training.program import Program
-from tests.tasks.speech_recognition.conftest import RATE, sing
+from tests.tasks.speech_recognition.conftest import RATE, synthesize
 
 
 def example(task, index=0, split="train"):
@@ -115,9 +115,9 @@ def test_what_has_no_alignment_does_not_count_and_is_never_nan(task):
 @pytest.mark.parametrize(
     ("audio", "text", "why"),
     [
-        (sing(["lo"]), "low", "'w'"),
+        (synthesize(["lo"]), "low", "'w'"),
         (np.zeros(4000, np.float32), "lo", "silent"),
-        (sing(["lo"])[:400], "lo hi mid lo hi", "too few"),
+        (synthesize(["lo"])[:400], "lo hi mid lo hi", "too few"),
         (np.zeros(0, np.float32), "lo", "no samples"),
     ],
 )

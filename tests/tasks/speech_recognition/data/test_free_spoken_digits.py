@@ -5,9 +5,9 @@ from research.common.errors import ConfigError
 from research.tasks.speech_recognition.data import FreeSpokenDigits
 from research.tasks.speech_recognition.data.corpus import DIGITS
 from research.tasks.speech_recognition.features import LogMel
-from tests.tasks.speech_recognition.conftest import RATE, sing
+from tests.tasks.speech_recognition.conftest import RATE, synthesize
 
-AUDIO = LogMel(sample_rate=RATE, bands=20)
+AUDIO = LogMel(sample_rate=RATE, num_mel_bins=20)
 
 
 def test_free_spoken_digits_are_split_by_take_or_by_speaker(tmp_path):
@@ -15,7 +15,7 @@ def test_free_spoken_digits_are_split_by_take_or_by_speaker(tmp_path):
         for speaker in ("ann", "bob"):
             for take in range(10):
                 file = tmp_path / f"{digit}_{speaker}_{take}.wav"
-                soundfile.write(file, sing(["lo"]), RATE)
+                soundfile.write(file, synthesize(["lo"]), RATE)
     by_take = FreeSpokenDigits(path=str(tmp_path))
     names = {s: [u.where for u in by_take.open(s, AUDIO).utterances] for s in ("train", "test")}
     assert len(names["test"]) == 20 and all(int(name[-5]) < 5 for name in names["test"])

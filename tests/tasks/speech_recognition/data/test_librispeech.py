@@ -4,15 +4,15 @@ import soundfile
 from research.common.errors import ConfigError
 from research.tasks.speech_recognition.data import LibriSpeech
 from research.tasks.speech_recognition.features import LogMel
-from tests.tasks.speech_recognition.conftest import RATE, sing
+from tests.tasks.speech_recognition.conftest import RATE, synthesize
 
-AUDIO = LogMel(sample_rate=RATE, bands=20)
+AUDIO = LogMel(sample_rate=RATE, num_mel_bins=20)
 
 
 def test_a_folder_like_librispeech(tmp_path):
     chapter = tmp_path / "dev-clean" / "84" / "121"
     chapter.mkdir(parents=True)
-    soundfile.write(chapter / "84-121-0000.flac", sing(["lo", "hi"]), RATE)
+    soundfile.write(chapter / "84-121-0000.flac", synthesize(["lo", "hi"]), RATE)
     (chapter / "84-121.trans.txt").write_text("84-121-0000 LO HI\n")
     source = LibriSpeech(path=str(tmp_path))
     corpus = source.open("validation", AUDIO)

@@ -6,10 +6,10 @@ import pytest
 from research.common.errors import UserError
 from research.data.splits import warn_once
 from research.tasks.speech_recognition.data import Manifest, read_input
-from research.tasks.speech_recognition.features import Given, LogMel
-from tests.tasks.speech_recognition.conftest import RATE, sing
+from research.tasks.speech_recognition.features import PrecomputedFeatures, LogMel
+from tests.tasks.speech_recognition.conftest import RATE, synthesize
 
-AUDIO = LogMel(sample_rate=RATE, bands=20)
+AUDIO = LogMel(sample_rate=RATE, num_mel_bins=20)
 
 
 def test_a_manifest_is_read_with_paths_from_its_own_folder(tones):
@@ -19,7 +19,7 @@ def test_a_manifest_is_read_with_paths_from_its_own_folder(tones):
     audio = corpus.read(0)
     assert audio.dtype == np.float32
     assert first.seconds == pytest.approx(len(audio) / RATE)
-    np.testing.assert_allclose(audio, sing(first.text.split()), atol=1e-4)
+    np.testing.assert_allclose(audio, synthesize(first.text.split()), atol=1e-4)
 
 
 def test_validation_has_speakers_of_its_own(tones):
@@ -54,13 +54,15 @@ def test_features_in_files(tmp_path):
     np.save(tmp_path / "a.npy", np.ones((30, 13)))
     line = {"features_filepath": "a.npy", "text": "yes"}
     (tmp_path / "m.jsonl").write_text(json.dumps(line))
-    corpus = Manifest(train="-", test=str(tmp_path / "m.jsonl")).open("test", Given(size=13))
+    corpus = Manifest(train="-", test=str(tmp_path / "m.jsonl")).open(
+        "test", PrecomputedFeatures(size=13)
+    )
     assert corpus.utterances[0].seconds == pytest.approx(0.3)
     assert corpus.read(0).shape == (30, 13) and corpus.read(0).dtype == np.float32
     for array, fault in ((np.ones((30, 12)), "12"), (np.full((3, 13), np.nan), "not a number")):
         np.save(tmp_path / "b.npy", array)
         with pytest.raises(UserError, match=fault):
-            read_input(tmp_path / "b.npy", Given(size=13))
+            read_input(tmp_path / "b.npy", PrecomputedFeatures(size=13))
 
 
 def test_validation_replaces_a_missing_test_manifest_with_a_warning(tones, caplog):

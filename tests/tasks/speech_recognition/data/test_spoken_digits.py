@@ -7,7 +7,7 @@ from research.tasks.speech_recognition.data.synthesis import Synthesizer
 from research.tasks.speech_recognition.features import LogMel
 from tests.tasks.speech_recognition.conftest import RATE
 
-AUDIO = LogMel(sample_rate=RATE, bands=20)
+AUDIO = LogMel(sample_rate=RATE, num_mel_bins=20)
 
 
 def test_loud_voices_do_not_wrap_around():

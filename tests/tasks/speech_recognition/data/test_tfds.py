@@ -10,9 +10,9 @@ import tensorflow_datasets as tfds
 from research.common.errors import UserError
 from research.tasks.speech_recognition.data import SpeechTFDS
 from research.tasks.speech_recognition.features import LogMel
-from tests.tasks.speech_recognition.conftest import RATE, sing
+from tests.tasks.speech_recognition.conftest import RATE, synthesize
 
-AUDIO = LogMel(sample_rate=RATE, bands=20)
+AUDIO = LogMel(sample_rate=RATE, num_mel_bins=20)
 
 
 def prepare(folder, audio, examples, stored=None):
@@ -48,7 +48,7 @@ def prepare(folder, audio, examples, stored=None):
 
 
 def pcm(word):
-    return np.round(sing([word]) * 32767)
+    return np.round(synthesize([word]) * 32767)
 
 
 @pytest.mark.parametrize(("feature", "prefix"), [("label", ""), ("text", "say ")])
@@ -62,7 +62,7 @@ def test_tfds_with_texts_or_classes(tmp_path, feature, prefix):
         assert one.seconds == pytest.approx(0.35)
         audio = corpus.read(index)
         assert audio.dtype == np.float32
-        np.testing.assert_allclose(audio, sing(one.text.split()[-1:]), atol=1e-4)
+        np.testing.assert_allclose(audio, synthesize(one.text.split()[-1:]), atol=1e-4)
     resampled = source.open("train", LogMel(sample_rate=2 * RATE)).read(0)
     assert resampled.dtype == np.float32 and len(resampled) == pytest.approx(2 * 0.35 * RATE)
 
@@ -74,12 +74,12 @@ def test_tfds_with_two_channels(tmp_path):
     prepare(tmp_path, audio, {"lo": both}, stored)
     corpus = SpeechTFDS(name="speech_commands", data_dir=str(tmp_path)).open("train", AUDIO)
     assert corpus.utterances[0].seconds == pytest.approx(0.35)
-    np.testing.assert_allclose(corpus.read(0), sing(["lo"]) / 2, atol=1e-4)
+    np.testing.assert_allclose(corpus.read(0), synthesize(["lo"]) / 2, atol=1e-4)
 
 
 def test_tfds_with_sound_files(tmp_path):
     file = io.BytesIO()
-    soundfile.write(file, sing(["lo"]), RATE, format="FLAC")
+    soundfile.write(file, synthesize(["lo"]), RATE, format="FLAC")
     examples = {"lo": file.getvalue(), "hi": b"no FLAC"}
     audio = {"dtype": "int16", "fileFormat": "flac", "lazyDecode": True}
     prepare(tmp_path, audio, examples, tfds.features.Tensor(shape=(), dtype=np.object_))
@@ -87,7 +87,7 @@ def test_tfds_with_sound_files(tmp_path):
     at = {one.text: index for index, one in enumerate(corpus.utterances)}
     lo, hi = (corpus.utterances[at[text]] for text in ("say lo", "say hi"))
     assert lo.seconds == pytest.approx(0.35) and not lo.fault and hi.fault
-    np.testing.assert_allclose(corpus.read(at["say lo"]), sing(["lo"]), atol=1e-4)
+    np.testing.assert_allclose(corpus.read(at["say lo"]), synthesize(["lo"]), atol=1e-4)
 
 
 def test_tfds_says_what_it_lacks(tmp_path):
