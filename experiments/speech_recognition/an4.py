@@ -1,14 +1,14 @@
 """CMU AN4 (census): spelled names, numbers and commands, from 13 MFCC.
 
-AN4 is at http://www.speech.cs.cmu.edu/databases/an4; make features of it, `.npy` [frames, 13], and
-two manifests, or take LogMel and its audio. Validation is on a tenth of the training speakers.
+AN4 is at http://www.speech.cs.cmu.edu/databases/an4. Convert it to features, `.npy` [frames, 13],
+and two manifests, or use LogMel and its audio. Validation is on a tenth of the training speakers.
 
 Command:  make train CONFIG=experiments/speech_recognition/an4.py
 Hardware: 2 cores of a shared x86-64 server, Python 3.11, JAX 0.10.2
-Time:     21 min of training, with other programs beside it
+Time:     21 min of training, with other programs running
 Score:    7.89 % WER on the 130 test utterances, 10.97 % in validation, one seed, greedy. With a
-          3-gram of the training texts 8.15 % and 10.78 % (--change=task.decoding.beam_size=16
-          --change=task.decoding.language_model=transcripts
+          3-gram model of the training transcripts 8.15 % and 10.78 %
+          (--change=task.decoding.beam_size=16 --change=task.decoding.language_model=transcripts
           --change=task.decoding.language_model_weight=0.1)
 """
 
@@ -22,7 +22,7 @@ from research.tasks.speech_recognition.task import SpeechRecognition
 from research.training.experiment import Experiment
 from research.training.optimizer import Optimizer
 
-# What a census may hear: not all of it is in the few texts to learn from.
+# All words of the domain; the training transcripts lack some of them.
 VOCABULARY = """
 a b c d e f g h i j k l m n o p q r s t u v w x y z
 zero oh one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen
@@ -35,7 +35,7 @@ and apostrophe area code double enter erase go half help no of repeat rubout sta
 
 
 def get_config():
-    """The typed config, as the `ConfigDict` that the command line can change."""
+    """Returns the experiment's config; the command line can change it."""
     task = SpeechRecognition(
         source=Manifest(train="an4_mfcc/train.jsonl", test="an4_mfcc/test.jsonl"),
         features=PrecomputedFeatures(size=13),

@@ -20,7 +20,7 @@ from research.training.optimizer import Optimizer
 
 
 def get_config():
-    """The typed config, as the `ConfigDict` that the command line can change."""
+    """Returns the experiment's config; the command line can change it."""
     task = SpeechRecognition(
         source=LibriSpeech(path="LibriSpeech"),
         features=LogMel(sample_rate=16000, num_mel_bins=80),

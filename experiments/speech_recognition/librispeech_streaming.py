@@ -1,7 +1,7 @@
-"""LibriSpeech for streams: LSTMs in one direction, transcribed as the sound comes.
+"""LibriSpeech with unidirectional LSTMs, for streaming.
 
-What a frame is given looks 120 ms ahead, by its convolutions. `research.predict --stream` gives the
-text that the whole utterance gives.
+The convolutions look 120 ms ahead. `research.predict --stream` gives the same transcript as the
+whole utterance.
 
 Command:  make train CONFIG=experiments/speech_recognition/librispeech_streaming.py
 Hardware: meant for 8 TPU chips or 8 GPUs
@@ -21,7 +21,7 @@ from research.training.optimizer import Optimizer
 
 
 def get_config():
-    """The typed config, as the `ConfigDict` that the command line can change."""
+    """Returns the experiment's config; the command line can change it."""
     task = SpeechRecognition(
         source=LibriSpeech(path="LibriSpeech"),
         features=LogMel(sample_rate=16000, num_mel_bins=80, normalize="fixed"),

@@ -1,10 +1,10 @@
-"""Our LSTM against PyTorch's: a forward and backward pass on the CPU, in turns in one process.
+"""Times a forward and backward pass of our LSTM and of PyTorch's on the CPU, alternately.
 
     .venv/bin/pip install torch==2.13.0
     .venv/bin/python -m tests.benchmarks.lstm
 
-Two bidirectional layers of 256, batch 32, 200 frames of 80 features, float32, random lengths aside:
-PyTorch gets whole sequences, which is what it is fastest at.
+Two bidirectional layers of size 256, batch 32, 200 frames of 80 features, float32. All sequences
+have full length, the fastest case for PyTorch.
 """
 
 import os
@@ -21,7 +21,7 @@ BATCH, FRAMES, INPUTS, FEATURES, LAYERS, ROUNDS = 32, 200, 80, 256, 2, 30
 
 
 def ours():
-    """A function that does one step, to be timed."""
+    """Returns a function that computes one step with our layers."""
     layers = [LSTM(FEATURES) for _ in range(LAYERS)]
     lengths = jnp.full(BATCH, FRAMES)
     x = jax.random.normal(jax.random.key(0), (BATCH, FRAMES, INPUTS))
@@ -43,8 +43,8 @@ def ours():
     return lambda: jax.block_until_ready(step(params, x))
 
 
-def theirs():
-    """The same by PyTorch."""
+def pytorch():
+    """Returns a function that computes one step with PyTorch."""
     torch.set_num_threads(os.cpu_count())
     model = torch.nn.LSTM(INPUTS, FEATURES, LAYERS, bidirectional=True, batch_first=True)
     x = torch.randn(BATCH, FRAMES, INPUTS)
@@ -58,14 +58,16 @@ def theirs():
 
 def main():
     """Prints both medians and their ratio."""
-    contestants = {"JAX, this project": ours(), "PyTorch nn.LSTM": theirs()}
-    times = {name: [] for name in contestants}
+    implementations = {"JAX, this project": ours(), "PyTorch nn.LSTM": pytorch()}
+    times = {name: [] for name in implementations}
     for _ in range(ROUNDS):
-        for name, step in contestants.items():
+        for name, step in implementations.items():
             begin = time.perf_counter()
             step()
             times[name].append(time.perf_counter() - begin)
-    medians = [statistics.median(part[3:]) for part in times.values()]  # the first ones compile
+    medians = [
+        statistics.median(part[3:]) for part in times.values()
+    ]  # the first steps include compilation
     for name, median in zip(times, medians, strict=True):
         print(f"{name:20s} {1000 * median:7.1f} ms")
     print(f"ratio {medians[1] / medians[0]:.2f}")

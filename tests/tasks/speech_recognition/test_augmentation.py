@@ -200,7 +200,7 @@ def test_gain_lies_within_its_limits(batch):
 
 
 def test_time_stretch_interpolates_at_another_speed():
-    ramp = jnp.arange(50.0)[:, None] * jnp.array([1, 2])
+    ramp = jnp.arange(50.0)[:, None] * jnp.array([1.0, 2.0])
     ramp = ramp.at[41:].set(99)
     (stretched, frames), (_, none) = with_many_keys(
         lambda key: (stretch_time(key, ramp, 41, 0.2), stretch_time(key, ramp, 0, 0.2))

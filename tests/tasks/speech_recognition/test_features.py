@@ -6,8 +6,8 @@ import pytest
 from research.common.errors import ConfigError
 from research.hardware.mesh import MeshConfig, batch_sharding
 from research.tasks.speech_recognition.features import (
-    PrecomputedFeatures,
     LogMel,
+    PrecomputedFeatures,
     mel_filters,
     normalize_utterance,
 )
@@ -57,7 +57,7 @@ def test_chunks_give_the_frames_of_the_whole(audio):
     whole, _ = features_of(mel, audio, [16000] * 4)
     step = 20 * mel.hop_length
     for start in range(0, 16000 - step - mel.window_length, step):
-        chunk = audio[:, start : start + step + mel.window_length - mel.hop]
+        chunk = audio[:, start : start + step + mel.window_length - mel.hop_length]
         part, frames = features_of(mel, chunk, [chunk.shape[1]] * 4)
         assert frames.tolist() == [20] * 4
         first = start // mel.hop_length

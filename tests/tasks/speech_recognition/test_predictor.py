@@ -8,7 +8,7 @@ from research.common.errors import UserError
 from tests.tasks.speech_recognition.conftest import RATE, synthesize
 
 
-def test_a_long_file_is_predicted_in_parts_that_follow_one_another(task, tmp_path):
+def test_long_file_is_predicted_in_consecutive_segments(task, tmp_path):
     task = dataclasses.replace(task, bucket_seconds=(1.0, 2.0)).resolve()
     soundfile.write(tmp_path / "long.wav", synthesize(["lo", "hi", "mid"] * 8), RATE)
     parts = task.predictor().preprocess(str(tmp_path / "long.wav"))
@@ -17,12 +17,12 @@ def test_a_long_file_is_predicted_in_parts_that_follow_one_another(task, tmp_pat
     assert sum(map(len, audio)) == round(24 * 0.35 * RATE)
     prediction = {
         "tokens": np.array(task.tokenizer.encode("lo hi")),
-        "count": np.array(5),
-        "first": np.array([0, 1, 3, 5, 6]),
-        "last": np.array([0, 2, 4, 5, 7]),
+        "token_count": np.array(5),
+        "first_frame": np.array([0, 1, 3, 5, 6]),
+        "last_frame": np.array([0, 2, 4, 5, 7]),
         "seconds": np.array(1.5),
     }
-    row = task.predictor().postprocess([prediction, prediction | {"count": np.array(2)}])
+    row = task.predictor().postprocess([prediction, prediction | {"token_count": np.array(2)}])
     assert row["text"] == "lo hi lo" and row["seconds"] == 3.0
     frame = 0.04
     times = [(word["start"], word["end"]) for word in row["words"]]
@@ -30,7 +30,7 @@ def test_a_long_file_is_predicted_in_parts_that_follow_one_another(task, tmp_pat
     np.testing.assert_allclose(times, expected, atol=1e-6)
 
 
-def test_a_silent_file_is_refused(task, tmp_path):
+def test_silent_file_raises(task, tmp_path):
     soundfile.write(tmp_path / "silent.wav", np.zeros(4000), RATE)
     with pytest.raises(UserError, match="silent"):
         task.resolve().predictor().preprocess(tmp_path / "silent.wav")

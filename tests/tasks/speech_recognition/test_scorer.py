@@ -12,36 +12,36 @@ WORDS = Words(("a", "b", "c", "d"))
 FRAMES = 5
 
 
-def hear(array):
+def extract_features(array):
     return np.zeros((20, 3)), len(array) / 100
 
 
 def scored(references, hypotheses, tokenizer=WORDS, batch=2):
-    """A scorer that has seen these texts, padded as the task pads them, in batches."""
-    scorer = TranscriptScorer(tokenizer, hear)
+    """Returns a scorer updated with these texts, batched and padded as by the task."""
+    scorer = TranscriptScorer(tokenizer, extract_features)
     for start in range(0, len(references), batch):
-        said = [tokenizer.encode(text) for text in references[start : start + batch]]
-        heard = [tokenizer.encode(text) for text in hypotheses[start : start + batch]]
-        capacity = max(map(len, said + heard)) + start  # buckets differ in length
+        targets = [tokenizer.encode(text) for text in references[start : start + batch]]
+        outputs = [tokenizer.encode(text) for text in hypotheses[start : start + batch]]
+        capacity = max(map(len, targets + outputs)) + start  # as in buckets of several lengths
         scorer.update(
             {
-                "index": 100 + np.arange(start, start + len(said)),
-                "tokens": padded(said, capacity, 0),
-                "token_count": np.array([len(ids) for ids in said], np.int32),
+                "index": 100 + np.arange(start, start + len(targets)),
+                "tokens": padded(targets, capacity, 0),
+                "token_count": np.array([len(ids) for ids in targets], np.int32),
             },
             {
-                "tokens": padded(heard, capacity, -1),
-                "count": np.array([len(ids) for ids in heard], np.int32),
-                "frames": np.full(len(said), FRAMES),
-                "classes": np.tile([1, 0], (len(said), FRAMES + start, 1)),
-                "probabilities": np.tile([0.7, 0.2], (len(said), FRAMES + start, 1)),
+                "tokens": padded(outputs, capacity, -1),
+                "token_count": np.array([len(ids) for ids in outputs], np.int32),
+                "frames": np.full(len(targets), FRAMES),
+                "classes": np.tile([1, 0], (len(targets), FRAMES + start, 1)),
+                "probabilities": np.tile([0.7, 0.2], (len(targets), FRAMES + start, 1)),
             },
         )
     return scorer
 
 
-class Asked(Dataset):
-    """A dataset that notes what it is asked for."""
+class RecordingDataset(Dataset):
+    """A dataset that records the indices that are read."""
 
     def __init__(self):
         super().__init__()
@@ -59,15 +59,15 @@ def padded(rows, capacity, value):
     return np.array([row + [value] * (capacity - len(row)) for row in rows], np.int32)
 
 
-def test_error_rates_are_those_of_the_whole_corpus():
-    """One substitution, one deletion and two insertions in five words, spaces being characters."""
+def test_error_rates_are_those_of_the_corpus():
+    """One substitution, one deletion and two insertions in five words; spaces are characters."""
     result = scored(["a b c", "a", "d"], ["a d", "a b c", "d"]).result(None)
     assert result["wer"] == pytest.approx(4 / 5)
     assert result["cer"] == pytest.approx((3 + 4) / (5 + 1 + 1))
     assert result["accuracy"] == pytest.approx(1 / 3)
 
 
-def test_characters_and_words_are_told_apart():
+def test_word_and_character_errors_differ():
     tokenizer = Characters(" abcdefgh")
     result = scored(["ab cd", "efgh"], ["ab ce", "ef gh"], tokenizer).result(None)
     assert result["wer"] == pytest.approx((1 + 2) / 3)
@@ -75,10 +75,13 @@ def test_characters_and_words_are_told_apart():
     assert result["accuracy"] == 0
 
 
-def test_the_tokenizer_does_not_change_the_score():
-    said, heard = ["ab ba", "aab"], ["ab ab", "aab"]
+def test_scores_do_not_depend_on_the_tokenizer():
+    references, hypotheses = ["ab ba", "aab"], ["ab ab", "aab"]
     tokenizers = (Characters(), Words(), WordPieces(pieces=4))
-    first, *rest = [scored(said, heard, t.resolve(said + heard)).result(None) for t in tokenizers]
+    scorers = [
+        scored(references, hypotheses, t.resolve(references + hypotheses)) for t in tokenizers
+    ]
+    first, *rest = [scorer.result(None) for scorer in scorers]
     assert first["wer"] == pytest.approx(1 / 3)
     assert all(result == first for result in rest)
 
@@ -92,31 +95,36 @@ def test_the_tokenizer_does_not_change_the_score():
         (["", ""], ["c d a", ""], 3),
     ],
 )
-def test_empty_texts_count(references, hypotheses, wer):
+def test_empty_texts_are_scored(references, hypotheses, wer):
     scorer = scored(references, hypotheses)
     result = scorer.result(None)
     assert result["wer"] == pytest.approx(wer)
     assert all(type(value) is float for value in result.values())
-    assert len(scorer.figures(Asked())) == 3
+    assert len(scorer.figures(RecordingDataset())) == 3
 
 
-def test_the_worst_come_first_and_those_without_errors_not_at_all():
+def test_worst_transcripts_are_sorted_and_have_errors():
     scorer = scored(["a b c", "a", "b", "c d"], ["a b c", "b", "b", "d c b"])
     title = "The 2 worst of 4 utterances, 2 with errors"
-    shown = [text for text in texts(scorer.figures(Asked())[title]) if text.startswith("utterance")]
+    shown = [
+        text
+        for text in texts(scorer.figures(RecordingDataset())[title])
+        if text.startswith("utterance")
+    ]
     assert shown == ["utterance 103: WER 2/2", "utterance 101: WER 1/1"]
 
 
-def test_perfection_is_said():
-    figures = scored(["a b", "c"], ["a b", "c"]).figures(Asked())
+def test_figures_without_errors():
+    figures = scored(["a b", "c"], ["a b", "c"]).figures(RecordingDataset())
     assert list(figures)[1:] == ["No errors in 2 utterances", "The most frequent of 0 word errors"]
-    assert texts(figures["No errors in 2 utterances"]) == ["All 2 utterances are right."]
+    assert texts(figures["No errors in 2 utterances"]) == ["All 2 utterances are correct."]
 
 
-def test_pictures_are_of_the_worst_the_middling_and_the_best():
-    said, heard = ["a b", "a b", "a b", "c d", "c d"], ["a b", "c b", "a b", "a b", "c a"]
-    dataset = Asked()
-    figures = scored(said, heard).figures(dataset)
+def test_spectrograms_show_the_worst_the_median_and_the_best():
+    references = ["a b", "a b", "a b", "c d", "c d"]
+    hypotheses = ["a b", "c b", "a b", "a b", "c a"]
+    dataset = RecordingDataset()
+    figures = scored(references, hypotheses).figures(dataset)
     assert dataset.indices == [103, 104, 102]
     title, figure = next(iter(figures.items()))
     assert title.startswith("Spectrogram and posterior, ")

@@ -29,7 +29,7 @@ def example(task, index=0, split="train"):
 
 
 def batch_of(task, examples, length):
-    """Examples padded to a length, as the pipeline pads them."""
+    """Pads examples to a length, as the pipeline does."""
     spec = task.batch_spec(len(examples), length)
     batch = {}
     for name, shape in spec.items():
@@ -40,8 +40,8 @@ def batch_of(task, examples, length):
     return jax.tree.map(jnp.asarray, batch | {"mask": np.ones(len(examples), np.float32)})
 
 
-def test_all_that_prediction_needs_is_in_the_resolved_config(task):
-    task = dataclasses.replace(task, decoding=Decoding(beam=4, language_model="transcripts"))
+def test_resolved_config_does_not_need_the_data(task):
+    task = dataclasses.replace(task, decoding=Decoding(beam_size=4, language_model="transcripts"))
     resolved = task.resolve()
     assert resolved.tokenizer.vocabulary == " dhilmo"
     assert len(resolved.bucket_seconds) == 2
@@ -53,12 +53,12 @@ def test_all_that_prediction_needs_is_in_the_resolved_config(task):
     assert moved.resolve() == moved
 
 
-def test_word_pieces_are_trained_where_the_lengths_are_given(task):
+def test_word_pieces_are_trained_if_bucket_lengths_are_given(task):
     task = dataclasses.replace(task, tokenizer=WordPieces(pieces=8), bucket_seconds=(2.0,))
     assert task.resolve().tokenizer.model
 
 
-def test_tokens_and_lengths_of_an_example(task):
+def test_example_has_its_tokens_and_lengths(task):
     task = task.resolve()
     one = example(task)
     text = task.dataset("train").corpus.utterances[0].text
@@ -68,35 +68,35 @@ def test_tokens_and_lengths_of_an_example(task):
     assert spec["tokens"].shape[1] >= len(text)
 
 
-def test_padding_changes_no_loss_and_no_prediction(task):
+def test_loss_and_prediction_do_not_depend_on_padding(task):
     task = task.resolve()
     params, _ = task.init(jax.random.key(0))
     examples = [example(task, index) for index in range(3)]
-    longest = max(len(one["input"]) for one in examples)
+    max_length = max(len(one["input"]) for one in examples)
     results = []
-    for length in (longest, longest + 3000):
+    for length in (max_length, max_length + 3000):
         batch = batch_of(task, examples, length)
         totals, _ = jax.jit(partial(task.loss, train=False))(params, {}, batch, jax.random.key(0))
         found = jax.jit(task.predict)(params, {}, batch)
-        count = found["count"].tolist()
+        count = found["token_count"].tolist()
         tokens = [row[:n].tolist() for row, n in zip(found["tokens"], count, strict=True)]
         results.append((float(totals["loss"].total), tokens))
     assert results[0][0] == pytest.approx(results[1][0], rel=1e-5)
     assert results[0][1] == results[1][1]
 
 
-def test_what_has_no_alignment_does_not_count_and_is_never_nan(task):
-    """Three utterances: one fits, one has more tokens than frames, one repeats with no room."""
+def test_utterances_without_alignment_are_excluded_and_never_nan(task):
+    """Of three utterances, one has more tokens than frames, and one too few for its repeats."""
     task = task.resolve()
     params, _ = task.init(jax.random.key(0))
     batch = batch_of(task, [example(task)] * 3, len(example(task)["input"]))
-    frames = task.network.frames(task.features.frames(batch["length"][0]))
+    frames = task.network.num_frames(task.features.num_frames(batch["length"][0]))
     capacity = batch["tokens"].shape[1]
     count = batch["token_count"].at[1].set(capacity)
     tokens = batch["tokens"].at[1].set(jnp.arange(capacity) % 2)
     tokens = tokens.at[2].set(1)
     count = count.at[2].set(int(frames) // 2 + 2)
-    short = batch["length"].at[1].set(task.features.window)
+    short = batch["length"].at[1].set(task.features.window_length)
     batch |= {"tokens": tokens, "token_count": count, "length": short}
 
     def loss(params, batch):
@@ -113,7 +113,7 @@ def test_what_has_no_alignment_does_not_count_and_is_never_nan(task):
 
 
 @pytest.mark.parametrize(
-    ("audio", "text", "why"),
+    ("audio", "text", "reason"),
     [
         (synthesize(["lo"]), "low", "'w'"),
         (np.zeros(4000, np.float32), "lo", "silent"),
@@ -121,9 +121,7 @@ def test_what_has_no_alignment_does_not_count_and_is_never_nan(task):
         (np.zeros(0, np.float32), "lo", "no samples"),
     ],
 )
-def test_an_utterance_that_cannot_be_learned_is_named_skipped_and_counted(
-    task, tones, audio, text, why
-):
+def test_unusable_utterances_are_skipped_counted_and_named(task, tones, audio, text, reason):
     soundfile.write(tones / "odd.wav", audio, RATE)
     lines = (tones / "test.jsonl").read_text().splitlines()
     lines.insert(3, json.dumps({"audio_filepath": "odd.wav", "text": text, "duration": 0.5}))
@@ -134,10 +132,10 @@ def test_an_utterance_that_cannot_be_learned_is_named_skipped_and_counted(
     dataset = task.dataset("test")
     results, _ = evaluate(program, program.initialize().inference, dataset)
     assert results["examples"] == 10 and results["skipped"] == 1
-    assert why in dataset.unusable[3] and f"{tones}/odd.jsonl:4" in dataset.unusable[3]
+    assert reason in dataset.unusable[3] and f"{tones}/odd.jsonl:4" in dataset.unusable[3]
 
 
-def test_a_wrong_duration_is_named(task, tones):
+def test_wrong_duration_is_named(task, tones):
     line = {"audio_filepath": "test0.wav", "text": "lo", "duration": 0.1}
     (tones / "short.jsonl").write_text(json.dumps(line))
     source = dataclasses.replace(task.source, test=str(tones / "short.jsonl"))
@@ -147,7 +145,7 @@ def test_a_wrong_duration_is_named(task, tones):
         .dataset("test")
     )
     assert dataset.example(0, np.random.default_rng(0)) is None
-    assert "correct its duration" in dataset.unusable[0]
+    assert "correct the duration" in dataset.unusable[0]
 
 
 @pytest.mark.parametrize(
@@ -155,24 +153,24 @@ def test_a_wrong_duration_is_named(task, tones):
     [
         ({"bucket_seconds": (2.0, 1.0)}, "bucket_seconds"),
         ({"tokens_per_second": 0.0}, "tokens_per_second"),
-        ({"buckets": 0}, "buckets"),
+        ({"num_buckets": 0}, "num_buckets"),
     ],
 )
-def test_what_cannot_be_is_refused(options, key):
+def test_invalid_values_raise(options, key):
     with pytest.raises(ConfigError, match=key):
         SpeechRecognition(**options)
 
 
 @pytest.fixture
 def experiment(task):
-    """All parts together: augmentation, buckets, a language model, two devices."""
+    """Combines augmentation, buckets, a language model and two devices."""
     task = dataclasses.replace(
         task,
         tokenizer=Words(),
         model=dataclasses.replace(task.model, bidirectional=True, features=16),
-        augmentation=Augmentation(speed=0.05, time_masks=1),
-        decoding=Decoding(beam=4, language_model="transcripts", language_model_weight=0.1),
-        buckets=1,
+        augmentation=Augmentation(speed_perturbation=0.05, num_time_masks=1),
+        decoding=Decoding(beam_size=4, language_model="transcripts", language_model_weight=0.1),
+        num_buckets=1,
     )
     return Experiment(
         task=task,
@@ -190,7 +188,7 @@ def trained(experiment, workdir):
     return *evaluate(run.program, run.state, dataset), dataset
 
 
-def test_it_trains_and_is_scored(experiment, tmp_path):
+def test_training_and_evaluation_run(experiment, tmp_path):
     results, scorer, dataset = trained(experiment, tmp_path / "run")
     assert {"loss", "unalignable", "wer", "cer", "accuracy"} < set(results)
     assert results["examples"] == 10 and results["loss"] > 0
@@ -198,7 +196,7 @@ def test_it_trains_and_is_scored(experiment, tmp_path):
 
 
 @pytest.mark.slow
-def test_it_learns_words_that_are_tones(experiment, tmp_path):
+def test_it_learns_the_tones(experiment, tmp_path):
     experiment = dataclasses.replace(experiment, duration="300 steps")
     results, *_ = trained(experiment, tmp_path / "run")
     assert results["wer"] < 0.2

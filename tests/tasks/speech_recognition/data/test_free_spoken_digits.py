@@ -10,14 +10,14 @@ from tests.tasks.speech_recognition.conftest import RATE, synthesize
 AUDIO = LogMel(sample_rate=RATE, num_mel_bins=20)
 
 
-def test_free_spoken_digits_are_split_by_take_or_by_speaker(tmp_path):
+def test_splits_are_by_take_or_by_speaker(tmp_path):
     for digit in (3, 7):
         for speaker in ("ann", "bob"):
             for take in range(10):
                 file = tmp_path / f"{digit}_{speaker}_{take}.wav"
                 soundfile.write(file, synthesize(["lo"]), RATE)
     by_take = FreeSpokenDigits(path=str(tmp_path))
-    names = {s: [u.where for u in by_take.open(s, AUDIO).utterances] for s in ("train", "test")}
+    names = {s: [u.origin for u in by_take.open(s, AUDIO).utterances] for s in ("train", "test")}
     assert len(names["test"]) == 20 and all(int(name[-5]) < 5 for name in names["test"])
     assert len(names["train"]) == 8
     assert by_take.open("test", AUDIO).utterances[0].text == DIGITS[3]

@@ -9,7 +9,7 @@ from tests.tasks.speech_recognition.conftest import RATE, synthesize
 AUDIO = LogMel(sample_rate=RATE, num_mel_bins=20)
 
 
-def test_a_folder_like_librispeech(tmp_path):
+def test_utterances_of_a_folder(tmp_path):
     chapter = tmp_path / "dev-clean" / "84" / "121"
     chapter.mkdir(parents=True)
     soundfile.write(chapter / "84-121-0000.flac", synthesize(["lo", "hi"]), RATE)

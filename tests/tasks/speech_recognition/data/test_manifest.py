@@ -6,23 +6,23 @@ import pytest
 from research.common.errors import UserError
 from research.data.splits import warn_once
 from research.tasks.speech_recognition.data import Manifest, read_input
-from research.tasks.speech_recognition.features import PrecomputedFeatures, LogMel
+from research.tasks.speech_recognition.features import LogMel, PrecomputedFeatures
 from tests.tasks.speech_recognition.conftest import RATE, synthesize
 
 AUDIO = LogMel(sample_rate=RATE, num_mel_bins=20)
 
 
-def test_a_manifest_is_read_with_paths_from_its_own_folder(tones):
+def test_paths_are_relative_to_the_manifest(tones):
     corpus = Manifest(train=str(tones / "train.jsonl")).open("train", AUDIO)
     first = corpus.utterances[0]
-    assert first.where == f"{tones}/train.jsonl:1"
+    assert first.origin == f"{tones}/train.jsonl:1"
     audio = corpus.read(0)
     assert audio.dtype == np.float32
     assert first.seconds == pytest.approx(len(audio) / RATE)
     np.testing.assert_allclose(audio, synthesize(first.text.split()), atol=1e-4)
 
 
-def test_validation_has_speakers_of_its_own(tones):
+def test_validation_and_training_have_disjoint_speakers(tones):
     source = Manifest(train=str(tones / "train.jsonl"), validation_fraction=0.4)
     train, validation = (source.open(split, AUDIO) for split in ("train", "validation"))
     speakers = [{one.speaker for one in part.utterances} for part in (train, validation)]
@@ -31,26 +31,26 @@ def test_validation_has_speakers_of_its_own(tones):
     assert source.open("test", AUDIO).utterances == validation.utterances
 
 
-def test_a_bad_line_of_a_manifest_is_named_and_does_no_harm_to_the_others(tones):
+def test_invalid_lines_are_named_and_others_are_read(tones):
     lines = [
         '{"audio_filepath": "train0.wav", "text": "lo"}',
-        "no JSON",
+        "not JSON",
         "[1]",
         '{"text": "lo"}',
         '{"audio_filepath": "train0.wav"}',
-        '{"audio_filepath": "absent.wav", "text": "lo"}',
+        '{"audio_filepath": "missing.wav", "text": "lo"}',
     ]
     (tones / "bad.jsonl").write_text("\n".join(lines))
     utterances = Manifest(train="-", test=str(tones / "bad.jsonl")).open("test", AUDIO).utterances
-    assert [one.where.rpartition(":")[2] for one in utterances] == list("123456")
-    assert not utterances[0].fault
+    assert [one.origin.rpartition(":")[2] for one in utterances] == list("123456")
+    assert not utterances[0].problem
     for one, part in zip(
-        utterances[1:], ("JSON", "JSON", "filepath", "text", "absent"), strict=True
+        utterances[1:], ("JSON", "JSON", "filepath", "text", "missing.wav"), strict=True
     ):
-        assert part in one.fault
+        assert part in one.problem
 
 
-def test_features_in_files(tmp_path):
+def test_precomputed_features_are_read(tmp_path):
     np.save(tmp_path / "a.npy", np.ones((30, 13)))
     line = {"features_filepath": "a.npy", "text": "yes"}
     (tmp_path / "m.jsonl").write_text(json.dumps(line))
@@ -59,9 +59,9 @@ def test_features_in_files(tmp_path):
     )
     assert corpus.utterances[0].seconds == pytest.approx(0.3)
     assert corpus.read(0).shape == (30, 13) and corpus.read(0).dtype == np.float32
-    for array, fault in ((np.ones((30, 12)), "12"), (np.full((3, 13), np.nan), "not a number")):
+    for array, message in ((np.ones((30, 12)), "12"), (np.full((3, 13), np.nan), "NaN")):
         np.save(tmp_path / "b.npy", array)
-        with pytest.raises(UserError, match=fault):
+        with pytest.raises(UserError, match=message):
             read_input(tmp_path / "b.npy", PrecomputedFeatures(size=13))
 
 

@@ -10,16 +10,16 @@ from tests.tasks.speech_recognition.conftest import RATE
 AUDIO = LogMel(sample_rate=RATE, num_mel_bins=20)
 
 
-def test_loud_voices_do_not_wrap_around():
-    """A sample beyond full scale would jump to the other end of the scale."""
+def test_loud_voices_are_clipped():
+    """Without clipping, samples beyond full scale would change their sign."""
     pytest.importorskip("espeakng_loader", reason="eSpeak NG is not installed")
-    corpus = SpokenDigits(train_utterances=40).open("train", AUDIO)
+    corpus = SpokenDigits(num_train_utterances=40).open("train", AUDIO)
     sounds = [corpus.read(index) for index in range(40)]
     assert max(np.abs(sound).max() for sound in sounds) > 0.99
     assert max(np.abs(np.diff(sound)).max() for sound in sounds) < 1.8
 
 
-def test_spoken_digits_have_voices_of_their_own_in_each_split():
+def test_splits_have_disjoint_voices():
     pytest.importorskip("espeakng_loader", reason="eSpeak NG is not installed")
     names = Synthesizer().voices()
     speakers = [
@@ -27,7 +27,7 @@ def test_spoken_digits_have_voices_of_their_own_in_each_split():
         for split in ("train", "validation", "test")
     ]
     assert len(set.union(*speakers)) == sum(map(len, speakers)) >= 50
-    source = SpokenDigits(train_utterances=8, test_utterances=3)
+    source = SpokenDigits(num_train_utterances=8, num_test_utterances=3)
     corpus = source.open("train", AUDIO)
     assert len(corpus.utterances) == 8 and len(source.open("test", AUDIO).utterances) == 3
     for index, one in enumerate(corpus.utterances):

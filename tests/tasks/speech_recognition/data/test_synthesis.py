@@ -31,10 +31,10 @@ def test_speech_is_audible_and_within_range(synthesizer):
     assert 0.1 < np.abs(audio).max() <= 1
 
 
-# Each keeps another state: the flutter's phase, filters of Klatt's two kinds, random breath.
+# Their states differ: phase of the flutter, filters of two Klatt synthesizers, breath noise.
 @installed
 @pytest.mark.parametrize("voice", ["en-us", "en-us+klatt4", "en+adam", "en-us+f2"])
-def test_the_same_arguments_give_the_same_samples_whatever_was_said_before(synthesizer, voice):
+def test_samples_do_not_depend_on_previous_utterances(synthesizer, voice):
     first, _ = synthesizer.speak(DIGITS, voice)
     synthesizer.speak("hello world", "en-gb-scotland+m3", rate_wpm=300, pitch=90, word_gap=9)
     again, _ = synthesizer.speak(DIGITS, voice)
@@ -42,30 +42,30 @@ def test_the_same_arguments_give_the_same_samples_whatever_was_said_before(synth
 
 
 @installed
-def test_another_process_says_the_same_at_another_time(synthesizer):
+def test_another_process_gives_the_same_samples(synthesizer):
     audio, _ = synthesizer.speak(DIGITS, "en-us+f2")
     program = (
         "import hashlib; from research.tasks.speech_recognition.data.synthesis import Synthesizer;"
         f"audio, _ = Synthesizer().speak('{DIGITS}', 'en-us+f2');"
         "print(hashlib.sha256(audio.tobytes()).hexdigest())"
     )
-    time.sleep(1.0)  # the clock by which eSpeak seeds its random numbers counts seconds
+    time.sleep(1.0)  # eSpeak's default random seed is the time in seconds
     command = [sys.executable, "-c", program]
-    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    assert told == hashlib.sha256(audio.tobytes()).hexdigest()
+    digest = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    assert digest == hashlib.sha256(audio.tobytes()).hexdigest()
 
 
 @installed
-def test_threads_get_what_one_gets(synthesizer):
+def test_threads_give_the_same_samples(synthesizer):
     voices = synthesizer.voices()[::40]
-    alone = [synthesizer.speak(DIGITS, voice)[0] for voice in voices]
+    expected = [synthesizer.speak(DIGITS, voice)[0] for voice in voices]
     with ThreadPoolExecutor(4) as pool:
-        together = list(pool.map(lambda voice: synthesizer.speak(DIGITS, voice)[0], voices))
-    assert all(map(np.array_equal, alone, together))
+        results = list(pool.map(lambda voice: synthesizer.speak(DIGITS, voice)[0], voices))
+    assert all(map(np.array_equal, expected, results))
 
 
 @installed
-def test_every_voice_speaks_always_the_same_and_like_no_other(synthesizer):
+def test_voices_are_reproducible_and_distinct(synthesizer):
     voices = [voice for voice in synthesizer.voices() if voice.partition("+")[0] == "en-us"]
     assert len(voices) > 60
     sounds = [synthesizer.speak("five", voice)[0] for voice in voices]
@@ -83,9 +83,9 @@ def test_accents_differ(synthesizer):
 
 
 @installed
-def test_the_rate_and_the_gap_change_the_duration(synthesizer):
-    def seconds(**how):
-        audio, sample_rate = synthesizer.speak(DIGITS, "en-us", **how)
+def test_rate_and_gap_change_the_duration(synthesizer):
+    def seconds(**options):
+        audio, sample_rate = synthesizer.speak(DIGITS, "en-us", **options)
         return len(audio) / sample_rate
 
     assert seconds(rate_wpm=120) > 1.3 * seconds(rate_wpm=240)
@@ -93,7 +93,7 @@ def test_the_rate_and_the_gap_change_the_duration(synthesizer):
 
 
 @installed
-def test_the_pitch_moves_the_fundamental(synthesizer):
+def test_pitch_changes_the_fundamental_frequency(synthesizer):
     def fundamental(pitch):
         audio, sample_rate = synthesizer.speak("nine", "en-us+m3", pitch=pitch, pitch_range=0)
         middle = audio[len(audio) // 4 : len(audio) // 2]
@@ -105,7 +105,7 @@ def test_the_pitch_moves_the_fundamental(synthesizer):
 
 
 @installed
-def test_nothing_to_say_is_a_moment_of_silence(synthesizer):
+def test_empty_text_gives_a_short_silence(synthesizer):
     audio, sample_rate = synthesizer.speak("", "en-us")
     assert len(audio) < 0.05 * sample_rate
     assert not audio.any()
@@ -113,12 +113,12 @@ def test_nothing_to_say_is_a_moment_of_silence(synthesizer):
 
 @installed
 @pytest.mark.parametrize("voice", ["en-us+f9", "klingon", "en-us+whisper"])
-def test_a_voice_that_is_not_there_is_named(synthesizer, voice):
-    with pytest.raises(UserError, match=rf"no voice '{voice.replace('+', '.')}'"):
+def test_unknown_voice_raises(synthesizer, voice):
+    with pytest.raises(UserError, match=rf"unknown voice '{voice.replace('+', '.')}'"):
         synthesizer.speak(DIGITS, voice)
 
 
-def test_a_missing_library_is_told_with_its_remedy(monkeypatch):
+def test_missing_library_raises_with_a_remedy(monkeypatch):
     monkeypatch.setitem(sys.modules, "espeakng_loader", None)
-    with pytest.raises(UserError, match=r"eSpeak NG is not installed; .*pip install"):
+    with pytest.raises(UserError, match=r"missing package: eSpeak NG .*pip install"):
         Synthesizer()

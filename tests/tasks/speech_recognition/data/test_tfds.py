@@ -16,9 +16,9 @@ AUDIO = LogMel(sample_rate=RATE, num_mel_bins=20)
 
 
 def prepare(folder, audio, examples, stored=None):
-    """A data set as TFDS prepares it, with `audio` as its Audio feature's entry in features.json.
+    """Prepares a TFDS data set whose features.json declares `audio` for its Audio feature.
 
-    The feature is a Tensor while the data set is being made, since Audio needs TensorFlow.
+    The feature is a Tensor during preparation, because Audio needs TensorFlow.
     """
     stored = stored or tfds.features.Tensor(shape=(None,), dtype=np.dtype(audio["dtype"]))
 
@@ -52,7 +52,7 @@ def pcm(word):
 
 
 @pytest.mark.parametrize(("feature", "prefix"), [("label", ""), ("text", "say ")])
-def test_tfds_with_texts_or_classes(tmp_path, feature, prefix):
+def test_texts_or_classes_are_transcripts(tmp_path, feature, prefix):
     examples = {word: pcm(word).astype(np.int64) for word in ("hi", "lo")}
     prepare(tmp_path, {"dtype": "int64", "sampleRate": str(RATE)}, examples)
     source = SpeechTFDS(name="speech_commands", text=feature, data_dir=str(tmp_path))
@@ -67,7 +67,7 @@ def test_tfds_with_texts_or_classes(tmp_path, feature, prefix):
     assert resampled.dtype == np.float32 and len(resampled) == pytest.approx(2 * 0.35 * RATE)
 
 
-def test_tfds_with_two_channels(tmp_path):
+def test_channels_are_averaged(tmp_path):
     both = np.stack([pcm("lo"), np.zeros_like(pcm("lo"))], axis=1).astype(np.int16)
     stored = tfds.features.Tensor(shape=(None, 2), dtype=np.int16)
     audio = {"dtype": "int16", "shape": {"dimensions": ["-1", "2"]}, "sampleRate": str(RATE)}
@@ -77,31 +77,31 @@ def test_tfds_with_two_channels(tmp_path):
     np.testing.assert_allclose(corpus.read(0), synthesize(["lo"]) / 2, atol=1e-4)
 
 
-def test_tfds_with_sound_files(tmp_path):
+def test_sound_files_are_decoded(tmp_path):
     file = io.BytesIO()
     soundfile.write(file, synthesize(["lo"]), RATE, format="FLAC")
-    examples = {"lo": file.getvalue(), "hi": b"no FLAC"}
+    examples = {"lo": file.getvalue(), "hi": b"not FLAC"}
     audio = {"dtype": "int16", "fileFormat": "flac", "lazyDecode": True}
     prepare(tmp_path, audio, examples, tfds.features.Tensor(shape=(), dtype=np.object_))
     corpus = SpeechTFDS(name="speech_commands", data_dir=str(tmp_path)).open("train", AUDIO)
     at = {one.text: index for index, one in enumerate(corpus.utterances)}
     lo, hi = (corpus.utterances[at[text]] for text in ("say lo", "say hi"))
-    assert lo.seconds == pytest.approx(0.35) and not lo.fault and hi.fault
+    assert lo.seconds == pytest.approx(0.35) and not lo.problem and hi.problem
     np.testing.assert_allclose(corpus.read(at["say lo"]), synthesize(["lo"]), atol=1e-4)
 
 
-def test_tfds_says_what_it_lacks(tmp_path):
+def test_errors_name_what_is_missing(tmp_path):
     prepare(tmp_path, {"dtype": "int16"}, {"lo": pcm("lo").astype(np.int16)})
     source = SpeechTFDS(name="speech_commands", data_dir=str(tmp_path))
     for changes, problem in (
-        ({}, "sample_rate: TFDS does not tell that of 'speech_commands'"),
+        ({}, "sample_rate: missing: TFDS does not declare the rate of 'speech_commands'"),
         ({"audio": "speach"}, "did you mean 'speech'"),
-        ({"audio": "label"}, "audio: 'label' of 'speech_commands' is no audio"),
+        ({"audio": "label"}, "audio: invalid feature 'label' of 'speech_commands': expected audio"),
         ({"name": "librispeech"}, "make dataset NAME=librispeech` prepares it"),
     ):
         with pytest.raises(UserError) as error:
             replace(source, **changes).open("train", AUDIO)
         assert problem in str(error.value)
-    told = replace(source, sample_rate=RATE // 2).open("train", AUDIO)
-    assert told.utterances[0].seconds == pytest.approx(0.7)
-    assert len(told.read(0)) == pytest.approx(0.7 * RATE)
+    corpus = replace(source, sample_rate=RATE // 2).open("train", AUDIO)
+    assert corpus.utterances[0].seconds == pytest.approx(0.7)
+    assert len(corpus.read(0)) == pytest.approx(0.7 * RATE)

@@ -32,15 +32,15 @@ ngram 3=1
 """
 
 
-def sentences(seed, count, words=WORDS, longest=6):
+def sentences(seed, count, words=WORDS, max_words=6):
     rng = np.random.default_rng(seed)
     weights = 1 / np.arange(1, len(words) + 1)
-    lengths = rng.integers(1, longest + 1, count)
+    lengths = rng.integers(1, max_words + 1, count)
     return [" ".join(rng.choice(words, n, p=weights / weights.sum())) for n in lengths]
 
 
 def random_arpa(seed):
-    """Three orders; many suffixes of n-grams are not listed, many contexts have no backoff."""
+    """Returns a 3-gram model in which many suffixes and many back-off weights are missing."""
     rng = np.random.default_rng(seed)
     words = ["<s>", "</s>", "<unk>", *WORDS[:10]]
     grams = [[(word,) for word in words]]
@@ -57,7 +57,7 @@ def random_arpa(seed):
 
 
 def conditional(text):
-    """p(word | context) after the definition of back-off, over the lines of an ARPA file."""
+    """Returns p(word | context) by the definition of back-off, and the n-grams of an ARPA file."""
     table = {}
     for line in text.splitlines():
         order = 0 if not line or line[0] in "\\n" else len(line.split("\t")[1].split())

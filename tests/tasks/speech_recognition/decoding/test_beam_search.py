@@ -17,11 +17,13 @@ TEXT = ["a b", "a ba", "ba a b", "b a", "aa b a", "ba ba", "a a a"] * 3
 ARPA = parse_arpa(estimate(TEXT, 2))
 
 greedy = jax.jit(partial(greedy_search, capacity=CAPACITY))
-beam_search = jax.jit(prefix_beam_search, static_argnames=("capacity", "beam", "tokens_per_frame"))
+beam_search = jax.jit(
+    prefix_beam_search, static_argnames=("capacity", "beam_size", "tokens_per_frame")
+)
 
 
 class Characters:
-    """Ids 0, 1, 2 are the space, a and b."""
+    """Ids 0, 1, 2 are the space, "a" and "b"."""
 
     model = compile_language_model(
         ARPA, lambda word: [" ab".index(c) for c in word], 0, np.zeros(3, bool)
@@ -33,7 +35,7 @@ class Characters:
 
 
 class Pieces:
-    """Ids 0 and 1 are a and b that begin a word, id 2 is an a that goes on."""
+    """Ids 0 and 1 are "a" and "b" at the start of a word, id 2 is "a" within a word."""
 
     model = compile_language_model(
         ARPA,
@@ -44,12 +46,12 @@ class Pieces:
 
     @staticmethod
     def text(tokens):
-        begun = "?" if tokens[:1] == (2,) else ""  # no word of the lexicon begins so
+        begun = "?" if tokens[:1] == (2,) else ""  # no word of the lexicon starts with this token
         return begun + "".join((" a", " b", "a")[token] for token in tokens).lstrip()
 
 
 def narrow(log_probs, frames, weight=WEIGHT, bonus=BONUS):
-    """Few prefixes, and the two best tokens of each frame."""
+    """Searches with 6 prefixes and the 2 best tokens of each frame."""
     return beam_search(log_probs, frames, CAPACITY, 6, 2, Pieces.model, weight, bonus)
 
 
@@ -58,8 +60,8 @@ def random_log_probs(seed, frames=FRAMES):
     return np.asarray(jax.nn.log_softmax(logits))
 
 
-def sure(*alignments):
-    """A batch and its frames under which these alignments are near certain."""
+def certain(*alignments):
+    """Returns log-probabilities and frames that make these alignments almost certain."""
     log_probs = np.full((BATCH, FRAMES, 4), -9.0, np.float32)
     for row, alignment in zip(log_probs, alignments, strict=False):
         row[np.arange(len(alignment)), alignment] = -0.1
@@ -68,38 +70,40 @@ def sure(*alignments):
 
 
 def collapse(alignment):
-    """Tokens with their first and last frames, by the definition of CTC."""
+    """Returns the tokens with their first and last frames, by the definition of CTC."""
     runs = itertools.groupby(range(len(alignment)), lambda frame: alignment[frame])
     frames = [(label, list(run)) for label, run in runs]
     return [(label - 1, run[0], run[-1]) for label, run in frames if label]
 
 
 def decoded(hypothesis, i):
-    """The same of a result; beyond its end there must be nothing."""
-    count = int(hypothesis.count[i])
-    rows = [np.asarray(x[i]) for x in (hypothesis.tokens, hypothesis.first, hypothesis.last)]
+    """Returns the same of a hypothesis, and checks that its padding is -1."""
+    count = int(hypothesis.token_count[i])
+    rows = [
+        np.asarray(x[i]) for x in (hypothesis.tokens, hypothesis.first_frame, hypothesis.last_frame)
+    ]
     assert all((row[count:] == -1).all() for row in rows)
     return list(zip(*(row[:count].tolist() for row in rows), strict=True))
 
 
 @cache
 def whole_score(kind, tokens):
-    """What words add to the score of a finished hypothesis."""
+    """Returns the score of the words of a finished hypothesis."""
     log_probs = word_log_probs(ARPA, kind.text(tokens))
     return WEIGHT * log_probs.sum() + BONUS * (len(log_probs) - 1)
 
 
 @cache
 def prefix_score(kind, tokens):
-    """What they add while the last one may go on."""
+    """Returns the score of the complete words of a prefix."""
     text = kind.text(tokens)
     log_probs = word_log_probs(ARPA, text[: text.rfind(" ") + 1])[:-1]
     return WEIGHT * log_probs.sum() + BONUS * len(log_probs)
 
 
 @pytest.mark.parametrize("decode", [greedy, partial(narrow, weight=0.0, bonus=0.0)])
-def test_hand_made_frames(decode):
-    log_probs, frames = sure([0, 1, 1, 0, 1, 2, 2, 2, 0, 3], [3, 3, 0, 0, 3, 0, 2], [])
+def test_hand_made_alignments(decode):
+    log_probs, frames = certain([0, 1, 1, 0, 1, 2, 2, 2, 0, 3], [3, 3, 0, 0, 3, 0, 2], [])
     found = [[(0, 1, 2), (0, 4, 4), (1, 5, 7), (2, 9, 9)], [(2, 0, 1), (2, 4, 4), (1, 6, 6)], []]
     hypothesis = decode(log_probs, frames)
     assert [decoded(hypothesis, i) for i in range(3)] == found
@@ -107,7 +111,7 @@ def test_hand_made_frames(decode):
 
 
 def test_tokens_beyond_the_capacity_are_dropped():
-    log_probs, frames = sure([1, 2, 3], [1, 2])
+    log_probs, frames = certain([1, 2, 3], [1, 2])
     hypothesis = jax.jit(greedy_search, static_argnums=2)(log_probs, frames, 2)
     assert decoded(hypothesis, 0) == decoded(hypothesis, 1) == [(0, 0, 0), (1, 1, 1)]
 
@@ -115,12 +119,12 @@ def test_tokens_beyond_the_capacity_are_dropped():
 @pytest.mark.parametrize(
     "decode",
     [
-        lambda *batch: beam_search(*batch, CAPACITY, beam=1, tokens_per_frame=1),
+        lambda *batch: beam_search(*batch, CAPACITY, beam_size=1, tokens_per_frame=1),
         partial(narrow, weight=0.0, bonus=0.0),
     ],
-    ids=["one", "narrow"],
+    ids=["beam_size_1", "beam_size_6"],
 )
-def test_without_a_language_any_beam_finds_the_best_path(decode):
+def test_without_a_language_model_any_beam_finds_the_best_path(decode):
     for seed in range(10):
         rng = np.random.default_rng(seed)
         batch = random_log_probs(seed), rng.integers(0, FRAMES + 1, BATCH, np.int32)
@@ -128,8 +132,8 @@ def test_without_a_language_any_beam_finds_the_best_path(decode):
 
 
 @pytest.mark.parametrize("language", [0, 1])
-def test_a_wide_beam_finds_the_best_of_all(language):
-    """Against every alignment of five frames."""
+def test_a_wide_beam_finds_the_best_of_all_alignments(language):
+    """Compares with the enumeration of all alignments of five frames."""
     alignments = np.array(list(itertools.product(range(4), repeat=5)))
     prefixes = [tuple(t for t, _, _ in collapse(alignment)) for alignment in alignments.tolist()]
     log_probs = random_log_probs(0, 5)
@@ -140,7 +144,7 @@ def test_a_wide_beam_finds_the_best_of_all(language):
         log_probs,
         np.full(BATCH, 5, np.int32),
         CAPACITY,
-        beam=len(set(prefixes)),
+        beam_size=len(set(prefixes)),
         tokens_per_frame=3,
         language_model=Characters.model,
         language_model_weight=language * WEIGHT,
@@ -153,8 +157,8 @@ def test_a_wide_beam_finds_the_best_of_all(language):
     assert ((best != acoustic.argmax(1)).mean() > 0.3) == bool(language)
 
 
-def search_by_definition(log_probs, kind, beam, tokens_per_frame):
-    """The same search over dictionaries: prefixes to scores in a blank and in the last token."""
+def search_by_definition(log_probs, kind, beam_size, tokens_per_frame):
+    """Searches with dictionaries of prefixes, with the scores that end in a blank and a token."""
     kept = {(): (0.0, -np.inf)}
     for frame in log_probs:
         grown = defaultdict(lambda: np.full(2, -np.inf))
@@ -167,27 +171,27 @@ def search_by_definition(log_probs, kind, beam, tokens_per_frame):
                 longer = (*prefix, new)
                 grown[longer] = np.maximum(grown[longer], (-np.inf, score))
         rank = {prefix: max(pair) + prefix_score(kind, prefix) for prefix, pair in grown.items()}
-        best = sorted(rank, key=rank.__getitem__, reverse=True)[:beam]
+        best = sorted(rank, key=rank.__getitem__, reverse=True)[:beam_size]
         kept = {prefix: grown[prefix] for prefix in best}
     scores = {prefix: max(pair) + whole_score(kind, prefix) for prefix, pair in kept.items()}
     return max(scores.items(), key=lambda item: item[1])
 
 
-def test_a_narrow_beam_keeps_what_the_definition_keeps():
+def test_a_narrow_beam_equals_the_definition():
     log_probs = random_log_probs(1)
     hypothesis = narrow(log_probs, np.full(BATCH, FRAMES, np.int32))
     for i, utterance in enumerate(log_probs.astype(np.float64)):
-        tokens, score = search_by_definition(utterance, Pieces, beam=6, tokens_per_frame=2)
+        tokens, score = search_by_definition(utterance, Pieces, beam_size=6, tokens_per_frame=2)
         assert tuple(token for token, _, _ in decoded(hypothesis, i)) == tokens
         assert hypothesis.score[i] == pytest.approx(score, rel=1e-4, abs=1e-4)
 
 
 @pytest.mark.parametrize("decode", [greedy, narrow])
-def test_padding_and_neighbours_do_not_matter(decode):
+def test_result_does_not_depend_on_padding_and_other_examples(decode):
     log_probs = random_log_probs(2)
     frames = np.arange(BATCH, dtype=np.int32) % (FRAMES + 1)
     padded = np.where(np.arange(FRAMES)[:, None] < frames[:, None, None], log_probs, np.nan)
     padded[-1] = -1.0
     one, other = decode(log_probs, frames), decode(padded[::-1], frames[::-1])
-    assert (one.count > 5).any()
+    assert (one.token_count > 5).any()
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[:-1], b[:0:-1]), one, other)

@@ -27,7 +27,7 @@ def spell_characters(word):
 
 
 def spell_pieces(word):
-    """Ids 0 to 2 are letters that begin a word, 3 to 5 those that go on."""
+    """Ids 0 to 2 are letters at the start of a word, 3 to 5 letters within one."""
     return [LETTERS.index(word[0]), *(3 + LETTERS.index(letter) for letter in word[1:])]
 
 
@@ -49,7 +49,7 @@ def joined(spelled, separator):
 
 
 def follow(model, tokens):
-    """Log-probabilities and numbers of words of lists of tokens, on the device."""
+    """Computes log-probabilities and numbers of words of token lists, on the device."""
     padded = np.array(list(itertools.zip_longest(*tokens, fillvalue=-1)))
     return jax.device_get(_follow(model, padded))
 
@@ -73,14 +73,14 @@ def _follow(model, tokens):
     [(by_characters, spell_characters), (by_pieces, spell_pieces)],
     ids=["characters", "pieces"],
 )
-def test_the_device_scores_as_the_definition_does(text, compiled, spell):
+def test_scores_equal_the_definition(text, compiled, spell):
     arpa, (probability, _) = parse_arpa(text), conditional(text)
     model = compiled(arpa)
-    said = [*sentences(2, 60, WORDS[::-1]), *sentences(3, 60), "abcabca b", "a"]
-    tokens = [joined(map(spell, sentence.split()), model.separator) for sentence in said]
+    texts = [*sentences(2, 60, WORDS[::-1]), *sentences(3, 60), "abcabca b", "a"]
+    tokens = [joined(map(spell, sentence.split()), model.separator) for sentence in texts]
     log_prob, words = follow(model, tokens)
-    assert words.tolist() == [len(sentence.split()) for sentence in said]
-    for sentence, scored in zip(said, log_prob, strict=True):
+    assert words.tolist() == [len(sentence.split()) for sentence in texts]
+    for sentence, scored in zip(texts, log_prob, strict=True):
         known = [word if word in arpa.words else "<unk>" for word in sentence.split()]
         padded = ("<s>", *known, "</s>")
         parts = [
@@ -91,23 +91,23 @@ def test_the_device_scores_as_the_definition_does(text, compiled, spell):
         np.testing.assert_allclose(scored, sum(parts), rtol=1e-5)
 
 
-def test_spaces_too_many_are_no_words():
+def test_repeated_separators_are_not_words():
     model = by_characters(parse_arpa(ARPA))
     log_prob, words = follow(model, [[1, 0, 2], [0, 0, 1, 0, 0, 2, 0]])
     assert words.tolist() == [2, 2]
     assert log_prob[0] == log_prob[1]
 
 
-def test_words_that_cannot_be_spelled_are_unknown():
+def test_words_that_cannot_be_encoded_are_unknown():
     text = ARPA.replace(" b", " é")
     arpa = parse_arpa(text)
     log_prob, _ = follow(by_characters(arpa), [[2]])
     assert log_prob[0] == pytest.approx(word_log_probs(arpa, "x").sum())
-    with pytest.raises(UserError, match="can spell no word of the language model"):
+    with pytest.raises(UserError, match="cannot encode any word of the language model"):
         by_characters(parse_arpa(text.replace(" a", " A")))
 
 
-def test_of_words_spelled_alike_the_most_probable_is_meant():
+def test_words_with_equal_tokens_are_scored_as_the_most_probable():
     arpa = parse_arpa(ARPA)
     model = on_device(compile_language_model(arpa, lambda word: [1], 0, np.zeros(2, bool)))
     log_prob, _ = follow(model, [[1]])

@@ -13,7 +13,7 @@ from tests.tasks.speech_recognition.decoding.models import conditional, sentence
 @pytest.mark.parametrize(
     "text", [sentences(0, 300), ["a b", "b a"], ["c"] * 20], ids=["varied", "two", "regular"]
 )
-def test_the_probabilities_of_every_context_sum_to_one(text, order):
+def test_probabilities_of_every_context_sum_to_one(text, order):
     probability, table = conditional(estimate(text, order))
     words = [gram[0] for gram in table if len(gram) == 1 and gram != ("<s>",)]
     assert {"</s>", "<unk>", *" ".join(text).split()} == set(words)
@@ -30,14 +30,14 @@ def test_estimates_by_hand():
     assert probability((), "<unk>") == pytest.approx(1 / 24, rel=1e-5)
     assert probability((), "v") == pytest.approx((3 - 7 / 9) / 16 + 1 / 24, rel=1e-5)
     assert probability((), "t") == pytest.approx((2 - 7 / 6) / 16 + 1 / 24, rel=1e-5)
-    # No count occurs three times: the discounts are 1/2 and 1. "a" follows one word only.
+    # No count occurs three times: the discounts are 1/2 and 1. "a" follows one distinct word.
     probability, _ = conditional(estimate(["a b", "a c"], 2))
     assert probability((), "a") == pytest.approx(0.5 / 5 + 0.5 / 5, rel=1e-5)
     assert probability(("a",), "b") == pytest.approx(0.5 / 2 + 0.5 * 0.2, rel=1e-5)
     assert probability(("<s>",), "a") == pytest.approx((2 - 1) / 2 + 0.5 * 0.2, rel=1e-5)
 
 
-def test_longer_contexts_predict_text_that_has_them():
+def test_higher_orders_lower_the_perplexity():
     rng = np.random.default_rng(0)
     follows = rng.dirichlet(np.full(30, 0.05), 30)
 
@@ -58,8 +58,9 @@ def test_longer_contexts_predict_text_that_has_them():
 
 
 @pytest.mark.parametrize(
-    ("text", "problem"), [([" ", ""], "no sentence"), (["a <s> b"], "'a <s> b' holds <s>")]
+    ("text", "problem"),
+    [([" ", ""], "missing sentences"), (["a <s> b"], "invalid sentence 'a <s> b'")],
 )
-def test_text_that_no_model_comes_from(text, problem):
+def test_invalid_texts_raise(text, problem):
     with pytest.raises(UserError, match=problem):
         estimate(text, 2)

@@ -8,44 +8,50 @@ import pytest
 from research.common.errors import ConfigError
 from research.tasks.speech_recognition.models import LSTMEncoder
 
-BANDS = 6
+FEATURES = 6
 
 
 def make(**options):
     model = LSTMEncoder(
-        channels=(8, 8), kernel=3, strides=(2, 2), layers=2, features=5, classes=4, **options
+        channels=(8, 8),
+        kernel_size=3,
+        strides=(2, 2),
+        num_layers=2,
+        features=5,
+        num_classes=4,
+        **options,
     )
-    x = jax.random.normal(jax.random.key(0), (3, 21, BANDS))
+    x = jax.random.normal(jax.random.key(0), (3, 21, FEATURES))
     lengths = jnp.array([21, 10, 1])
-    x = x * (jnp.arange(21)[:, None] < lengths[:, None, None])
+    x = jnp.where(jnp.arange(21)[:, None] < lengths[:, None, None], x, 0)
     init = jax.jit(partial(model.init, train=False))
     return model, init(jax.random.key(1), x, lengths), x, lengths
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_padding_changes_nothing(bidirectional):
+def test_result_does_not_depend_on_padding(bidirectional):
     model, params, x, lengths = make(bidirectional=bidirectional)
     apply = jax.jit(partial(model.apply, params, train=False))
     short, long = apply(x, lengths), apply(jnp.pad(x, ((0, 0), (0, 8), (0, 0))), lengths)
     assert short.shape == (3, 6, 4) and long.shape == (3, 8, 4)
-    for row, frames in enumerate(model.frames(lengths)):
+    for row, frames in enumerate(model.num_frames(lengths)):
         np.testing.assert_allclose(short[row, :frames], long[row, :frames], atol=1e-5)
         alone = apply(x[row : row + 1], lengths[row : row + 1])
         np.testing.assert_allclose(alone[0, :frames], short[row, :frames], atol=1e-5)
     np.testing.assert_allclose(jnp.exp(short).sum(-1), 1, atol=1e-5)
 
 
-def test_a_frame_sees_as_far_ahead_as_it_says():
+def test_look_ahead_is_the_receptive_field_after_a_frame():
     model, params, x, _ = make(bidirectional=False)
     lengths = jnp.full(3, 21)
     score = lambda x: model.apply(params, x, lengths, train=False)[0, 2, 1]  # noqa: E731
-    seen = np.abs(jax.jit(jax.grad(score))(x)[0]).sum(-1) > 0
-    # A frame's own features are `stride` from `stride` times its number on.
-    assert seen.nonzero()[0].max() == 2 * model.stride + model.look_ahead
-    assert seen[0] and model.window == model.look_back + 1 + model.look_ahead
+    is_used = np.abs(jax.jit(jax.grad(score))(x)[0]).sum(-1) > 0
+    # The own features of output frame i are those from i * stride to (i + 1) * stride.
+    assert is_used.nonzero()[0].max() == 2 * model.stride + model.look_ahead
+    assert is_used[0] and model.window == model.look_back + 1 + model.look_ahead
 
 
-def test_dropout_is_for_training_alone():
+def test_dropout_is_applied_in_training_only():
     model, params, x, lengths = make(dropout=0.5)
 
     @partial(jax.jit, static_argnums=0)
@@ -58,8 +64,8 @@ def test_dropout_is_for_training_alone():
 
 
 @pytest.mark.parametrize(
-    "options", [{"strides": (2,)}, {"kernel": 0}, {"layers": 0}, {"dropout": 1.0}]
+    "options", [{"strides": (2,)}, {"kernel_size": 0}, {"num_layers": 0}, {"dropout": 1.0}]
 )
-def test_what_cannot_be_is_refused(options):
+def test_invalid_values_raise(options):
     with pytest.raises(ConfigError, match=next(iter(options))):
         LSTMEncoder(**options).check()
