@@ -75,7 +75,7 @@ def test_validation_replaces_a_missing_test_manifest_with_a_warning(tones, caplo
 
 def test_recordings_in_two_splits_are_reported(tones, caplog):
     lines = [f'{{"audio_filepath": "train{i}.wav", "text": "lo"}}' for i in (3, 5)]
-    (tones / "test.jsonl").write_text("\n".join(lines))
-    train, test = str(tones / "train.jsonl"), str(tones / "test.jsonl")
+    (tones / "copies.jsonl").write_text("\n".join(lines))
+    train, test = str(tones / "train.jsonl"), str(tones / "copies.jsonl")
     Manifest(train=train, validation=train, test=test).open("train", AUDIO)
     assert f"2 test examples are in the training split too: {test}:1 = {train}:4" in caplog.text
