@@ -69,14 +69,14 @@ def compare(augmentation, image_size, rng):
     assert len(set(found.labels)) == len(found.labels)
     assert set(found.labels) <= set(drawn_objects)
     for label, (area, was_crowd) in drawn_objects.items():
-        seen, position = extent(image, label), np.flatnonzero(found.labels == label)
+        visible_box, position = extent(image, label), np.flatnonzero(found.labels == label)
         if not len(position):
             # Objects narrower than a pixel are removed.
-            assert seen is None or (seen[2:] - seen[:2]).min() <= 1
+            assert visible_box is None or (visible_box[2:] - visible_box[:2]).min() <= 1
             continue
-        assert seen is not None
+        assert visible_box is not None
         (box,) = found.boxes[position]
-        np.testing.assert_allclose(box, seen, atol=0.75)  # 0.5 of it because pixels are whole
+        np.testing.assert_allclose(box, visible_box, atol=0.75)  # pixels are whole
         visible = (box[2:] - box[:2]).prod() / area
         assert found.crowd[position] == (was_crowd or visible < 0.3)
 

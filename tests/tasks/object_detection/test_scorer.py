@@ -67,11 +67,11 @@ def padded(found, capacity, rng):
     return {"boxes": boxes, "scores": scores, "labels": labels}
 
 
-def scored(truth, found, class_names=("cat", "dog"), seen=None, batch=2):
+def scored(truth, found, class_names=("cat", "dog"), indices=None, batch=2):
     """A scorer updated with batches in reverse order, and the dataset."""
     rng = np.random.default_rng(0)
     scorer = DetectionScorer(tuple(class_names), display_threshold=0.3)
-    order = np.arange(len(truth))[::-1] if seen is None else np.array(seen)
+    order = np.arange(len(truth))[::-1] if indices is None else np.array(indices)
     for number, start in enumerate(range(0, len(order), batch)):
         index = order[start : start + batch]
         of_batch = [found[i] for i in index]
@@ -122,12 +122,12 @@ def random_found(rng, truth, classes):
     """Random detections, most of them near an object, some with equal scores."""
     count = int(rng.integers(0, 11))
     boxes, labels = random_boxes(rng, count), rng.integers(0, classes, count)
-    for place in range(count if len(truth.labels) else 0):
+    for i in range(count if len(truth.labels) else 0):
         if rng.random() < 0.8:
             near = rng.integers(len(truth.labels))
             shift = rng.normal(size=4) * rng.choice([0, 1, 4])
-            boxes[place] = truth.boxes[near] + shift.astype(np.float32)
-            labels[place] = truth.labels[near]
+            boxes[i] = truth.boxes[near] + shift.astype(np.float32)
+            labels[i] = truth.labels[near]
     corners = boxes.reshape(-1, 2, 2)
     boxes = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
     scores = np.maximum(rng.random(count), 0.01).round(int(rng.choice([1, 6]))).clip(0.01)
@@ -313,7 +313,7 @@ def test_images_without_predictions_are_not_evaluated():
     truth = [objects((A, 0)), objects((B, 0)), objects((C, 0))]
     found = [detections((A, 0.9, 0)), NO_DETECTIONS, detections((C, 0.9, 0))]
     assert result(truth, found)["ap"] < 0.7
-    assert result(truth, found, seen=[2, 0])["ap"] == pytest.approx(1)
+    assert result(truth, found, indices=[2, 0])["ap"] == pytest.approx(1)
 
 
 def test_padding_is_not_a_detection():
@@ -408,7 +408,7 @@ def test_images_with_the_most_errors_come_first():
 
 def test_figures_show_the_evaluated_images():
     truth = [objects((A, 0))] * 4
-    _, (title, first), _ = figures(truth, [NO_DETECTIONS] * 4, seen=[3, 1])
+    _, (title, first), _ = figures(truth, [NO_DETECTIONS] * 4, indices=[3, 1])
     assert title == "The first 2 of 2 images"
     assert [text[:8] for text in headings(first)] == ["image 1:", "image 3:"]
     shown = [image.get_array()[0, 0, 0] - 100 for image in first.axes[1].images]

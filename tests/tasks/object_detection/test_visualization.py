@@ -78,8 +78,8 @@ def test_lines_on_small_images_are_thin_and_within_the_box():
         image, np.array([[50, 60, 90, 100]], np.float32), ["7"], np.array([0.9])
     )
     below_the_label = (0, 62, 128, 128)
-    seen = changed(image.crop(below_the_label), result.crop(below_the_label))
-    assert seen == (50, 0, 90, 100 - 62)
+    box = changed(image.crop(below_the_label), result.crop(below_the_label))
+    assert box == (50, 0, 90, 100 - 62)
     assert changed(result.crop((51, 62, 89, 99)), image.crop((51, 62, 89, 99))) is None
 
 

@@ -46,12 +46,12 @@ def extent(mask):
 @pytest.mark.parametrize("split", SPLITS)
 def test_scenes_are_a_function_of_split_and_index(split):
     first, second = (DigitScenes().open(split) for _ in range(2))
-    seen = set()
+    distinct = set()
     for index in range(5):
         one = as_bytes(first.image(index), first.annotation(index))
         assert one == as_bytes(second.image(index), second.annotation(index))
-        seen.add(one)
-    assert len(seen) == 5
+        distinct.add(one)
+    assert len(distinct) == 5
 
 
 def test_training_scenes_are_random_and_the_others_fixed():

@@ -4,28 +4,10 @@ import numpy as np
 import pytest
 
 from research.common.errors import ConfigError
-from research.tasks.object_detection.decoding import Decoding, non_max_suppression
+from research.tasks.object_detection.decoding import Decoding
+from tests.tasks.object_detection.decoding.reference import crowded, greedy_nms
 
 _CLASSES = 3
-
-
-def overlaps(boxes):
-    """Intersection over union of all pairs of boxes: float64 [boxes, boxes]."""
-    boxes = boxes.astype(np.float64)
-    low = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
-    high = np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
-    inter = np.maximum(high - low, 0).prod(axis=-1)
-    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=-1)
-    return inter / (areas[:, None] + areas[None, :] - inter)
-
-
-def greedy_nms(boxes, labels, threshold):
-    """Sequential greedy suppression: [boxes] bool."""
-    overlap, kept = overlaps(boxes), []
-    for one in range(len(boxes)):
-        if all(labels[one] != labels[other] or overlap[one, other] <= threshold for other in kept):
-            kept.append(one)
-    return np.isin(np.arange(len(boxes)), kept)
 
 
 def decoded(decoding, scores, boxes):
@@ -40,13 +22,6 @@ def decoded(decoding, scores, boxes):
         score[kept].tolist(), label[kept].tolist(), boxes[point][kept].tolist(), strict=True
     )
     return list(found)[: decoding.max_detections]
-
-
-def crowded(rng, count):
-    """Overlapping boxes around few centres, in whole numbers, so that no IoU is rounded."""
-    centres = rng.integers(20, 80, (4, 2))[rng.integers(4, size=count)]
-    corner = centres + rng.integers(-4, 5, (count, 2))
-    return np.concatenate([corner, corner + rng.integers(10, 16, (count, 2))], axis=1)
 
 
 def images(count, points, seed=0):
@@ -67,32 +42,6 @@ def detect(decoding, scores, boxes):
         [(s, n, b) for s, n, b in zip(*map(np.ndarray.tolist, one), strict=True) if s > 0]
         for one in zip(*map(np.asarray, (all_scores, all_labels, all_boxes)), strict=True)
     ]
-
-
-def test_parallel_suppression_agrees_with_the_sequential_algorithm():
-    rng = np.random.default_rng(0)
-    boxes = np.stack([crowded(rng, 40) for _ in range(300)]).astype(np.float32)
-    labels = rng.integers(2, size=(300, 40))
-    expected = [greedy_nms(*one, 0.6) for one in zip(boxes, labels, strict=True)]
-    assert 0.2 < np.mean(expected) < 0.8
-    together = jax.jit(jax.vmap(lambda b, n: non_max_suppression(b, n, 0.6)))(boxes, labels)
-    np.testing.assert_array_equal(together, expected)
-    np.testing.assert_array_equal(non_max_suppression(boxes[0], labels[0], 0.6), expected[0])
-
-
-def test_suppressed_boxes_do_not_suppress_others():
-    """In a chain where each box overlaps only its neighbours, every other one is kept."""
-    left = 4.0 * np.arange(41)
-    chain = np.stack([left, 0 * left, left + 10, 0 * left + 10], axis=1)
-    kept = jax.jit(non_max_suppression)(chain, np.zeros(41, int), 0.4)
-    np.testing.assert_array_equal(kept, np.arange(41) % 2 == 0)
-
-
-def test_iou_equal_to_the_threshold_is_kept():
-    boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 5]], np.float32)
-    both = jax.jit(non_max_suppression)
-    assert both(boxes, np.zeros(2, int), 0.5).tolist() == [True, True]
-    assert both(boxes, np.zeros(2, int), 0.49).tolist() == [True, False]
 
 
 @pytest.mark.parametrize(
