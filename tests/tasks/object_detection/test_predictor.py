@@ -10,7 +10,7 @@ from absl import flags
 from PIL import Image
 
 from research.common.errors import UserError
-from research.data.images import save_image
+from research.data.images import decode, image_size, save_image
 from research.predict import define_flags, main, predict, visualize
 from research.predictor import Predictor
 from research.reporting.table import table
@@ -112,7 +112,7 @@ def test_pictures_of_files_with_equal_names_are_numbered(tmp_path):
     names = [path.name for path in paths]
     assert names == ["x.png", "x_2.png", "x_2_2.png", "x_3.png", "y.png"]
     assert sorted(names) == sorted(path.name for path in (tmp_path / "new/pictures").iterdir())
-    assert all(Image.open(path).size == (20, 10) for path in paths)
+    assert all(image_size(path) == (20, 10) for path in paths)
 
 
 def test_inputs_are_not_overwritten(tmp_path):
@@ -158,7 +158,7 @@ def test_images_are_written_atomically(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(UserError, match=r"cannot write .*x\.png: No space left on device"):
         save_image(path, Image.new("RGB", (3, 2), "blue"))
-    assert Image.open(path).getpixel((0, 0)) == (255, 0, 0)
+    assert decode(path, 3).getpixel((0, 0)) == (255, 0, 0)
 
 
 @pytest.fixture
@@ -183,8 +183,8 @@ def test_predict_writes_pictures_and_prints_a_table(run, command, tmp_path):
     assert heading.split() == ["file", "class", "score", "x_min", "y_min", "x_max", "y_max"]
     assert sorted(row.split()[1] for row in rows) == sorted(map(str, truth.labels))
     assert last == f"pictures in {run.workdir / 'predictions'}"
-    picture = Image.open(run.workdir / "predictions" / "scene.png")
-    assert picture.size == (SIZE, SIZE) and not np.array_equal(picture, Image.open(path))
+    picture = decode(run.workdir / "predictions" / "scene.png", 3)
+    assert picture.size == (SIZE, SIZE) and not np.array_equal(picture, decode(Path(path), 3))
 
 
 def test_predict_prints_a_line_of_json_per_file(command, tmp_path):
@@ -196,7 +196,7 @@ def test_predict_prints_a_line_of_json_per_file(command, tmp_path):
         row = json.loads(line)
         assert row["file"] == path and row["picture"] == str(folder / name)
         assert_found(row["objects"], truth)
-        assert Image.open(row["picture"]).size == (SIZE * (1 + i),) * 2
+        assert image_size(Path(row["picture"])) == (SIZE * (1 + i),) * 2
 
 
 def test_files_that_are_not_images_are_refused_before_writing(command, tmp_path, capsys):

@@ -202,7 +202,7 @@ def test_the_config_can_be_saved_and_restored(run):
     assert from_config_dict(Experiment, saved) == experiment
 
 
-def test_in_bfloat16_losses_and_predictions_are_float32():
+def test_in_bfloat16_losses_and_predictions_are_float32(standard_promotion):
     task = replace(TASK, dtype="bfloat16")
     batch = task.batch_spec(2, None) | {"mask": jax.ShapeDtypeStruct((2,), jnp.float32)}
     params, variables = jax.eval_shape(task.init, jax.random.key(0))

@@ -31,13 +31,13 @@ def test_anchor_points_are_in_row_major_order_finest_level_first():
 @pytest.mark.parametrize(
     ("strides", "size"), [((8, 16, 32), (64, 96)), ((4, 8), (24, 16)), ((16,), (32, 16))]
 )
-def test_outputs_have_the_shapes_of_the_anchor_points_in_float32(strides, size, dtype):
+def test_outputs_have_the_shapes_of_the_anchor_points_in_float32(
+    strides, size, dtype, standard_promotion
+):
     model = Detector(
         backbone=SMALL, strides=strides, channels=8, num_classes=5, dtype=jnp.dtype(dtype)
     )
-    # Flax's BatchNorm mixes its float32 scale with bfloat16 inputs.
-    with jax.numpy_dtype_promotion("standard"):
-        (logits, boxes), variables = shapes(model, size)
+    (logits, boxes), variables = shapes(model, size)
     count = len(anchor_points(size, strides)[0])
     assert logits.shape == (2, count, 5) and boxes.shape == (2, count, 4)
     assert {leaf.dtype for leaf in (logits, boxes)} == {jnp.dtype("float32")}
