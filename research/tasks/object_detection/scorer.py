@@ -37,7 +37,7 @@ class DetectionScorer(Scorer):
     def __init__(self, class_names: tuple[str, ...], display_threshold: float):
         self.class_names, self.display_threshold = class_names, display_threshold
         self._detections: dict[int, Detections] = {}  # by index in the dataset
-        self._annotations: dict[int, Annotation] = {}  # likewise
+        self._annotations: dict[int, Annotation] = {}  # by index in the dataset
         self._measured: AveragePrecision | None = None  # it takes 20 s for COCO's 5,000 images
 
     def update(self, targets: Example, predictions: Example) -> None:

@@ -5,7 +5,6 @@ from functools import cache
 
 import numpy as np
 from PIL import Image, ImageOps
-from sklearn.datasets import load_sample_image
 
 from research.common.config import formerly
 from research.common.errors import ConfigError
@@ -180,4 +179,6 @@ def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> floa
 
 @cache
 def _photographs() -> tuple[Image.Image, ...]:
+    from sklearn.datasets import load_sample_image  # takes a second to import
+
     return tuple(Image.fromarray(load_sample_image(name)) for name in ("china.jpg", "flower.jpg"))
