@@ -1,7 +1,7 @@
-"""Text to the ids that a network learns, and back.
+"""Tokenizers: text to token ids and back.
 
-A tokenizer knows no blank, padding or end of sentence: whoever needs such a class adds it. Words
-are what white space separates; it counts as one space wherever it stands.
+A vocabulary has no special tokens such as a blank, padding or an end of sequence; tasks add them.
+Words are separated by white space, and every run of white space is equal to one space.
 """
 
 import abc
@@ -19,73 +19,76 @@ import sentencepiece
 
 from research.common.errors import ConfigError, UserError
 
-_NAMED = 5  # unknown tokens in an error message
+_NAMED = 5  # unknown characters or words in an error message
 _ONLY_ERRORS = 2  # the log level of sentencepiece
 
 
 class Tokenizer(abc.ABC):
-    """What all tokenizers offer. They are frozen dataclasses, their vocabulary a part of them."""
+    """Base of the tokenizers, frozen dataclasses that contain their vocabulary."""
 
     @abc.abstractmethod
     def resolve(self, texts: Iterable[str]) -> Self:
-        """The tokenizer with a vocabulary: the one it was given, else that of training texts.
+        """Returns the tokenizer with a vocabulary: the configured one, else one of the texts.
+
+        Args:
+          texts: training texts.
 
         Raises:
-          ConfigError: the texts do not allow what was asked for.
+          ConfigError: the configured vocabulary cannot be built from the texts.
         """
 
     @property
     @abc.abstractmethod
     def is_resolved(self) -> bool:
-        """Whether nothing is missing that the training texts would tell."""
+        """Whether the tokenizer has its vocabulary."""
 
     @property
     @abc.abstractmethod
     def size(self) -> int:
-        """The number of tokens; ids are 0 to `size - 1`."""
+        """Size of the vocabulary; ids are 0 to `size - 1`."""
 
     @property
     @abc.abstractmethod
     def tokens(self) -> tuple[str, ...]:
-        """How each token is shown to people; a space is visible."""
+        """Displayed form of each token; a space is visible."""
 
     @abc.abstractmethod
     def encode(self, text: str) -> list[int]:
-        """The ids of a text.
+        """Returns the ids of a text.
 
         Raises:
-          UserError: the text holds what the vocabulary lacks; names the first of it.
+          UserError: the text contains characters or words that are not in the vocabulary.
         """
 
     @abc.abstractmethod
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of any ids, its words separated by single spaces."""
+        """Returns the text of any ids, its words separated by single spaces."""
 
     @property
     @abc.abstractmethod
     def starts_word(self) -> np.ndarray:
-        """Whether a token begins a word, bool [size]; none does where there is a `separator`."""
+        """Whether each token starts a word, bool [size]; all False if there is a `separator`."""
 
     @property
     def separator(self) -> int | None:
-        """The id that stands between words; None where words begin with a token that says so."""
+        """Id of the token between words; None if word starts are marked by `starts_word`."""
         return None
 
 
 @dataclass(frozen=True)
 class Characters(Tokenizer):
-    """Each character is a token, the space between words too."""
+    """Characters as tokens, including the space between words."""
 
     vocabulary: str = ""
-    """The characters by id; empty: the space and those of the training texts, sorted."""
+    """Characters by id; empty: the space and those of the training texts, sorted."""
 
     def __post_init__(self):
-        _refuse_repeated(self.vocabulary)
+        _check_distinct(self.vocabulary)
 
     def resolve(self, texts: Iterable[str]) -> Self:
         if self.is_resolved:
             return self
-        return replace(self, vocabulary="".join(sorted({" "}.union(*map(_tidy, texts)))))
+        return replace(self, vocabulary="".join(sorted({" "}.union(*map(_normalize, texts)))))
 
     @property
     def is_resolved(self) -> bool:
@@ -100,10 +103,10 @@ class Characters(Tokenizer):
         return tuple(self.vocabulary.replace(" ", "␣"))
 
     def encode(self, text: str) -> list[int]:
-        return _look_up(_tidy(text), self._ids, "characters")
+        return _look_up(_normalize(text), self._ids, "characters")
 
     def decode(self, ids: Sequence[int]) -> str:
-        return _tidy("".join(self.vocabulary[i] for i in ids))
+        return _normalize("".join(self.vocabulary[i] for i in ids))
 
     @property
     def starts_word(self) -> np.ndarray:
@@ -120,16 +123,16 @@ class Characters(Tokenizer):
 
 @dataclass(frozen=True)
 class Words(Tokenizer):
-    """Each word is a token."""
+    """Words as tokens."""
 
     vocabulary: tuple[str, ...] = ()
-    """The words by id; empty: those of the training texts, sorted."""
+    """Words by id; empty: those of the training texts, sorted."""
 
     def __post_init__(self):
-        _refuse_repeated(self.vocabulary)
+        _check_distinct(self.vocabulary)
         for word in self.vocabulary:
             if word.split() != [word]:
-                raise ConfigError("vocabulary", f"'{word}' is not one word")
+                raise ConfigError("vocabulary", f"invalid word '{word}': expected no white space")
 
     def resolve(self, texts: Iterable[str]) -> Self:
         if self.is_resolved:
@@ -165,7 +168,7 @@ class Words(Tokenizer):
 
 @dataclass(frozen=True)
 class Bytes(Tokenizer):
-    """Each byte of UTF-8 is a token, the space between words too: no text is refused."""
+    """UTF-8 bytes as tokens, including the space between words; every text can be encoded."""
 
     def resolve(self, texts: Iterable[str]) -> Self:
         return self
@@ -184,11 +187,11 @@ class Bytes(Tokenizer):
         return tuple(shown.get(i, f"<0x{i:02X}>") for i in range(self.size))
 
     def encode(self, text: str) -> list[int]:
-        return list(_tidy(text).encode())
+        return list(_normalize(text).encode())
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of any ids; what is no UTF-8 becomes U+FFFD."""
-        return _tidy(bytes(int(i) for i in ids).decode(errors="replace"))
+        """Returns the text of any ids; invalid UTF-8 becomes U+FFFD."""
+        return _normalize(bytes(int(i) for i in ids).decode(errors="replace"))
 
     @property
     def starts_word(self) -> np.ndarray:
@@ -201,42 +204,42 @@ class Bytes(Tokenizer):
 
 @dataclass(frozen=True)
 class WordPieces(Tokenizer):
-    """Frequent parts of words are tokens, from a unigram language model (Kudo 2018).
+    """Subwords as tokens, from sentencepiece's unigram language model (Kudo 2018).
 
-    sentencepiece's own id 0, for what is unknown, is left out: ids are sentencepiece's less one.
+    sentencepiece's id 0, the unknown token, is left out: ids are sentencepiece's minus one.
     """
 
     pieces: int = 1024
-    """The number of tokens. Each character of the texts is one, and so is the start of a word."""
+    """Size of the vocabulary, which includes every character of the texts and the word start."""
 
     byte_fallback: bool = False
-    """Characters that the training texts lack are written as bytes: no text is refused.
+    """Encode characters that are not in the training texts as bytes; every text can be encoded.
 
-    Each of the 256 bytes is then one of the `pieces` too.
+    The 256 bytes count among the `pieces`.
     """
 
     model: str = ""
-    """sentencepiece's model file as base64; empty: one is trained on the training texts."""
+    """A sentencepiece model file as base64; empty: train one on the training texts."""
 
     def __post_init__(self):
         if self.pieces < 1:
-            raise ConfigError("pieces", f"must be positive, is {self.pieces}")
+            raise ConfigError("pieces", f"expected at least 1, got {self.pieces}")
         if not self.model:
             return
         if self._processor.unk_id() != 0:
-            raise ConfigError("model", "must hold its piece for the unknown at id 0")
-        if (held := self._processor.vocab_size() - 1) != self.pieces:
-            raise ConfigError("pieces", f"the given model has {held}, not {self.pieces}")
-        # Where there is no such piece, the one for the unknown is found.
-        held = self._processor.is_byte(self._processor.piece_to_id("<0x00>"))
-        if held != self.byte_fallback:
-            which = "a piece for each byte" if held else "no pieces for bytes"
-            raise ConfigError("byte_fallback", f"must be {held}: the given model has {which}")
+            raise ConfigError("model", "expected a sentencepiece model with unk_id=0")
+        if (size := self._processor.vocab_size() - 1) != self.pieces:
+            raise ConfigError("pieces", f"expected {size}, as in the model, got {self.pieces}")
+        # Without such a piece, this is the unknown token.
+        has_bytes = self._processor.is_byte(self._processor.piece_to_id("<0x00>"))
+        if has_bytes != self.byte_fallback:
+            problem = f"expected {has_bytes}, as in the model, got {self.byte_fallback}"
+            raise ConfigError("byte_fallback", problem)
 
     def resolve(self, texts: Iterable[str]) -> Self:
         if self.is_resolved:
             return self
-        model = _train(map(_tidy, texts), self.pieces, self.byte_fallback)
+        model = _train(map(_normalize, texts), self.pieces, self.byte_fallback)
         return replace(self, model=base64.b64encode(model).decode())
 
     @property
@@ -252,10 +255,12 @@ class WordPieces(Tokenizer):
         return tuple(self._processor.id_to_piece(i + 1) for i in range(self.size))
 
     def encode(self, text: str) -> list[int]:
-        return _look_up(self._processor.encode(_tidy(text), out_type=str), self._ids, "characters")
+        return _look_up(
+            self._processor.encode(_normalize(text), out_type=str), self._ids, "characters"
+        )
 
     def decode(self, ids: Sequence[int]) -> str:
-        return _tidy(self._processor.decode([int(i) + 1 for i in ids]))
+        return _normalize(self._processor.decode([int(i) + 1 for i in ids]))
 
     @cached_property
     def starts_word(self) -> np.ndarray:
@@ -271,11 +276,11 @@ class WordPieces(Tokenizer):
             model = base64.b64decode(self.model, validate=True)
             return sentencepiece.SentencePieceProcessor(model_proto=model)
         except (binascii.Error, RuntimeError):
-            raise ConfigError("model", "is no sentencepiece model in base64") from None
+            raise ConfigError("model", "expected a sentencepiece model in base64") from None
 
 
 def _train(texts: Iterable[str], pieces: int, byte_fallback: bool) -> bytes:
-    """The model file; the same texts give the same bytes."""
+    """Trains a model and returns its file; the same texts give the same bytes."""
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
@@ -286,7 +291,7 @@ def _train(texts: Iterable[str], pieces: int, byte_fallback: bool) -> bytes:
             character_coverage=1.0,
             byte_fallback=byte_fallback,
             normalization_rule_name="identity",
-            max_sentence_length=1 << 24,  # bytes; longer texts are dropped without a word
+            max_sentence_length=1 << 24,  # bytes; sentencepiece drops longer texts silently
             num_threads=1,
             unk_id=0,
             bos_id=-1,
@@ -294,20 +299,20 @@ def _train(texts: Iterable[str], pieces: int, byte_fallback: bool) -> bytes:
             minloglevel=_ONLY_ERRORS,
         )
     except RuntimeError as error:
-        raise ConfigError("pieces", _refusal(str(error), pieces)) from None
+        raise ConfigError("pieces", _size_problem(str(error), pieces)) from None
     return model.getvalue()
 
 
-def _refusal(message: str, pieces: int) -> str:
-    """What sentencepiece says against a number of pieces, without the unknown one it counts."""
+def _size_problem(message: str, pieces: int) -> str:
+    """Rewrites sentencepiece's error on the number of pieces, which counts the unknown token."""
     if highest := re.search(r"too high .* <= (\d+)", message):
-        return f"must be at most {int(highest[1]) - 1} for these texts, is {pieces}"
+        return f"expected at most {int(highest[1]) - 1} for these texts, got {pieces}"
     if lowest := re.search(r"smaller than required_chars. \d+ vs (\d+)", message):
-        return f"must be at least {int(lowest[1]) - 1} for these texts, is {pieces}"
-    return f"sentencepiece cannot learn from these texts: {message}"
+        return f"expected at least {int(lowest[1]) - 1} for these texts, got {pieces}"
+    return f"cannot train sentencepiece on these texts: {message}"
 
 
-def _tidy(text: str) -> str:
+def _normalize(text: str) -> str:
     return " ".join(text.split())
 
 
@@ -318,12 +323,12 @@ def _look_up(parts: Sequence[str], ids: dict[str, int], kind: str) -> list[int]:
         unknown = list(dict.fromkeys(part for part in parts if part not in ids))
         named = ", ".join(f"'{part}'" for part in unknown[:_NAMED])
         raise UserError(
-            f"the tokenizer's vocabulary lacks the {kind} {named}; "
-            "normalise the text, or give a vocabulary that holds them"
+            f"unknown {kind} {named}: not in the tokenizer's vocabulary; "
+            "normalise the text, or use a vocabulary that contains them"
         ) from None
 
 
-def _refuse_repeated(vocabulary: Sequence[str]) -> None:
+def _check_distinct(vocabulary: Sequence[str]) -> None:
     if len(set(vocabulary)) < len(vocabulary):
         repeated = next(part for part in vocabulary if vocabulary.count(part) > 1)
-        raise ConfigError("vocabulary", f"holds '{repeated}' more than once")
+        raise ConfigError("vocabulary", f"'{repeated}' is repeated; expected distinct entries")

@@ -31,7 +31,7 @@ class Holder:
 
 
 @every_kind
-def test_texts_survive_but_for_white_space(tokenizer):
+def test_decoding_inverts_encoding_up_to_white_space(tokenizer):
     tokenizer = tokenizer.resolve(iter(TEXTS))
     for text in (*TEXTS, "", "  the  log "):
         ids = tokenizer.encode(text)
@@ -41,7 +41,7 @@ def test_texts_survive_but_for_white_space(tokenizer):
 
 
 @every_kind
-def test_each_id_is_a_token(tokenizer):
+def test_every_id_has_a_token(tokenizer):
     tokenizer = tokenizer.resolve(TEXTS)
     assert len(tokenizer.tokens) == len(set(tokenizer.tokens)) == tokenizer.size
     assert tokenizer.starts_word.shape == (tokenizer.size,)
@@ -49,13 +49,13 @@ def test_each_id_is_a_token(tokenizer):
 
 
 @each(*OF_TEXTS)
-def test_the_texts_need_each_token(tokenizer):
+def test_the_vocabulary_is_that_of_the_texts(tokenizer):
     tokenizer = tokenizer.resolve(TEXTS)
     assert all(tokenizer.decode([i]).strip("▁") in " ".join(TEXTS) for i in range(tokenizer.size))
 
 
 @each(*OF_BYTES)
-def test_with_bytes_no_text_is_refused(tokenizer):
+def test_tokenizers_with_bytes_encode_every_text(tokenizer):
     tokenizer = tokenizer.resolve(TEXTS)
     for text in ("the für Übermut 😀 中文", "ü", "\x00 <0xC3> ␣ ½\ufffd", "<unk>"):
         ids = tokenizer.encode(text)
@@ -67,8 +67,8 @@ def test_with_bytes_no_text_is_refused(tokenizer):
 
 
 @each(*OF_BYTES)
-def test_broken_characters_are_shown_as_such(tokenizer):
-    """A network may end a text in the middle of a character."""
+def test_incomplete_characters_are_replaced(tokenizer):
+    """A network may predict a part of a character's bytes."""
     tokenizer = tokenizer.resolve(TEXTS)
     assert tokenizer.decode(tokenizer.encode("a ü")[:-1]) == "a \ufffd"
 
@@ -83,8 +83,8 @@ def test_any_ids_decode_to_single_spaced_words(tokenizer):
 
 
 @every_kind
-def test_word_boundaries_can_be_told_from_the_ids(tokenizer):
-    """What a beam search with a language model of words relies on."""
+def test_ids_mark_word_boundaries(tokenizer):
+    """Beam search with a word language model needs them."""
     tokenizer = tokenizer.resolve(TEXTS)
     ids = np.array(tokenizer.encode("the cat sat"))
     if tokenizer.separator is None:
@@ -96,13 +96,13 @@ def test_word_boundaries_can_be_told_from_the_ids(tokenizer):
 
 
 @every_kind
-def test_a_vocabulary_once_given_is_kept(tokenizer):
+def test_a_configured_vocabulary_is_kept(tokenizer):
     resolved = tokenizer.resolve(TEXTS)
     assert resolved.resolve(["quite another"]) == resolved
 
 
 @every_kind
-def test_the_saved_config_is_all_that_is_needed(tokenizer):
+def test_the_saved_config_contains_the_vocabulary(tokenizer):
     holder = Holder(tokenizer.resolve(TEXTS))
     saved = json.loads(json.dumps(to_config_dict(holder).to_dict()))
     loaded = from_config_dict(Holder, saved)
@@ -114,7 +114,7 @@ def test_the_saved_config_is_all_that_is_needed(tokenizer):
     ("tokenizer", "named"),
     [(Characters(), "'ü', 'x'"), (Words(), "'für', 'max'"), (WordPieces(pieces=18), "'ü', 'x'")],
 )
-def test_what_is_unknown_is_named(tokenizer, named):
+def test_unknown_characters_and_words_are_named(tokenizer, named):
     with pytest.raises(UserError, match=named):
         tokenizer.resolve([*TEXTS, "f r"]).encode("the cat für max")
 
@@ -126,7 +126,7 @@ def test_characters_are_sorted_and_show_the_space():
     assert tokenizer.encode("cab") == [3, 1, 2]
 
 
-def test_bytes_are_shown_as_characters_where_there_are_such():
+def test_bytes_of_printable_characters_are_shown_as_such():
     tokenizer = Bytes()
     assert tokenizer.size == 256 and tokenizer.is_resolved
     assert tokenizer.encode(" A\t b") == [65, 32, 98]
@@ -138,7 +138,7 @@ def test_words_are_sorted():
     assert Words().resolve(["b a", "c a"]).vocabulary == ("a", "b", "c")
 
 
-def test_pieces_depend_on_the_texts_alone(capfd):
+def test_word_pieces_are_deterministic(capfd):
     first, second = (WordPieces(pieces=18).resolve(iter(TEXTS)) for _ in range(2))
     assert first.model == second.model
     assert first.size == 18
@@ -146,65 +146,63 @@ def test_pieces_depend_on_the_texts_alone(capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_the_piece_that_starts_a_word_is_set_apart():
+def test_word_starts_are_marked():
     tokenizer = WordPieces(pieces=18).resolve(TEXTS)
     letter = tokenizer.tokens.index("t")
     for i, starts in enumerate(tokenizer.starts_word):
         assert (" " in tokenizer.decode([letter, i, letter])) == starts
 
 
-def test_pieces_leave_the_letters_as_they_are():
+def test_word_pieces_do_not_normalise_characters():
     text = "½ TEE ﬁn Straße"
     tokenizer = WordPieces(pieces=12).resolve([text])
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
-def test_pieces_learn_from_texts_of_any_length():
+def test_word_pieces_are_trained_on_long_texts():
     tokenizer = WordPieces(pieces=6).resolve(["abc " * 3000 + "d", "e"])
     assert tokenizer.decode(tokenizer.encode("abc d")) == "abc d"
 
 
 @pytest.mark.parametrize("byte_fallback", [False, True])
 @pytest.mark.parametrize(("asked", "bound"), [(500, "at most"), (2, "at least")])
-def test_the_bound_that_the_error_names_can_be_had(asked, bound, byte_fallback):
+def test_the_bound_in_the_error_is_exact(asked, bound, byte_fallback):
     with pytest.raises(
-        ConfigError, match=f"config.pieces: must be {bound} [0-9]+ .* is {asked}"
+        ConfigError, match=f"config.pieces: expected {bound} [0-9]+ .* got {asked}"
     ) as e:
         WordPieces(pieces=asked, byte_fallback=byte_fallback).resolve(TEXTS)
     pieces = int(str(e.value).split(bound)[1].split()[0])
     assert WordPieces(pieces=pieces, byte_fallback=byte_fallback).resolve(TEXTS).encode(TEXTS[0])
     beyond = pieces + (1 if bound == "at most" else -1)
-    with pytest.raises(ConfigError, match=f"must be {bound} {pieces} "):
+    with pytest.raises(ConfigError, match=f"expected {bound} {pieces} "):
         WordPieces(pieces=beyond, byte_fallback=byte_fallback).resolve(TEXTS)
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Characters("aba"), "config.vocabulary: holds 'a' more than once"),
-        (lambda: Words(("one", "two", "one")), "config.vocabulary: holds 'one' more than once"),
-        (lambda: Words(("one", "two three")), "config.vocabulary: 'two three' is not one word"),
-        (lambda: WordPieces(pieces=0), "config.pieces: must be positive"),
-        (lambda: WordPieces(model="no base64"), "config.model: is no sentencepiece model"),
-        (lambda: WordPieces(model="aaaa"), "config.model: is no sentencepiece model"),
-        (lambda: WordPieces(pieces=18).resolve([]), "cannot learn from these texts"),
+        (lambda: Characters("aba"), "config.vocabulary: 'a' is repeated"),
+        (lambda: Words(("one", "two", "one")), "config.vocabulary: 'one' is repeated"),
+        (lambda: Words(("one", "two three")), "config.vocabulary: invalid word 'two three'"),
+        (lambda: WordPieces(pieces=0), "config.pieces: expected at least 1"),
+        (lambda: WordPieces(model="no base64"), "config.model: expected a sentencepiece model"),
+        (lambda: WordPieces(model="aaaa"), "config.model: expected a sentencepiece model"),
+        (lambda: WordPieces(pieces=18).resolve([]), "cannot train sentencepiece on these texts"),
     ],
 )
-def test_wrong_configs_are_refused(make, message):
+def test_invalid_configs_are_refused(make, message):
     with pytest.raises(ConfigError, match=message):
         make()
 
 
-def test_a_given_model_must_have_the_number_of_pieces():
+def test_a_configured_model_must_have_the_number_of_pieces():
     model = WordPieces(pieces=18).resolve(TEXTS).model
-    with pytest.raises(ConfigError, match=r"config\.pieces: the given model has 18, not 19"):
+    with pytest.raises(ConfigError, match=r"config\.pieces: expected 18, as in the model, got 19"):
         WordPieces(pieces=19, model=model)
 
 
-@pytest.mark.parametrize(
-    ("pieces", "held", "which"), [(18, False, "no pieces for bytes"), (274, True, "each byte")]
-)
-def test_a_given_model_must_have_pieces_for_bytes_or_not(pieces, held, which):
-    fitting = WordPieces(pieces=pieces, byte_fallback=held).resolve(TEXTS)
-    with pytest.raises(ConfigError, match=f"config.byte_fallback: must be {held}: .* {which}"):
-        replace(fitting, byte_fallback=not held)
+@pytest.mark.parametrize(("pieces", "has_bytes"), [(18, False), (274, True)])
+def test_a_configured_model_must_match_byte_fallback(pieces, has_bytes):
+    tokenizer = WordPieces(pieces=pieces, byte_fallback=has_bytes).resolve(TEXTS)
+    with pytest.raises(ConfigError, match=f"config.byte_fallback: expected {has_bytes}, as in"):
+        replace(tokenizer, byte_fallback=not has_bytes)
