@@ -1,23 +1,25 @@
-"""Pages of pictures: bands from the top down, all of the width of a report."""
+"""Layout of report figures: bands stacked from top to bottom, all as wide as the report."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
 
-Band = tuple[float, Callable[[Any], None] | None]  # its height in inches, and what draws it
+Band = tuple[
+    float, Callable[[Any], None] | None
+]  # height in inches, and the function that draws it
 
 TEXT, FAINT = "#1f2328", "#59636e"
-WIDTH, LEFT, _RIGHT = 10.5, 0.55, 0.2  # inches; a report has room for 10.7
-INNER = WIDTH - LEFT - _RIGHT  # of a band without the margins
-LINE = 0.165  # inches from a line of text to the next
+WIDTH, LEFT, _RIGHT = 10.5, 0.55, 0.2  # inches; the report is 10.7 wide
+INNER = WIDTH - LEFT - _RIGHT  # width of a band without its margins
+LINE = 0.165  # line spacing in inches
 FONT: dict[str, Any] = {"family": "DejaVu Sans Mono", "fontsize": 9, "parse_math": False}
-LETTER = 0.602 * 9 / 72  # inches, the width of a letter in this font
+LETTER = 0.602 * 9 / 72  # width of a letter of this font in inches
 COLUMNS = int(INNER / LETTER)
 
 
 def stack(bands: Sequence[Band]) -> Figure:
-    """The bands from the top down, all of the same width."""
+    """Draws bands from top to bottom."""
     height = sum(inches for inches, _ in bands) + 0.15
     figure = Figure(figsize=(WIDTH, height))
     top = height - 0.1
@@ -30,7 +32,12 @@ def stack(bands: Sequence[Band]) -> Figure:
 
 
 def page(lines: float, draw_text: Callable[[Any], None]) -> Band:
-    """Text, whose places are columns and lines; the margin has negative columns."""
+    """Returns a band of text, with columns and lines as coordinates; the margin is negative.
+
+    Args:
+      lines: height of the band.
+      draw_text: draws on its axes.
+    """
 
     def draw(axes: Any) -> None:
         axes.axis("off")
@@ -41,20 +48,20 @@ def page(lines: float, draw_text: Callable[[Any], None]) -> Band:
 
 
 def write(axes: Any, column: float, line: float, text: str, **style: Any) -> None:
-    """Writes on a page; `style` is matplotlib's."""
+    """Writes text at a column and a line; `style` has the options of `Axes.text`."""
     axes.text(column, line + 0.5, text, **{"va": "center", "color": TEXT, **FONT, **style})
 
 
 def write_heading(axes: Any, text: str) -> None:
-    """Writes into the first line of a page, from the margin on."""
+    """Writes the heading of a page, in its first line, starting in the margin."""
     write(axes, 1 - LEFT / LETTER, 0, text, family="sans-serif", color=FAINT)
 
 
 def write_name(axes: Any, line: float, name: str) -> None:
-    """Says in the margin what stands in a line."""
+    """Writes the name of a line into the margin."""
     write(axes, -1, line, name, color=FAINT, ha="right", fontsize=8)
 
 
 def shorten(word: str, letters: int) -> str:
-    """A word with no more letters than that."""
+    """Returns a word, truncated to `letters`."""
     return word if len(word) <= letters else word[: letters - 1] + "…"

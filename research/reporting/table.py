@@ -4,9 +4,9 @@ from typing import Any
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Rows with the same keys, in columns as wide as they need; numbers with three decimals.
+    """Formats rows with the same keys as a table, floats with three decimals.
 
-    Entries that are lists are left out.
+    Values that are lists are omitted.
     """
     names = [name for name, value in rows[0].items() if not isinstance(value, list)]
     lines = [names, *([_cell(row[name]) for name in names] for row in rows)]
@@ -18,7 +18,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def in_a_line(row: dict[str, Any]) -> str:
-    """One row alone, for those that come one by one."""
+    """Formats a single row, for streams of rows."""
     return "  ".join(_cell(value) for value in row.values())
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from research.reporting.alignments import Alignment, legend, transcript
+from research.reporting.alignments import Alignment
 from research.reporting.pages import (
     FAINT,
     FONT,
@@ -17,6 +17,7 @@ from research.reporting.pages import (
     Band,
     stack,
 )
+from research.reporting.transcripts import legend, transcript
 
 _CURVES = ("#0969da", "#d1570c", "#1a7f37", "#8250df", "#bf3989")
 _BLANK = "#9aa4ae"

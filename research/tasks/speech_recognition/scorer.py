@@ -67,7 +67,8 @@ class TranscriptScorer(Scorer):
 
     def figures(self, dataset: Dataset) -> "dict[str, Figure]":
         """Returns figures of posteriors, of the worst transcripts and of frequent errors."""
-        from research.reporting.alignments import align, confusions, count_edits, transcripts
+        from research.reporting.alignments import align, count_edits
+        from research.reporting.transcripts import confusions, transcripts
         from research.tasks.speech_recognition.figures import Utterance, spectrogram_and_posterior
 
         alignments = align(self._references, self._hypotheses)
