@@ -35,7 +35,7 @@ def define_flags() -> None:
     flags.DEFINE_bool("json", False, "Print one line of JSON per input.")
     flags.DEFINE_string("pictures", None, "Folder for pictures; by default WORKDIR/predictions.")
     flags.DEFINE_bool("stream", False, "Print predictions while the files are being read.")
-    flags.DEFINE_integer("beam", None, "Short for --change=task.decoding.beam=...")
+    flags.DEFINE_integer("beam", None, "Short for --change=task.decoding.beam_size=...")
     flags.DEFINE_integer("n_best", None, "Short for --change=task.decoding.n_best=...")
     cli.define_run_flags()
 
@@ -120,8 +120,8 @@ def main(arguments: list[str]) -> None:
     inputs = arguments + (read_inputs(as_path(FLAGS.input)) if FLAGS.input else [])
     if not inputs:
         raise UserError("missing input: list files or texts after the flags, or set --input=FILE")
-    short = {f"task.decoding.{name}": FLAGS[name].value for name in ("beam", "n_best")}
-    changes = [f"{key}={value}" for key, value in short.items() if value is not None]
+    short = {"beam_size": FLAGS.beam, "n_best": FLAGS.n_best}
+    changes = [f"task.decoding.{key}={value}" for key, value in short.items() if value is not None]
     run = open_run(as_path(FLAGS.workdir), FLAGS.change + changes, FLAGS.average)
     if FLAGS.stream:
         for row in stream(run, inputs):

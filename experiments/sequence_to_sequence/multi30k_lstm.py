@@ -10,9 +10,9 @@ Score:    not measured
 
 from research.common.config import to_config_dict
 from research.data.tokenizers import WordPieces
-from research.tasks.sequence_to_sequence.attention_lstm import AttentionLSTM
 from research.tasks.sequence_to_sequence.data import ParallelText
 from research.tasks.sequence_to_sequence.decoding import Decoding
+from research.tasks.sequence_to_sequence.models import AttentionLSTM
 from research.tasks.sequence_to_sequence.task import SequenceToSequence
 from research.training.experiment import Experiment
 from research.training.optimizer import Optimizer
@@ -27,12 +27,12 @@ def get_config():
             test=("multi30k/test_2016_flickr.en.gz", "multi30k/test_2016_flickr.de.gz"),
         ),
         input_tokenizer=WordPieces(pieces=8000, byte_fallback=True),
-        joint=True,
-        model=AttentionLSTM(embedding=256, features=320, dropout=0.4),
-        decoding=Decoding(beam=5, length_penalty=1.0),
+        joint_vocabulary=True,
+        model=AttentionLSTM(embedding_dim=256, features=320, dropout=0.4),
+        decoding=Decoding(beam_size=5, length_penalty=1.0),
         label_smoothing=0.1,
-        longest=80,
-        buckets=12,
+        max_length=80,
+        num_buckets=12,
     )
     return to_config_dict(
         Experiment(

@@ -12,8 +12,8 @@ Score:    not measured
 Scaled down, on 2 cores of a shared x86-64 server, 11 min 51 s the whole command:
 
 Command:  ... ARGS='"--config.duration=8 epochs" --config.task.input_tokenizer.pieces=4000
-          --config.task.model.encoder_layers=2 --config.task.model.decoder_layers=2
-          --config.task.model.dropout=0.1 --config.task.buckets=5 --config.batch_length=4096
+          --config.task.model.num_encoder_layers=2 --config.task.model.num_decoder_layers=2
+          --config.task.model.dropout=0.1 --config.task.num_buckets=5 --config.batch_length=4096
           --config.optimizer.learning_rate=3e-3 "--config.evaluate_every=2 epochs"'
 Score:    BLEU of validation 22.5, 27.7, 30.4 and 31.2 after 2, 4, 6 and 8 epochs; of the test 32.0
           cased (nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0), 32.3 lowercased
@@ -23,8 +23,8 @@ from research.common.config import to_config_dict
 from research.data.tokenizers import WordPieces
 from research.tasks.sequence_to_sequence.data import ParallelText
 from research.tasks.sequence_to_sequence.decoding import Decoding
+from research.tasks.sequence_to_sequence.models import Transformer
 from research.tasks.sequence_to_sequence.task import SequenceToSequence
-from research.tasks.sequence_to_sequence.transformer import Transformer
 from research.training.experiment import Experiment
 from research.training.optimizer import Optimizer
 
@@ -38,19 +38,19 @@ def get_config():
             test=("multi30k/test_2016_flickr.en.gz", "multi30k/test_2016_flickr.de.gz"),
         ),
         input_tokenizer=WordPieces(pieces=8000, byte_fallback=True),
-        joint=True,
+        joint_vocabulary=True,
         model=Transformer(
             features=128,
-            heads=4,
-            feedforward=256,
-            encoder_layers=4,
-            decoder_layers=4,
+            num_heads=4,
+            feedforward_dim=256,
+            num_encoder_layers=4,
+            num_decoder_layers=4,
             dropout=0.3,
         ),
-        decoding=Decoding(beam=5),
+        decoding=Decoding(beam_size=5),
         label_smoothing=0.1,
-        longest=80,
-        buckets=12,
+        max_length=80,
+        num_buckets=12,
     )
     return to_config_dict(
         Experiment(

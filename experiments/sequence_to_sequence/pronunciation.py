@@ -20,9 +20,9 @@ Score:    25.51 % of the test words wrong, 5.97 % of their phonemes; 27.50 % by 
 
 from research.common.config import to_config_dict
 from research.data.tokenizers import Characters, Words
-from research.tasks.sequence_to_sequence.attention_lstm import AttentionLSTM
 from research.tasks.sequence_to_sequence.data import Pronunciations
 from research.tasks.sequence_to_sequence.decoding import Decoding
+from research.tasks.sequence_to_sequence.models import AttentionLSTM
 from research.tasks.sequence_to_sequence.task import SequenceToSequence
 from research.training.experiment import Experiment
 from research.training.optimizer import Optimizer
@@ -35,11 +35,11 @@ def get_config():
         input_tokenizer=Characters(),
         output_tokenizer=Words(),
         # So short a training cannot overfit: it is faster, and better, without dropout.
-        model=AttentionLSTM(embedding=64, features=192, dropout=0.0),
-        decoding=Decoding(beam=5),
+        model=AttentionLSTM(embedding_dim=64, features=192, dropout=0.0),
+        decoding=Decoding(beam_size=5),
         scoring="pronunciation",
-        longest=40,
-        buckets=8,
+        max_length=40,
+        num_buckets=8,
     )
     return to_config_dict(
         Experiment(

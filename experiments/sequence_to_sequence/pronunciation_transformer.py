@@ -12,8 +12,8 @@ from research.common.config import to_config_dict
 from research.data.tokenizers import Characters, Words
 from research.tasks.sequence_to_sequence.data import Pronunciations
 from research.tasks.sequence_to_sequence.decoding import Decoding
+from research.tasks.sequence_to_sequence.models import Transformer
 from research.tasks.sequence_to_sequence.task import SequenceToSequence
-from research.tasks.sequence_to_sequence.transformer import Transformer
 from research.training.experiment import Experiment
 from research.training.optimizer import Optimizer
 
@@ -26,17 +26,17 @@ def get_config():
         output_tokenizer=Words(),
         model=Transformer(
             features=256,
-            heads=4,
-            feedforward=1024,
-            encoder_layers=4,
-            decoder_layers=4,
+            num_heads=4,
+            feedforward_dim=1024,
+            num_encoder_layers=4,
+            num_decoder_layers=4,
             dropout=0.2,
         ),
-        decoding=Decoding(beam=5),
+        decoding=Decoding(beam_size=5),
         scoring="pronunciation",
         label_smoothing=0.1,
-        longest=40,
-        buckets=8,
+        max_length=40,
+        num_buckets=8,
     )
     return to_config_dict(
         Experiment(

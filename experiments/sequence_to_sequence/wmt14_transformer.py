@@ -13,10 +13,11 @@ Score:    not measured
 from research.common.config import to_config_dict
 from research.data.tokenizers import WordPieces
 from research.hardware.mesh import MeshConfig
+from research.layers.transformer import TENSOR_RULES
 from research.tasks.sequence_to_sequence.data import TranslationTFDS
 from research.tasks.sequence_to_sequence.decoding import Decoding
+from research.tasks.sequence_to_sequence.models import Transformer
 from research.tasks.sequence_to_sequence.task import SequenceToSequence
-from research.tasks.sequence_to_sequence.transformer import TENSOR_RULES, Transformer
 from research.training.experiment import Experiment
 from research.training.optimizer import Optimizer
 
@@ -28,18 +29,18 @@ def get_config():
             name="wmt14_translate/de-en", source_language="en", target_language="de"
         ),
         input_tokenizer=WordPieces(pieces=32000, byte_fallback=True),
-        joint=True,
+        joint_vocabulary=True,
         model=Transformer(
             features=512,
-            heads=8,
-            feedforward=2048,
-            encoder_layers=6,
-            decoder_layers=6,
+            num_heads=8,
+            feedforward_dim=2048,
+            num_encoder_layers=6,
+            num_decoder_layers=6,
             dropout=0.1,
         ),
-        decoding=Decoding(beam=4),
+        decoding=Decoding(beam_size=4),
         label_smoothing=0.1,
-        longest=256,
+        max_length=256,
         packed_length=256,
         dtype="bfloat16",
     )

@@ -1,32 +1,31 @@
-"""The scores of outputs over a split, and pictures of how they were written and where they err."""
+"""Scorers of pronunciations (word and phoneme error rates) and of translations (BLEU, chrF)."""
 
 import logging
 from collections.abc import Callable, Sequence
 from itertools import islice, zip_longest
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
-from matplotlib.figure import Figure
 from sacrebleu.metrics import BLEU, CHRF
 
 from research.data.dataset import Dataset, Example
-from research.reporting.alignments import Alignment, align, confusions, count_edits, transcripts
+from research.reporting.alignments import Alignment, align, count_edits
 from research.task import Scorer
-from research.tasks.sequence_to_sequence.data import Pair
-from research.tasks.sequence_to_sequence.figures import (
-    END_SIGN,
-    LONGEST,
+from research.tasks.sequence_to_sequence.data import EncodedPairs, Pair
+from research.tasks.sequence_to_sequence.outputs import (
+    EOS_SYMBOL,
+    MAX_TOKENS,
     Attention,
     Translation,
-    attention_matrices,
-    translations,
 )
-from research.tasks.sequence_to_sequence.pairs import EncodedPairs
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 log = logging.getLogger(__name__)
-_MATRICES = 6  # in the picture of attention
-_WRONG = 12  # words in the picture of the wrong ones
-_WORST, _TYPICAL = 8, 4  # translations in their pictures
+_MATRICES = 6  # in the attention figure
+_WRONG = 12  # words in the figure of wrong words
+_WORST, _TYPICAL = 8, 4  # translations in their figures
 
 
 class _Output(NamedTuple):
@@ -34,17 +33,17 @@ class _Output(NamedTuple):
 
     text: str
     tokens: list[int]
-    source_count: int  # tokens that were read, their end counted
-    attention: np.ndarray  # float16 [written, read], of each `LONGEST` at most
+    source_count: int  # source tokens, EOS included
+    attention: np.ndarray  # float16 [tokens, source tokens], each at most `MAX_TOKENS`
 
     @property
     def is_short(self) -> bool:
-        """Whether all of its attention can be shown."""
-        return max(self.source_count, 1 + len(self.tokens)) <= LONGEST
+        """Whether the figure has room for the whole attention matrix."""
+        return max(self.source_count, 1 + len(self.tokens)) <= MAX_TOKENS
 
 
 class _Word(NamedTuple):
-    """A word with what it became, aligned to the reference that is nearest to it."""
+    """A word and its output, aligned to the nearest reference."""
 
     pair: Pair
     output: _Output
@@ -52,22 +51,22 @@ class _Word(NamedTuple):
 
     @property
     def edits(self) -> int:
-        """The phonemes that are wrong."""
+        """Number of phoneme errors."""
         return count_edits(self.nearest)
 
     @property
     def phonemes(self) -> int:
-        """The phonemes of the reference."""
+        """Number of phonemes of the nearest reference."""
         return sum(bool(reference) for reference, _ in self.nearest)
 
     @property
     def is_first(self) -> bool:
-        """Whether it is the first reference."""
+        """Whether the output is the first reference."""
         return self.output.text.split() == self.pair.references[0].split()
 
 
 class _Sentence(NamedTuple):
-    """A sentence with what it became."""
+    """A sentence and its output."""
 
     pair: Pair
     output: _Output
@@ -75,21 +74,21 @@ class _Sentence(NamedTuple):
 
     @property
     def is_reference(self) -> bool:
-        """Whether it is one of the references."""
-        written = (text.split() for text in self.pair.references)
-        return self.output.text.split() in written
+        """Whether the output is one of the references."""
+        references = (text.split() for text in self.pair.references)
+        return self.output.text.split() in references
 
 
 Scored = TypeVar("Scored", _Word, _Sentence)
 
 
 class _OutputScorer(Scorer):
-    """Keeps the best hypothesis of each example, and what was looked at while it was written.
+    """Keeps the best hypothesis of each example with its attention weights.
 
     Args:
-      decode: the text of an output's tokens.
-      source_tokens: the tokens of a source as people read them, without its end.
-      target_tokens: an output's tokens as people read them.
+      decode: returns the text of output tokens.
+      source_tokens: returns the displayed tokens of a source, without EOS.
+      target_tokens: returns the displayed form of output tokens.
     """
 
     targets = ()
@@ -102,50 +101,54 @@ class _OutputScorer(Scorer):
     ):
         self._decode = decode
         self._source_tokens, self._target_tokens = source_tokens, target_tokens
-        self._outputs: dict[int, _Output] = {}  # by place in the dataset
+        self._outputs: dict[int, _Output] = {}  # by index in the dataset
 
     def update(self, targets: Example, predictions: Example) -> None:
-        """Takes hypotheses, the best first, and the attention of the best.
+        """Adds the best hypothesis of each example.
 
-        `tokens` are int [examples, n_best, capacity], their `count` [examples, n_best]; `attention`
-        is [examples, capacity, source_capacity], `source_count` [examples] its valid columns.
+        Args:
+          targets: `index`, int [examples].
+          predictions: `tokens` int [examples, n_best, max_length] and their `count` [examples,
+            n_best], the best first; `attention` [examples, max_length, source_length] and the
+            number of its valid columns, `source_count` [examples].
         """
         tokens, counts = (predictions[name][:, 0].tolist() for name in ("tokens", "count"))
-        read, attention = predictions["source_count"].tolist(), predictions["attention"]
-        rows = zip(targets["index"].tolist(), tokens, counts, read, attention, strict=True)
+        sources, attention = predictions["source_count"].tolist(), predictions["attention"]
+        rows = zip(targets["index"].tolist(), tokens, counts, sources, attention, strict=True)
         for index, row, count, columns, weights in rows:
-            # One row more than tokens is that of the end, if there was room to write it.
-            shown = weights[: min(count + 1, LONGEST), : min(columns, LONGEST)]
-            # A copy: what is shown of an array would keep the whole of it in memory.
+            # One row more than tokens: that of EOS, unless the output has the maximum length.
+            shown = weights[: min(count + 1, MAX_TOKENS), : min(columns, MAX_TOKENS)]
+            # A copy: a view would keep the whole array in memory.
             output = _Output(self._decode(row[:count]), row[:count], columns, shown.copy())
             self._outputs[index] = output
 
     def _scored(self, dataset: Dataset) -> list[tuple[Pair, _Output]]:
-        """What was to be written and what was, in the order of the dataset."""
+        """Returns pairs and outputs in the order of the dataset."""
         assert isinstance(dataset, EncodedPairs)
         return [(dataset.pairs[index], output) for index, output in sorted(self._outputs.items())]
 
-    def _attention(self, pair: Pair, output: _Output, verdict: str, right: bool) -> Attention:
+    def _attention(self, pair: Pair, output: _Output, verdict: str, correct: bool) -> Attention:
         heading = pair.source
         if not output.is_short:
-            heading = f"The first {LONGEST} tokens of: {heading}"
-        columns = [*self._source_tokens(pair.source)[: output.source_count - 1], END_SIGN]
-        rows = [*self._target_tokens(output.tokens), END_SIGN]
-        written, read = output.attention.shape
+            heading = f"The first {MAX_TOKENS} tokens of: {heading}"
+        columns = [*self._source_tokens(pair.source)[: output.source_count - 1], EOS_SYMBOL]
+        rows = [*self._target_tokens(output.tokens), EOS_SYMBOL]
+        height, width = output.attention.shape
         return Attention(
-            heading, output.text, verdict, right, columns[:read], rows[:written], output.attention
+            *(heading, output.text, verdict, correct),
+            *(columns[:width], rows[:height], output.attention),
         )
 
 
 class PronunciationScorer(_OutputScorer):
-    """The errors in words and phonemes, which spaces separate; each reference is right."""
+    """Word and phoneme error rates; every reference is correct."""
 
     def result(self, dataset: Dataset) -> dict[str, float]:
-        """`wer`, `per` and `wer_first`, as fractions.
+        """Returns `wer`, `per` and `wer_first` as fractions.
 
-        `wer` is the part of the words that are none of their references, `wer_first` the part that
-        are not the first of them: published figures are as strict. `per` is the edits to the
-        nearest reference over the phonemes of these; insertions count, so that it may exceed 1.
+        `wer` is the fraction of words that match no reference, `wer_first` of those that differ
+        from the first reference, as in most published results. `per` is the number of edits to the
+        nearest references, divided by their phonemes; insertions may raise it above 1.
         """
         words = self._words(dataset)
         return {
@@ -154,8 +157,10 @@ class PronunciationScorer(_OutputScorer):
             "wer_first": float(np.mean([not word.is_first for word in words])),
         }
 
-    def figures(self, dataset: Dataset) -> dict[str, Figure]:
-        """The attention of right and wrong words, some wrong words, the most frequent errors."""
+    def figures(self, dataset: Dataset) -> "dict[str, Figure]":
+        """Returns attention matrices, some wrong words, and the most frequent phoneme errors."""
+        from research.reporting.transcripts import confusions, transcripts
+
         words = self._words(dataset)
         right = [word for word in words if not word.edits]
         wrong = [word for word in words if word.edits]
@@ -167,7 +172,7 @@ class PronunciationScorer(_OutputScorer):
             figures[title] = transcripts(headings, [word.nearest for word in chosen])
         else:
             title = f"Wrong words, none among {len(words):,}"
-            figures[title] = transcripts([f"All {len(words):,} words are right."], [[]])
+            figures[title] = transcripts([f"All {len(words):,} words are correct."], [[]])
         title = f"Phoneme errors, the most frequent of {sum(word.edits for word in words):,}"
         figures[title] = confusions([word.nearest for word in words])
         return figures
@@ -182,36 +187,37 @@ class PronunciationScorer(_OutputScorer):
             for pair, output in scored
         ]
 
-    def _matrices(self, right: Sequence[_Word], wrong: Sequence[_Word]) -> tuple[str, Figure]:
-        """The picture of attention: half right words and half wrong, where there are as many."""
+    def _matrices(self, right: Sequence[_Word], wrong: Sequence[_Word]) -> tuple[str, "Figure"]:
+        """Returns title and figure of attention matrices, half of them of wrong words if any."""
+        from research.tasks.sequence_to_sequence.figures import attention_matrices
+
         some_right = _spread(_short(right), max(_MATRICES // 2, _MATRICES - len(wrong)))
         some_wrong = _spread(_short(wrong), _MATRICES - len(some_right))
-        shown = [self._attention(word.pair, word.output, "right", True) for word in some_right]
+        shown = [self._attention(word.pair, word.output, "correct", True) for word in some_right]
         for word in some_wrong:
             nearest = " ".join(reference for reference, _ in word.nearest if reference)
-            shown.append(
-                self._attention(word.pair, word.output, f"wrong, should be {nearest}", False)
-            )
+            verdict = f"wrong, reference: {nearest}"
+            shown.append(self._attention(word.pair, word.output, verdict, False))
         title = (
-            f"Attention, {len(some_right)} of {len(right):,} right words"
+            f"Attention, {len(some_right)} of {len(right):,} correct words"
             f" and {len(some_wrong)} of {len(wrong):,} wrong ones"
         )
         return title, attention_matrices(shown)
 
 
 class TranslationScorer(_OutputScorer):
-    """BLEU and chrF, by sacrebleu."""
+    """BLEU and chrF, computed by sacrebleu."""
 
     def result(self, dataset: Dataset) -> dict[str, float]:
-        """`bleu`, `bleu_lowercased` and `chrf`, as fractions; logs how each was computed.
+        """Returns `bleu`, `bleu_lowercased` and `chrf` as fractions, and logs their signatures.
 
-        They are of detokenised text, which BLEU divides as mteval-v13a did (Post 2018,
-        https://aclanthology.org/W18-6319). Figures that were published of lowercased, tokenised
-        text are compared with `bleu_lowercased`. chrF is that of Popović 2015.
+        BLEU is of detokenised text, tokenised like mteval-v13a (Post 2018,
+        https://aclanthology.org/W18-6319). `bleu_lowercased` compares with results that were
+        published for lowercased, tokenised text. chrF is that of Popović 2015.
         """
         pairs, outputs = zip(*self._scored(dataset), strict=True)
         hypotheses = [output.text for output in outputs]
-        # All first references, all second ones, and so on; None where there are no more.
+        # All first references, all second ones, and so on; None where a sentence has fewer.
         references = list(zip_longest(*(pair.references for pair in pairs)))
         scores = {}
         metrics = {
@@ -225,13 +231,12 @@ class TranslationScorer(_OutputScorer):
             scores[name] = score.score / 100
         return scores
 
-    def figures(self, dataset: Dataset) -> dict[str, Figure]:
-        """The attention of some sentences, the worst translations, some typical ones."""
-        metric = CHRF()
-        sentences = [
-            _Sentence(pair, out, metric.sentence_score(out.text, pair.references).score / 100)
-            for pair, out in self._scored(dataset)
-        ]
+    def figures(self, dataset: Dataset) -> "dict[str, Figure]":
+        """Returns attention matrices, the worst translations, and some typical ones."""
+        from research.reporting.transcripts import transcripts
+        from research.tasks.sequence_to_sequence.figures import attention_matrices, translations
+
+        sentences = self._sentences(dataset)
         total = f"{len(sentences):,}"
         first = _short(sentences)[:_MATRICES]
         matrices = [self._attention(one.pair, one.output, "", True) for one in first]
@@ -241,8 +246,8 @@ class TranslationScorer(_OutputScorer):
             title = f"Worst translations, {len(worst)} of {total} by chrF"
             figures[title] = translations([_translation(one) for one in worst])
         else:
-            title = f"Worst translations, none: all {total} are the reference"
-            figures[title] = transcripts([f"All {total} are the reference to the letter."], [[]])
+            title = f"Worst translations, none: all {total} equal a reference"
+            figures[title] = transcripts([f"All {total} translations equal a reference."], [[]])
         middle = len(order) // 2 - _TYPICAL // 2
         typical = order[max(middle, len(worst)) : middle + _TYPICAL]
         if typical:
@@ -251,16 +256,23 @@ class TranslationScorer(_OutputScorer):
             figures[title] = translations([_translation(one) for one in typical])
         return figures
 
+    def _sentences(self, dataset: Dataset) -> list[_Sentence]:
+        metric = CHRF()
+        return [
+            _Sentence(pair, out, metric.sentence_score(out.text, pair.references).score / 100)
+            for pair, out in self._scored(dataset)
+        ]
+
 
 def _short(scored: Sequence[Scored]) -> list[Scored]:
-    """Those whose attention can be shown whole; where there are none, all."""
+    """Returns those whose whole attention matrix fits the figure; all if there are none."""
     return [one for one in scored if one.output.is_short] or list(scored)
 
 
 def _spread(scored: Sequence[Scored], count: int) -> list[Scored]:
-    """So many of them at most, from all over: neighbours in a dictionary resemble each other."""
-    places = np.linspace(0, len(scored) - 1, min(count, len(scored)))
-    return [scored[place] for place in places.round().astype(int)]
+    """Returns at most `count`, evenly spaced: neighbours in a dictionary resemble each other."""
+    positions = np.linspace(0, len(scored) - 1, min(count, len(scored)))
+    return [scored[position] for position in positions.round().astype(int)]
 
 
 def _heading(word: _Word) -> str:

@@ -1,158 +1,152 @@
-"""Sequence to sequence as a task: spelling to pronunciation, one language to another."""
+"""Sequence to sequence: grapheme-to-phoneme conversion and machine translation."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from research.common.errors import ConfigError, UserError
+from research.common.config import formerly
+from research.common.errors import ConfigError
 from research.data.buckets import choose_buckets
 from research.data.dataset import Bucket, Dataset
 from research.data.tokenizers import Bytes, Characters, Tokenizer, WordPieces, Words
 from research.task import Average, Batch, Task, Tree
-from research.tasks.sequence_to_sequence import models
-from research.tasks.sequence_to_sequence.attention_lstm import AttentionLSTM
-from research.tasks.sequence_to_sequence.beam_search import Hypotheses, beam_search
 from research.tasks.sequence_to_sequence.data import (
+    EncodedPairs,
+    Limit,
+    PackedPairs,
     Pair,
     ParallelText,
     Pronunciations,
     TranslationTFDS,
 )
-from research.tasks.sequence_to_sequence.decoding import Decoding
-from research.tasks.sequence_to_sequence.pairs import (
-    SIDES,
-    EncodedPairs,
-    Limit,
-    PackedPairs,
-)
+from research.tasks.sequence_to_sequence.data.encoding import SIDES, Encode
+from research.tasks.sequence_to_sequence.decoding import Decoding, Hypotheses, beam_search
+from research.tasks.sequence_to_sequence.models import AttentionLSTM, Pairs, Transformer
 from research.tasks.sequence_to_sequence.scorer import PronunciationScorer, TranslationScorer
-from research.tasks.sequence_to_sequence.transformer import Transformer
 
-_SHOWN = 40  # characters of a long text in a message
-_SAMPLE = 200_000  # pairs that tokenizers and buckets are made from, of a larger data set
+if TYPE_CHECKING:
+    from research.tasks.sequence_to_sequence.predictor import SequenceToSequencePredictor
+
+_SAMPLE = 200_000  # training pairs from which tokenizers and buckets of a larger data set are made
 
 
 @dataclass(frozen=True)
 class SequenceToSequence(Task):
-    """The output of an input, both texts, from a network that writes it token by token."""
-
-    input_kind: ClassVar[str] = "text"
-    """Texts are given as they are, and not in files."""
+    """Maps an input text to an output text with an encoder and an autoregressive decoder."""
 
     source: Pronunciations | ParallelText | TranslationTFDS = field(default_factory=Pronunciations)
-    """Where the pairs of texts come from."""
+    """The data set of text pairs."""
 
     input_tokenizer: Characters | Words | WordPieces | Bytes = field(default_factory=Characters)
-    """What an input is made of."""
+    """Tokenizer of the inputs."""
 
     output_tokenizer: Characters | Words | WordPieces | Bytes = field(default_factory=Words)
-    """What an output is made of; with `joint` of no meaning."""
+    """Tokenizer of the outputs; unused with `joint_vocabulary`."""
 
-    joint: bool = False
-    """One vocabulary, and one embedding, for both: that of `input_tokenizer`, learned on both."""
+    joint_vocabulary: bool = formerly("joint", default=False)
+    """Share one vocabulary and one embedding: `input_tokenizer`, trained on both sides."""
 
     lowercase: bool = False
-    """Take all inputs and outputs in lower case; references stay as they are written."""
+    """Lowercase all inputs and outputs; references keep their case."""
 
     model: AttentionLSTM | Transformer = field(default_factory=AttentionLSTM)
     """The network."""
 
     label_smoothing: float = 0.0
-    """The part of each target's probability that is spread over all classes."""
+    """Part of each target's probability that is spread evenly over all classes."""
 
     decoding: Decoding = field(default_factory=Decoding)
-    """How an output is found in the network's scores."""
+    """Beam search."""
 
     scoring: Literal["pronunciation", "translation"] = "translation"
-    """By the errors in words and phonemes, or by BLEU and chrF."""
+    """Metrics: word and phoneme error rates, or BLEU and chrF."""
 
-    longest: int = 128
-    """Tokens of a side at most, its end counted."""
+    max_length: int = formerly("longest", default=128)
+    """Maximum number of tokens of a side, EOS included."""
 
-    too_long: Literal["drop", "truncate"] = "drop"
-    """What is done to a pair with a side that is longer; either is counted."""
+    truncate: bool = formerly("too_long", default=False, convert=lambda value: value == "truncate")
+    """Truncate longer sequences; otherwise their pairs are dropped. The log counts either."""
 
-    buckets: int = 12
-    """The number of pairs of lengths that batches come in; each is compiled once."""
+    num_buckets: int = formerly("buckets", default=12)
+    """Number of buckets, pairs of lengths to pad batches to; each one is compiled once."""
 
     bucket_lengths: tuple[tuple[int, int], ...] = ()
-    """These lengths; empty: those that pad the training pairs least."""
+    """The buckets; empty: those with the least padding of the training pairs."""
 
     packed_length: int = 0
-    """Train on rows of this length, each with as many pairs as fit; 0: on pairs in buckets."""
+    """Pack training pairs into rows of this length; 0: one pair per row, in buckets."""
 
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """What the network computes in; its parameters are float32 in any case."""
+    """Dtype of the computation; parameters are always float32."""
 
     def __post_init__(self):
         if self.lowercase and self.scoring == "pronunciation":
-            raise ConfigError("lowercase", "changes phonemes and not their references; leave it")
+            raise ConfigError("lowercase", "invalid with scoring=pronunciation; set it to False")
         if self.packed_length < 0:
-            raise ConfigError("packed_length", f"must not be negative, is {self.packed_length}")
+            raise ConfigError("packed_length", f"expected at least 0, got {self.packed_length}")
         if not 0 <= self.label_smoothing < 1:
-            raise ConfigError("label_smoothing", f"must lie in [0, 1), is {self.label_smoothing}")
-        for key in ("longest", "buckets"):
+            problem = f"expected a value in [0, 1), got {self.label_smoothing}"
+            raise ConfigError("label_smoothing", problem)
+        for key in ("max_length", "num_buckets"):
             if getattr(self, key) < 1:
-                raise ConfigError(key, f"must be at least 1, is {getattr(self, key)}")
-        if self.packed_length and not self.model.packs:
+                raise ConfigError(key, f"expected at least 1, got {getattr(self, key)}")
+        if self.packed_length and not self.model.supports_packing:
             kind = type(self.model).__name__
-            raise ConfigError("packed_length", f"{kind} reads one pair a row; use a Transformer")
-        if 0 < self.packed_length < self.longest:
-            problem = f"must hold the longest pair, {self.longest}, is {self.packed_length}"
-            raise ConfigError("packed_length", problem)
-        try:
-            self.model.check()
-        except ConfigError as error:
-            raise error.within("model") from None
+            raise ConfigError("packed_length", f"{kind} cannot be packed; use a Transformer, or 0")
+        if 0 < self.packed_length < self.max_length:
+            expected = f"expected at least max_length={self.max_length}"
+            raise ConfigError("packed_length", f"{expected}, got {self.packed_length}")
+        _within("model", self.model.check)
 
     def resolve(self) -> "SequenceToSequence":
-        """With the vocabularies and the lengths of batches."""
+        """Returns the task with its vocabularies and buckets."""
         if self._is_resolved:
             return self
         pairs = self._sample()
         sources = [self.normalize_text(pair.source) for pair in pairs]
         targets = [self.normalize_text(pair.target) for pair in pairs]
-        texts = {"input_tokenizer": sources + targets if self.joint else sources}
-        if not self.joint:
+        texts = {"input_tokenizer": sources + targets if self.joint_vocabulary else sources}
+        if not self.joint_vocabulary:
             texts["output_tokenizer"] = targets
 
         def tokenizer(key: str) -> Any:
-            return _at(key, lambda: getattr(self, key).resolve(texts[key]))
+            return _within(key, lambda: getattr(self, key).resolve(texts[key]))
 
         known = replace(self, **{key: tokenizer(key) for key in texts})
         if self.bucket_lengths:
             return known
-        unpacked = EncodedPairs(pairs, known._encoders, known._limit, [(1, 1)])
+        unpacked = EncodedPairs(pairs, known.encoders, known.limit, [(1, 1)])
         usable = np.delete(unpacked.lengths, list(unpacked.unusable), axis=0)
-        fitting = usable[(usable <= self.longest).all(axis=1)]
+        fitting = usable[(usable <= self.max_length).all(axis=1)]
         if not len(fitting):
-            raise ConfigError("longest", f"no pair has sides of at most {self.longest} tokens")
-        return replace(known, bucket_lengths=choose_buckets(fitting, self.buckets))
+            problem = f"all pairs have a side of more than {self.max_length} tokens; increase it"
+            raise ConfigError("max_length", problem)
+        return replace(known, bucket_lengths=choose_buckets(fitting, self.num_buckets))
 
     @cached_property
     def network(self) -> AttentionLSTM | Transformer:
-        """The model, made for the numbers of classes."""
+        """The model with the vocabulary sizes and the dtype filled in."""
         return self.model.clone(
-            source_classes=1 + self.input_tokenizer.size,
-            target_classes=1 + self._target_tokenizer.size,
-            shared=self.joint,
+            num_source_classes=1 + self.input_tokenizer.size,
+            num_target_classes=1 + self.target_tokenizer.size,
+            shared_embedding=self.joint_vocabulary,
             dtype=jnp.dtype(self.dtype),
         )
 
     def batch_spec(self, batch_size: int, length: Bucket | None) -> dict[str, jax.ShapeDtypeStruct]:
-        """`source` and `target` int32 [batch, length] are classes: 0 ends, others are 1 + token.
+        """Returns `source` and `target`, int32 [batch, length], and their segments.
 
-        `source_segments` and `target_segments` of the same shapes count the pairs of a row from 1,
-        and are 0 in the padding.
+        Class 0 is EOS, class 1 + i is token i. `source_segments` and `target_segments`, of the same
+        shapes, count the pairs of a row from 1; 0 is padding.
         """
         row = (self.packed_length, self.packed_length)
         lengths = length or (row if self.packed_length else self.bucket_lengths[-1])
-        # What `read` gives has one side alone.
+        # A bucket of the predictor has the source's length alone.
         return {
             side + suffix: jax.ShapeDtypeStruct((batch_size, size), jnp.int32)
             for side, size in zip(SIDES, np.atleast_1d(lengths).tolist(), strict=False)
@@ -160,42 +154,40 @@ class SequenceToSequence(Task):
         }
 
     def dataset(self, split: str) -> EncodedPairs:
-        """The pairs of a split."""
-        try:
-            pairs = self._pairs(split)
-        except ConfigError as error:
-            raise error.within("task") from None
+        """Opens the pairs of a split."""
+        pairs = _within("task", lambda: self._pairs(split))
         scored = split != "train"
-        return EncodedPairs(pairs, self._encoders, self._limit, self.bucket_lengths, scored)
+        return EncodedPairs(pairs, self.encoders, self.limit, self.bucket_lengths, scored)
 
     def training(self) -> Dataset:
-        """The pairs to learn from, in rows if they are to be packed."""
+        """Opens the training pairs, packed if `packed_length` is set."""
         pairs = self.dataset("train")
         return PackedPairs(pairs, self.packed_length) if self.packed_length else pairs
 
     def init(self, key: jax.Array) -> tuple[Tree, Tree]:
-        """Parameters; there are no other variables."""
+        """Returns initial parameters; there are no other variables."""
         ones = jnp.ones((1, 2), jnp.int32)
-        variables = dict(self.network.init(key, models.Pairs(ones, ones, ones, ones), train=False))
+        variables = dict(self.network.init(key, Pairs(ones, ones, ones, ones), train=False))
         return variables.pop("params"), variables
 
     def loss(
         self, params: Tree, variables: Tree, batch: Batch, key: jax.Array, train: bool
     ) -> tuple[dict[str, Average], Tree]:
-        """The cross entropy of a token in nats, ends counted; `accuracy` is the part predicted.
+        """Returns the cross-entropy per target token in nats, and the token accuracy.
 
-        Labels are smoothed in training alone.
+        EOS counts as a token. Label smoothing applies in training only.
         """
         rngs = {"dropout": key} if train else {}
-        logits, _ = self._apply(params, _pair_of(batch), train, rngs=rngs)
+        pairs = Pairs(*(batch[name] for name in Pairs._fields))
+        logits, _ = self._apply(params, pairs, train, rngs=rngs)
         log_probs = jax.nn.log_softmax(logits)
         target, present = batch["target"], batch["target_segments"] > 0
-        weight = present * batch["mask"][:, None]
+        weight = present.astype(jnp.float32) * batch["mask"][:, None]
         losses = -jnp.take_along_axis(log_probs, target[..., None], axis=-1)[..., 0]
         if train and self.label_smoothing:
             spread = self.label_smoothing
             losses = (1 - spread) * losses - spread * log_probs.mean(axis=-1)
-        correct = logits.argmax(axis=-1) == target
+        correct = (logits.argmax(axis=-1) == target).astype(jnp.float32)
         count = weight.sum()
         metrics = {
             "loss": Average((losses * weight).sum(), count),
@@ -204,138 +196,113 @@ class SequenceToSequence(Task):
         return metrics, variables
 
     def predict(self, params: Tree, variables: Tree, batch: Batch) -> Batch:
-        """The best outputs as tokens, and what the best one looked at while it was written.
+        """Returns the `n_best` hypotheses in descending order, and the attention of the best.
 
-        `tokens` int32 [batch, n_best, capacity] with their `count` and `score` [batch, n_best], the
-        best first; `attention` float16 [batch, capacity, source_length], and how many of its
-        columns are valid, `source_count` [batch].
+        `tokens` int32 [batch, n_best, max_length] with their `count` and `score` [batch, n_best];
+        `attention` float16 [batch, max_length, source_length] and the number of its valid columns,
+        `source_count` [batch].
         """
         source, segments = batch["source"], batch["source_segments"]
         found = self.search(params, source, segments)
         best = found.tokens[:, 0]
-        written = jnp.arange(best.shape[1]) <= found.lengths[:, :1]
-        pair = models.Pairs(source, segments, best, written.astype(jnp.int32))
-        _, attention = self._apply(params, pair, False)
-        kept = self.decoding.n_best
+        decoded = jnp.arange(best.shape[1]) <= found.lengths[:, :1]
+        pairs = Pairs(source, segments, best, decoded.astype(jnp.int32))
+        _, attention = self._apply(params, pairs, False)
+        n_best = self.decoding.n_best
         return {
-            "tokens": found.tokens[:, :kept] - 1,
-            "count": found.lengths[:, :kept],
-            "score": found.score[:, :kept],
+            "tokens": found.tokens[:, :n_best] - 1,
+            "count": found.lengths[:, :n_best],
+            "score": found.score[:, :n_best],
             "attention": attention.astype(jnp.float16),
             "source_count": (segments > 0).sum(axis=1),
         }
 
     def search(self, params: Tree, source: jax.Array, segments: jax.Array) -> Hypotheses:
-        """The hypotheses of `beam_search`, as classes, of sources int32 [batch, length]."""
-        batch, length = source.shape
-        beam, capacity = self.decoding.beam, self.decoding.capacity(length)
-        memory, state, cache = self._apply(params, source, segments, beam, capacity, method="begin")
+        """Returns the hypotheses of `beam_search`, as classes.
 
-        def step(*now: Any) -> tuple[jax.Array, Tree, Tree]:
-            logits, state, cache = self._apply(params, memory, *now, method="step")
+        Args:
+          params: of the network.
+          source: classes, int32 [batch, length].
+          segments: of the source, int32 [batch, length].
+        """
+        batch, length = source.shape
+        beam_size, max_length = self.decoding.beam_size, self.decoding.max_length(length)
+        memory, state, cache = self._apply(
+            params, source, segments, beam_size, max_length, method="init_decoding"
+        )
+
+        def step(*inputs: Any) -> tuple[jax.Array, Tree, Tree]:
+            logits, state, cache = self._apply(params, memory, *inputs, method="decode_step")
             return jax.nn.log_softmax(logits), state, cache
 
         penalty = self.decoding.length_penalty
-        return beam_search(step, state, cache, batch, beam, capacity, penalty)
+        return beam_search(step, state, cache, batch, beam_size, max_length, penalty)
 
     def scorer(self) -> PronunciationScorer | TranslationScorer:
-        """Errors in words and phonemes, or BLEU and chrF."""
+        """Returns a scorer of error rates, or of BLEU and chrF."""
         kind = PronunciationScorer if self.scoring == "pronunciation" else TranslationScorer
-        source, target = self.input_tokenizer, self._target_tokenizer
+        source, target = self.input_tokenizer, self.target_tokenizer
         return kind(
             target.decode,
             lambda text: [source.tokens[i] for i in source.encode(self.normalize_text(text))],
             lambda ids: [target.tokens[i] for i in ids],
         )
 
-    def read(self, given: str) -> Dataset:
-        """A text to write the output of."""
-        (encode, *_), limit = self._encoders, self._limit._replace(truncate=False)
-        buckets = sorted({(source,) for source, _ in self.bucket_lengths})
-        start = given if len(given) <= _SHOWN else f"{given[:_SHOWN]}..."
-        if not given.strip():
-            raise UserError("a text is empty; give one that is not")
-        try:
-            given.encode()
-            encode(given)
-        except UnicodeEncodeError:
-            shown = start.encode(errors="replace").decode()
-            raise UserError(f"'{shown}' is not UTF-8; convert it") from None
-        except UserError as error:
-            raise UserError(f"'{start}': {error}") from None
-        pairs = EncodedPairs([Pair(given, "", (), where="")], [encode], limit, buckets)
-        if (length := int(pairs.lengths.max())) > self.longest:
-            raise UserError(
-                f"'{start}' has {length} tokens, at most {self.longest} can be read; divide it"
-            )
-        return pairs
+    def predictor(self) -> "SequenceToSequencePredictor":
+        """Returns the predictor of output texts."""
+        from research.tasks.sequence_to_sequence.predictor import SequenceToSequencePredictor
 
-    def describe(self, predictions: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Any]:
-        """The best output and its score; `n_best` are all, and say whether they ended in time."""
-        (found,) = predictions
-        rows = zip(found["tokens"], found["count"].tolist(), found["score"].tolist(), strict=True)
-        # There may be fewer outputs than hypotheses were asked for.
-        outputs = [
-            {
-                "output": self._target_tokenizer.decode(ids[:count].tolist()),
-                "score": score,
-                "ended": count < len(ids),
-            }
-            for ids, count, score in rows
-            if np.isfinite(score)
-        ]
-        best = {name: outputs[0][name] for name in ("output", "score")}
-        ranked = {f"output {rank}": one["output"] for rank, one in enumerate(outputs[1:], 2)}
-        return best | ranked | {"n_best": outputs}
+        return SequenceToSequencePredictor(self)
 
     def normalize_text(self, text: str) -> str:
-        """A text as the tokenizers take it."""
+        """Returns a text as the tokenizers expect it."""
         return text.lower() if self.lowercase else text
 
     @property
-    def _is_resolved(self) -> bool:
-        tokenizers = self.input_tokenizer.is_resolved and self._target_tokenizer.is_resolved
-        return tokenizers and bool(self.bucket_lengths)
+    def target_tokenizer(self) -> Tokenizer:
+        """The tokenizer of the outputs."""
+        return self.input_tokenizer if self.joint_vocabulary else self.output_tokenizer
 
     @property
-    def _target_tokenizer(self) -> Tokenizer:
-        return self.input_tokenizer if self.joint else self.output_tokenizer
+    def encoders(self) -> list[Encode]:
+        """Functions from a text to its classes without EOS, for the source and for the target."""
 
-    @property
-    def _encoders(self) -> list[Any]:
         def encode(tokenizer: Tokenizer, text: str) -> list[int]:
             return [1 + token for token in tokenizer.encode(self.normalize_text(text))]
 
-        return [partial(encode, one) for one in (self.input_tokenizer, self._target_tokenizer)]
+        return [partial(encode, one) for one in (self.input_tokenizer, self.target_tokenizer)]
 
     @property
-    def _limit(self) -> Limit:
-        return Limit(self.longest, self.too_long == "truncate")
+    def limit(self) -> Limit:
+        """The maximum length of a side."""
+        return Limit(self.max_length, self.truncate)
+
+    @property
+    def _is_resolved(self) -> bool:
+        tokenizers = self.input_tokenizer.is_resolved and self.target_tokenizer.is_resolved
+        return tokenizers and bool(self.bucket_lengths)
 
     def _pairs(self, split: str) -> Sequence[Pair]:
-        return _at("source", lambda: self.source.open(split))
+        return _within("source", lambda: self.source.open(split))
 
     def _sample(self) -> list[Pair]:
-        """Usable training pairs, the same each time."""
+        """Returns usable training pairs, the same each time."""
         pairs = self._pairs("train")
         chosen = np.arange(len(pairs))
         if len(pairs) > _SAMPLE:
             chosen = np.sort(np.random.default_rng(0).permutation(chosen)[:_SAMPLE])
         usable = [pair for pair in map(pairs.__getitem__, chosen.tolist()) if not pair.fault]
         if not usable:
-            raise ConfigError("source", f"no pair is usable: {pairs[0].where}: {pairs[0].fault}")
+            problem = f"expected a usable pair; the first one, {pairs[0].where}: {pairs[0].fault}"
+            raise ConfigError("source", problem)
         return usable
 
     def _apply(self, params: Tree, *arguments: Any, **options: Any) -> Any:
         return self.network.apply({"params": params}, *arguments, **options)
 
 
-def _pair_of(batch: Batch) -> models.Pairs:
-    return models.Pairs(*(batch[name] for name in models.Pairs._fields))
-
-
-def _at(key: str, build: Any) -> Any:
-    """What `build()` returns; its config errors are those of `key`."""
+def _within(key: str, build: Callable[[], Any]) -> Any:
+    """Returns `build()`; its config errors are reported under `key`."""
     try:
         return build()
     except ConfigError as error:

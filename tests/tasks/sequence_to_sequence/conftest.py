@@ -1,18 +1,21 @@
-"""A small language: words and their letters backwards."""
+"""A small task: reverse the letters of a word."""
 
 import numpy as np
 import pytest
 
 from research.data.tokenizers import Characters
-from research.tasks.sequence_to_sequence.attention_lstm import AttentionLSTM
+from research.hardware.mesh import MeshConfig
 from research.tasks.sequence_to_sequence.data import ParallelText
+from research.tasks.sequence_to_sequence.models import AttentionLSTM, Transformer
 from research.tasks.sequence_to_sequence.task import SequenceToSequence
-from research.tasks.sequence_to_sequence.transformer import Transformer
+from research.training.experiment import Experiment
+from research.training.loop import Trainer
+from research.training.optimizer import Optimizer
 
 MODELS = {
-    "lstm": AttentionLSTM(embedding=8, features=12, encoder_layers=2, decoder_layers=2),
+    "lstm": AttentionLSTM(embedding_dim=8, features=12, num_encoder_layers=2, num_decoder_layers=2),
     "transformer": Transformer(
-        features=16, heads=4, feedforward=24, encoder_layers=2, decoder_layers=2
+        features=16, num_heads=4, feedforward_dim=24, num_encoder_layers=2, num_decoder_layers=2
     ),
 }
 
@@ -23,7 +26,7 @@ def model(request):
 
 
 def write_backwards(folder, name, count, seed):
-    """`NAME.tsv`: words of one to eight letters of six, and the same backwards."""
+    """Writes `NAME.tsv`: words of one to eight letters from a to f, and their reverses."""
     rng = np.random.default_rng(seed)
     words = ["".join(rng.choice(list("abcdef"), rng.integers(1, 9))) for _ in range(count)]
     path = folder / f"{name}.tsv"
@@ -33,7 +36,7 @@ def write_backwards(folder, name, count, seed):
 
 @pytest.fixture(scope="session")
 def backwards(tmp_path_factory):
-    """A source of 200 words to learn from, and 20 each for the other splits."""
+    """A source with 200 training words, and 20 in each of the other splits."""
     folder = tmp_path_factory.mktemp("backwards")
     splits = {"train": 200, "validation": 20, "test": 20}
     files = {
@@ -45,12 +48,37 @@ def backwards(tmp_path_factory):
 
 @pytest.fixture
 def task(backwards):
-    """Not resolved yet."""
+    """An unresolved task."""
     return SequenceToSequence(
         source=backwards,
         output_tokenizer=Characters(),
         model=MODELS["lstm"],
         scoring="pronunciation",
-        longest=12,
-        buckets=2,
+        max_length=12,
+        num_buckets=2,
     )
+
+
+def experiment(task, **changes):
+    given = {
+        "duration": "30 epochs",
+        "batch_size": 32,
+        "optimizer": Optimizer(learning_rate=1e-2),
+        "mesh": MeshConfig(devices=1),
+        "evaluate_every": "0 steps",
+    }
+    return Experiment(task=task, **(given | changes))
+
+
+@pytest.fixture(scope="package")
+def run(tmp_path_factory, backwards):
+    """A run that reverses some words correctly."""
+    task = SequenceToSequence(
+        source=backwards,
+        output_tokenizer=Characters(),
+        model=MODELS["lstm"].clone(features=32, num_encoder_layers=1, num_decoder_layers=1),
+        scoring="pronunciation",
+        max_length=12,
+        num_buckets=2,
+    )
+    return Trainer(experiment(task), tmp_path_factory.mktemp("runs") / "backwards").train()[0]

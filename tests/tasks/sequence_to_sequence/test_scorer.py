@@ -5,19 +5,18 @@ import pytest
 from matplotlib.collections import QuadMesh
 
 from research.data.tokenizers import Characters, Words
-from research.tasks.sequence_to_sequence.data import Pair
-from research.tasks.sequence_to_sequence.pairs import EncodedPairs, Limit
+from research.tasks.sequence_to_sequence.data import EncodedPairs, Limit, Pair
 from research.tasks.sequence_to_sequence.scorer import PronunciationScorer, TranslationScorer
 from tests.reporting.drawing import drawn, texts
 
 TOMATO = ("tomato", ("T AH M EY T OW", "T AH M AA T OW"))
 
 
-def scored(kind, expected, outputs, attention=None, batch=2, longest=500):
-    """A scorer that has seen some (source, references) and what became of them, and the dataset.
+def scored(kind, expected, outputs, attention=None, batch=2, max_length=500):
+    """A scorer updated with the outputs of some (source, references), and the dataset.
 
-    They come in batches, the last example first, padded, with a second hypothesis that is worse.
-    `attention` is that of each example, [tokens + 1, letters + 1].
+    The batches are padded, in reverse order, and contain a second, worse hypothesis. `attention`
+    has the weights of each example, [tokens + 1, letters + 1].
     """
     letters = Characters().resolve([source for source, _ in expected])
     words = Words().resolve([*outputs, *(text for _, texts in expected for text in texts), "worse"])
@@ -25,7 +24,7 @@ def scored(kind, expected, outputs, attention=None, batch=2, longest=500):
         Pair(source, references[0], references, f"line {number}")
         for number, (source, references) in enumerate(expected, 1)
     ]
-    limit = Limit(longest, True)
+    limit = Limit(max_length, True)
     dataset = EncodedPairs(pairs, [letters.encode, words.encode], limit, [(1, 1)])
     scorer = kind(words.decode, lambda text: list(text), lambda ids: [words.tokens[i] for i in ids])
     order = np.arange(len(pairs))[::-1]
@@ -33,9 +32,9 @@ def scored(kind, expected, outputs, attention=None, batch=2, longest=500):
         index = order[start : start + batch]
         ids = [words.encode(outputs[i]) for i in index]
         read = dataset.lengths[index, 0]
-        capacity = max(map(len, ids)) + 1 + start % 3
-        tokens = np.full((len(index), 2, capacity), -1, np.int32)
-        weights = np.full((len(index), capacity, read.max()), np.nan, np.float16)
+        max_tokens = max(map(len, ids)) + 1 + start % 3
+        tokens = np.full((len(index), 2, max_tokens), -1, np.int32)
+        weights = np.full((len(index), max_tokens, read.max()), np.nan, np.float16)
         for row, (i, one) in enumerate(zip(index, ids, strict=True)):
             tokens[row, 0, : len(one)] = one
             tokens[row, 1, 0] = words.encode("worse")[0]
@@ -59,7 +58,7 @@ def figures(*arguments, **options):
 
 
 def named(figures, beginning):
-    """Title and figure of what begins so."""
+    """Title and figure whose title begins so."""
     ((title, figure),) = [item for item in figures.items() if item[0].startswith(beginning)]
     return title, figure
 
@@ -69,7 +68,7 @@ def translated(references, output):
 
 
 def meshes(figure):
-    """The matrices of attention, without the scale."""
+    """The attention matrices, without the colour scale."""
     return [mesh for axes in figure.axes[1:] for mesh in axes.findobj(QuadMesh)]
 
 
@@ -83,13 +82,13 @@ def test_pronunciations_against_a_count_by_hand():
     }
 
 
-def test_phonemes_are_those_of_the_nearest_reference():
+def test_phoneme_errors_are_counted_against_the_nearest_reference():
     scores = result(PronunciationScorer, [("live", ("L AY V Z", "L IH"))], ["L AH"])
     assert scores["per"] == pytest.approx(1 / 2)
 
 
-def test_one_phoneme_is_not_two_letters():
-    """One error of three, with "AH" for "AA", is not one letter of five."""
+def test_phonemes_are_compared_whole():
+    """ "AH" for "AA" is one error in three phonemes, not one in five letters."""
     scores = result(PronunciationScorer, [("cot", ("K AA T",))], ["K AH T"])
     assert scores["per"] == pytest.approx(1 / 3)
 
@@ -100,25 +99,25 @@ def test_bleu_against_a_count_by_hand():
     assert scores["bleu_lowercased"] == pytest.approx((5 / 6 * 3 / 5 * 2 / 4 * 1 / 3) ** (1 / 4))
 
 
-def test_a_translation_that_is_too_short_pays_for_it():
+def test_bleu_has_a_brevity_penalty():
     scores = translated(("one two three four five six",), "one two three four")
     assert scores["bleu"] == pytest.approx(np.exp(1 - 6 / 4))
 
 
 def test_chrf_against_a_count_by_hand():
-    """Of "abc" the letters a and b and the pair ab are found, and nothing wrong is."""
+    """The output has the letters a and b and the bigram ab of "abc", and no others."""
     precision, recall = 1, (2 / 3 + 1 / 2) / 2
     f2 = 5 * precision * recall / (4 * precision + recall)
     assert translated(("abc",), "ab")["chrf"] == pytest.approx(f2)
 
 
-def test_text_is_divided_as_published_scores_have_it():
+def test_bleu_tokenises_like_mteval_v13a():
     scores = translated(("one (two) three, four.",), "one ( two ) three , four .")
     assert scores["bleu"] == pytest.approx(1)
 
 
-def test_each_sentence_may_have_its_number_of_references():
-    """All of it counts as one text, whose sentences are compared each with its own references."""
+def test_the_number_of_references_may_differ():
+    """BLEU is of the whole corpus, each sentence against its own references."""
     expected = [
         ("a", ("one two three four",)),
         ("b", ("five six seven eight", "five six nine ten")),
@@ -129,7 +128,7 @@ def test_each_sentence_may_have_its_number_of_references():
     assert result(TranslationScorer, expected, outputs[::-1])["bleu"] == 0
 
 
-def test_how_translations_were_scored_is_logged(caplog):
+def test_signatures_are_logged(caplog):
     with caplog.at_level(logging.INFO, "research"):
         translated(("one two",), "one")
     bleu, lowercased, chrf = [record.getMessage() for record in caplog.records]
@@ -140,27 +139,27 @@ def test_how_translations_were_scored_is_logged(caplog):
 
 @pytest.mark.parametrize("kind", [PronunciationScorer, TranslationScorer])
 @pytest.mark.parametrize("outputs", [["", ""], ["T AH M EY T OW", ""], ["", "K AE T"]])
-def test_an_empty_output_is_wrong_and_can_be_drawn(kind, outputs):
+def test_an_empty_output_is_wrong_and_drawn(kind, outputs):
     example = kind, [TOMATO, ("cat", ("K AE T",))], outputs
     scores, pictures = result(*example), figures(*example)
     assert all(type(value) is float for value in scores.values())
-    assert "→ (nothing)" in texts(named(pictures, "Attention")[1])
+    assert "→ (empty)" in texts(named(pictures, "Attention")[1])
     if kind is PronunciationScorer:
         assert scores["wer"] == outputs.count("") / 2
 
 
-def test_right_and_wrong_words_are_shown_and_told_apart():
+def test_attention_of_correct_and_wrong_words_is_shown():
     expected = [(f"word{letter}", (f"W {letter}",)) for letter in "ABCDEFGHIJ"]
     outputs = [f"W {letter}" for letter in "ABCDEFGHXX"]
     title, figure = named(figures(PronunciationScorer, expected, outputs), "Attention")
-    assert title == "Attention, 4 of 8 right words and 2 of 2 wrong ones"
+    assert title == "Attention, 4 of 8 correct words and 2 of 2 wrong ones"
     shown = texts(figure)
-    assert shown.count("right") == 4
-    assert {"wordI", "wrong, should be W I", "wordJ", "wrong, should be W J"} <= set(shown)
+    assert shown.count("correct") == 4
+    assert {"wordI", "wrong, reference: W I", "wordJ", "wrong, reference: W J"} <= set(shown)
     assert {"wordA", "wordH"} <= set(shown)  # from all over the dictionary
 
 
-def test_attention_is_that_of_the_tokens_beside_it():
+def test_attention_rows_and_columns_match_their_tokens():
     expected = [("ab", ("X Y",)), ("cd", ("Z",))]
     weights = [
         np.array([[0.5, 0.25, 0.25], [0, 1, 0], [0, 0, 1]]),
@@ -170,15 +169,19 @@ def test_attention_is_that_of_the_tokens_beside_it():
     figure = named(pictures, "Attention")[1]
     for mesh, given in zip(meshes(figure), weights, strict=True):
         np.testing.assert_array_equal(mesh.get_array(), given)
-    names = [text for text in texts(figure) if len(text) == 1][2:]  # behind those of the scale
+    names = [text for text in texts(figure) if len(text) == 1][
+        2:
+    ]  # after those of the colour scale
     assert names == [*"ab↵", *"XY↵", *"cd↵", *"Z↵"]
 
 
-def test_what_was_cut_has_no_name_beside_its_attention():
-    """The letters that a network could not read, and the end that it had no room to write."""
+def test_truncated_tokens_have_no_label():
+    """Neither letters behind the maximum source length, nor an EOS that was not decoded."""
     weights = [np.full((2, 4), 0.25)]
-    scorer, dataset = scored(PronunciationScorer, [("abcdefg", ("X",))], ["X"], weights, longest=4)
-    capacity_reached = {
+    scorer, dataset = scored(
+        PronunciationScorer, [("abcdefg", ("X",))], ["X"], weights, max_length=4
+    )
+    at_max_length = {
         "tokens": np.zeros((1, 1, 1), np.int32),
         "count": np.ones((1, 1), np.int32),
         "score": np.zeros((1, 1), np.float32),
@@ -189,10 +192,10 @@ def test_what_was_cut_has_no_name_beside_its_attention():
         figure = next(iter(scorer.figures(dataset).values()))
         shown = [text for text in texts(figure) if len(text) == 1][2:]
         assert shown == [*"abc↵", *rows]
-        scorer.update({"index": np.array([0])}, capacity_reached)
+        scorer.update({"index": np.array([0])}, at_max_length)
 
 
-def test_long_sentences_are_passed_over_while_there_are_short_ones():
+def test_attention_of_short_sentences_is_preferred():
     short, long = ("a b", ("one",)), ("a " * 40, ("two",))
     pictures = figures(TranslationScorer, [long, short, long], ["one", "two", "one"])
     title, figure = named(pictures, "Attention")
@@ -205,7 +208,7 @@ def test_long_sentences_are_passed_over_while_there_are_short_ones():
     assert any(text.startswith("The first 30 tokens of: a a") for text in shown)
 
 
-def test_wrong_words_are_named_with_their_nearest_pronunciation():
+def test_wrong_words_are_shown_with_their_nearest_pronunciation():
     expected = [TOMATO, ("cat", ("K AE T",)), ("dog", ("D AO G",))]
     pictures = figures(PronunciationScorer, expected, ["T AH M AA D", "K AE T", "D AA G"])
     title, figure = named(pictures, "Wrong words")
@@ -219,7 +222,7 @@ def test_wrong_words_are_named_with_their_nearest_pronunciation():
     assert "AO → AA" in [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
 
 
-def test_of_many_wrong_words_some_are_shown():
+def test_a_sample_of_many_wrong_words_is_shown():
     expected = [(f"word{number}", ("W",)) for number in range(1500)]
     title, figure = named(
         figures(PronunciationScorer, expected, ["V"] * 1500, batch=500), "Wrong words"
@@ -230,25 +233,25 @@ def test_of_many_wrong_words_some_are_shown():
     assert shown[0] == "word0: PER 1/1" and shown[-1] == "word1499: PER 1/1"
 
 
-def test_perfection_is_said():
+def test_titles_of_a_perfect_result():
     words = figures(PronunciationScorer, [TOMATO], ["T AH M AA T OW"])
     assert list(words) == [
-        "Attention, 1 of 1 right words and 0 of 0 wrong ones",
+        "Attention, 1 of 1 correct words and 0 of 0 wrong ones",
         "Wrong words, none among 1",
         "Phoneme errors, the most frequent of 0",
     ]
     sentences = figures(TranslationScorer, [("a b", ("one two", "two one"))], ["two one"])
-    assert list(sentences)[1] == "Worst translations, none: all 1 are the reference"
+    assert list(sentences)[1] == "Worst translations, none: all 1 equal a reference"
 
 
-def test_the_worst_translations_come_first_and_typical_ones_are_from_the_middle():
-    """The better, the more of the words are right."""
+def test_worst_and_typical_translations_are_chosen_by_chrf():
+    """The more words of an output are correct, the higher its chrF."""
     words = ["one", "two", "three", "four", "five", "six", "seven", "eight"]
     expected = [(f"s {number}", (" ".join(words),)) for number in range(32)]
-    right = np.random.default_rng(0).permutation(32)
-    outputs = [" ".join(words[: 1 + r // 4]) + " " + "z" * (4 - r % 4) for r in right]
+    rank = np.random.default_rng(0).permutation(32)
+    outputs = [" ".join(words[: 1 + r // 4]) + " " + "z" * (4 - r % 4) for r in rank]
     pictures = figures(TranslationScorer, expected, outputs)
-    ranked = [f"s {number}" for number in np.argsort(right)]
+    ranked = [f"s {number}" for number in np.argsort(rank)]
     title, worst = named(pictures, "Worst translations")
     assert title == "Worst translations, 8 of 32 by chrF"
     assert [text for text in texts(worst) if text.startswith("s ")] == ranked[:8]
@@ -257,6 +260,6 @@ def test_the_worst_translations_come_first_and_typical_ones_are_from_the_middle(
     assert [text for text in texts(typical) if text.startswith("s ")] == ranked[14:18]
 
 
-def test_of_few_translations_none_is_shown_twice():
+def test_no_translation_is_shown_twice():
     pictures = figures(TranslationScorer, [("a", ("one",))] * 3, ["two", "three", "one two"])
     assert [title.split(",")[0] for title in pictures] == ["Attention", "Worst translations"]

@@ -1,4 +1,4 @@
-"""Pairs of texts as examples: encoded once, with a length for each side, perhaps packed."""
+"""Text pairs as examples: encoded once, bucketed by the lengths of both sides, or packed."""
 
 import logging
 from array import array
@@ -9,8 +9,8 @@ import numpy as np
 
 from research.common.errors import UserError
 from research.data.dataset import Dataset, Example
-from research.tasks.sequence_to_sequence.beam_search import END
-from research.tasks.sequence_to_sequence.data import Pair
+from research.tasks.sequence_to_sequence.data.pairs import Pair
+from research.tasks.sequence_to_sequence.decoding import EOS
 
 log = logging.getLogger(__name__)
 SIDES = ("source", "target")
@@ -18,22 +18,22 @@ Encode = Callable[[str], list[int]]
 
 
 class Limit(NamedTuple):
-    """How long a sequence may be, its end counted."""
+    """The maximum length of a sequence, EOS included."""
 
-    longest: int
-    truncate: bool  # whether a longer one is cut; else its pair is left out
+    max_length: int
+    truncate: bool  # whether longer sequences are truncated; else their pairs are dropped
 
 
 class EncodedPairs(Dataset):
-    """Each side of a pair as classes int32 [length], ended by `END`, and its segments, all 1.
+    """Each side of a pair as classes int32 [length] that end with EOS, and its segments, all 1.
 
     Args:
-      pairs: the texts; what cannot be used is skipped and named.
-      encoders: from a text to its classes, for the source, and for the target where it is known.
-      limit: on the length of a side.
-      scored: whether the pairs are scored and not learned. Then one whose target cannot be encoded
-        or is too long stays, as a scorer compares texts; but it has no part in the loss.
-      buckets: that batches come in, ascending; one is added where pairs are longer.
+      pairs: the texts; unusable pairs are skipped and logged.
+      encoders: map a text to its classes, without EOS: of the source, and of the target if known.
+      limit: maximum length of a side.
+      buckets: bucket lengths in ascending order; one is added if pairs are longer.
+      scored: whether the pairs are for scoring instead of training. Then a pair whose target cannot
+        be encoded or is too long is kept, since scorers compare texts, but excluded from the loss.
     """
 
     lengths: np.ndarray  # int [pairs, sides]
@@ -51,22 +51,23 @@ class EncodedPairs(Dataset):
         self._encoders, self._scored = encoders, scored
         self._without_loss: set[int] = set()
         self._sides = SIDES[: len(encoders)]
-        # One long array a side instead of many short ones: there may be millions of pairs.
-        self._ids = [array("i") for _ in self._sides]
+        # One long array per side instead of many short ones: there may be millions of pairs.
+        self._classes = [array("i") for _ in self._sides]
         lengths, truncated = [], 0
         for index in range(len(pairs)):
             encoded = self._encode(index)
-            if limit.truncate and max(map(len, encoded)) >= limit.longest:
-                encoded = [ids[: limit.longest - 1] for ids in encoded]
+            if limit.truncate and max(map(len, encoded)) >= limit.max_length:
+                encoded = [ids[: limit.max_length - 1] for ids in encoded]
                 truncated += 1
-            for kept, ids in zip(self._ids, encoded, strict=True):
-                kept.extend([*ids, END])
+            for all_classes, ids in zip(self._classes, encoded, strict=True):
+                all_classes.extend([*ids, EOS])
             lengths.append([len(ids) + 1 for ids in encoded])
         if truncated:
-            log.warning("cut %d of %d pairs to %d tokens", truncated, len(pairs), limit.longest)
+            counts = truncated, len(pairs), limit.max_length
+            log.warning("truncated %d of %d pairs to %d tokens", *counts)
         self.lengths = np.array(lengths)
         self._ends = np.cumsum(self.lengths, axis=0)
-        self.buckets = _with_room(buckets, self.lengths, limit.longest)
+        self.buckets = _extended(buckets, self.lengths, limit.max_length)
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -74,21 +75,21 @@ class EncodedPairs(Dataset):
     def example(self, index: int, rng: np.random.Generator) -> Example | None:
         if index in self.unusable:
             return None
-        example = packed([self.classes(index)], self._sides)
+        example = pack([self.classes(index)], self._sides)
         if index in self._without_loss:
             example["target_segments"] = np.zeros_like(example["target"])
         return example
 
     def classes(self, index: int) -> list[np.ndarray]:
-        """The classes of each side of a pair, int32 [length]."""
+        """Returns the classes of each side of a pair, int32 [length]."""
         ends, lengths = self._ends[index], self.lengths[index]
         return [
             np.array(ids[end - length : end], np.int32)
-            for ids, end, length in zip(self._ids, ends, lengths, strict=True)
+            for ids, end, length in zip(self._classes, ends, lengths, strict=True)
         ]
 
     def _encode(self, index: int) -> list[list[int]]:
-        """The classes of each side without the end; none where the pair cannot be used."""
+        """Returns the classes of each side without EOS; empty lists for an unusable pair."""
         pair = self.pairs[index]
         try:
             if pair.fault:
@@ -110,19 +111,19 @@ class EncodedPairs(Dataset):
                 raise
             ids = []
             self._without_loss.add(index)
-        if self._scored and not self.limit.truncate and len(ids) >= self.limit.longest:
+        if self._scored and not self.limit.truncate and len(ids) >= self.limit.max_length:
             ids = []
             self._without_loss.add(index)
         return ids
 
 
 class PackedPairs(Dataset):
-    """Rows of one length, each filled with as many pairs as fit, told apart by their segments."""
+    """Rows of a fixed length, each packed with as many pairs as fit, separated by segments."""
 
     def __init__(self, pairs: EncodedPairs, length: int):
         super().__init__()
         self.pairs = pairs
-        self._rows = _pack(pairs, length)
+        self._rows = _assign_rows(pairs, length)
         self.lengths = np.full((len(self._rows), len(SIDES)), length)
         self.buckets = ((length, length),)
 
@@ -130,11 +131,16 @@ class PackedPairs(Dataset):
         return len(self._rows)
 
     def example(self, index: int, rng: np.random.Generator) -> Example:
-        return packed([self.pairs.classes(pair) for pair in self._rows[index]], SIDES)
+        return pack([self.pairs.classes(pair) for pair in self._rows[index]], SIDES)
 
 
-def packed(sequences: Sequence[Sequence[np.ndarray]], sides: Sequence[str]) -> Example:
-    """One example of several pairs, one behind the other."""
+def pack(sequences: Sequence[Sequence[np.ndarray]], sides: Sequence[str]) -> Example:
+    """Concatenates pairs to one example.
+
+    Args:
+      sequences: of each pair, the classes of each side, int32 [length].
+      sides: names of the sides.
+    """
     example: Example = {}
     for side, parts in zip(sides, zip(*sequences, strict=True), strict=True):
         lengths = [len(part) for part in parts]
@@ -143,12 +149,12 @@ def packed(sequences: Sequence[Sequence[np.ndarray]], sides: Sequence[str]) -> E
     return example
 
 
-def _pack(pairs: EncodedPairs, length: int) -> list[list[int]]:
-    """The pairs of each row: in a fixed random order, each row until the next pair does not fit."""
-    longest = min(length, pairs.limit.longest)
-    usable = np.flatnonzero((pairs.lengths <= longest).all(axis=1))
-    if left_out := len(pairs) - len(usable):
-        log.warning("left out %d of %d pairs: too long", left_out, len(pairs))
+def _assign_rows(pairs: EncodedPairs, length: int) -> list[list[int]]:
+    """Fills rows in a fixed random order; a row ends where the next pair does not fit."""
+    max_length = min(length, pairs.limit.max_length)
+    usable = np.flatnonzero((pairs.lengths <= max_length).all(axis=1))
+    if dropped := len(pairs) - len(usable):
+        log.warning("dropped %d of %d pairs: too long", dropped, len(pairs))
     rows: list[list[int]] = []
     filled = np.full(len(SIDES), length)
     for index in np.random.default_rng(0).permutation(usable).tolist():
@@ -162,11 +168,11 @@ def _pack(pairs: EncodedPairs, length: int) -> list[list[int]]:
     return rows
 
 
-def _with_room(
-    buckets: Sequence[tuple[int, ...]], lengths: np.ndarray, longest: int
+def _extended(
+    buckets: Sequence[tuple[int, ...]], lengths: np.ndarray, max_length: int
 ) -> tuple[tuple[int, ...], ...]:
-    """The buckets, and one more where a pair within the limit is longer than the last."""
-    allowed = lengths[(lengths <= longest).all(axis=1)]
+    """Returns the buckets, and one more if a pair within the limit exceeds the last one."""
+    allowed = lengths[(lengths <= max_length).all(axis=1)]
     greatest = np.maximum(buckets[-1], allowed.max(axis=0, initial=0))
     if (greatest > buckets[-1]).any():
         return (*buckets, tuple(greatest.tolist()))

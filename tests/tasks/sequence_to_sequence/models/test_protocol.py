@@ -1,4 +1,4 @@
-"""Both networks: the ways to score a sequence agree, and padding and packing change nothing."""
+"""Both models: decoding step by step equals teacher forcing; padding and packing do not matter."""
 
 from functools import cache, partial
 
@@ -8,11 +8,9 @@ import numpy as np
 import pytest
 
 from research.common.errors import ConfigError
-from research.tasks.sequence_to_sequence.attention_lstm import AttentionLSTM
-from research.tasks.sequence_to_sequence.models import Pairs
-from research.tasks.sequence_to_sequence.transformer import Transformer, positions
+from research.tasks.sequence_to_sequence.models import AttentionLSTM, Pairs, Transformer
 
-from .conftest import MODELS
+from ..conftest import MODELS
 
 SOURCES, TARGETS = [5, 9, 3], [4, 7, 1]
 
@@ -31,12 +29,12 @@ def pairs(seed=0, source_length=9, target_length=7):
 
 @pytest.fixture
 def network(model):
-    return model.clone(source_classes=9, target_classes=9)
+    return model.clone(num_source_classes=9, num_target_classes=9)
 
 
 @cache
 def trained(network):
-    """Parameters far from their beginning, where much would be equal by chance."""
+    """Parameters far from their initial values, with which results could agree by chance."""
     params = jax.jit(partial(network.init, train=False))(jax.random.key(0), pairs())
     leaves, tree = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(1), len(leaves))
@@ -60,25 +58,25 @@ def valid(array, lengths):
     return [np.asarray(row[:length]) for row, length in zip(array, lengths, strict=True)]
 
 
-def test_token_by_token_is_the_whole_at_once(network, params):
-    batch, beam, capacity = pairs(), 2, 7
+def test_decoding_step_by_step_equals_teacher_forcing(network, params):
+    batch, beam, max_length = pairs(), 2, 7
     logits, _ = score(network, params, batch)
-    begin = partial(network.apply, beam=beam, capacity=capacity, method="begin")
+    begin = partial(network.apply, beam_size=beam, max_length=max_length, method="init_decoding")
     memory, state, cache = jax.jit(begin)(params, batch.source, batch.source_segments)
     before = jnp.pad(batch.target[:, :-1], ((0, 0), (1, 0)))
-    # The first hypothesis writes the target; the second something else, and does not disturb.
-    written = jnp.stack([before, (before * 5 + 2) % 9], axis=1)
-    lineage = jnp.broadcast_to(jnp.arange(beam)[:, None], (3, beam, capacity))
-    step = jax.jit(lambda *now: network.apply(params, memory, *now, method="step"))
-    for position in range(capacity):
-        found, state, cache = step(state, cache, written[:, :, position], lineage, position)
+    # The first hypothesis is the target; the second is another sequence.
+    inputs = jnp.stack([before, (before * 5 + 2) % 9], axis=1)
+    ancestors = jnp.broadcast_to(jnp.arange(beam)[:, None], (3, beam, max_length))
+    step = jax.jit(lambda *now: network.apply(params, memory, *now, method="decode_step"))
+    for position in range(max_length):
+        found, state, cache = step(state, cache, inputs[:, :, position], ancestors, position)
         reached = np.array(TARGETS) > position
         np.testing.assert_allclose(
             found[reached, 0], logits[reached, position], rtol=1e-5, atol=1e-5
         )
 
 
-def test_padding_changes_nothing(network, params):
+def test_padding_does_not_matter(network, params):
     short, _ = score(network, params, pairs())
     padded = [jnp.pad(array, ((0, 0), (0, 4))) for array in pairs()]
     long, _ = score(network, params, Pairs(*padded))
@@ -86,7 +84,7 @@ def test_padding_changes_nothing(network, params):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
-def test_a_target_is_read_no_further_than_it_is_written(network, params):
+def test_the_decoder_is_causal(network, params):
     batch = pairs()
     logits, _ = score(network, params, batch)
     later = batch._replace(target=batch.target.at[1, 4:].set(8))
@@ -95,7 +93,7 @@ def test_a_target_is_read_no_further_than_it_is_written(network, params):
     assert not np.allclose(changed[1, 5:], logits[1, 5:])
 
 
-def test_attention_is_a_distribution_over_the_source(network, params):
+def test_attention_weights_are_a_distribution_over_the_source(network, params):
     batch = pairs()
     _, weights = score(network, params, batch)
     assert weights.shape == (3, 7, 9)
@@ -104,8 +102,8 @@ def test_attention_is_a_distribution_over_the_source(network, params):
         assert (row[:target, source:] == 0).all()
 
 
-def test_packed_pairs_do_not_see_each_other():
-    network = MODELS["transformer"].clone(source_classes=9, target_classes=9)
+def test_packed_pairs_are_independent():
+    network = MODELS["transformer"].clone(num_source_classes=9, num_target_classes=9)
     batch = pairs()
     params = trained(network)
     packed = [
@@ -114,7 +112,7 @@ def test_packed_pairs_do_not_see_each_other():
     ]
     for segments, lengths in ((packed[1], SOURCES), (packed[3], TARGETS)):
         segments[0] = np.repeat([1, 2, 3], lengths)
-    # A target's end stands before the next one's first token, as its beginning would.
+    # The EOS of a pair is the first decoder input of the next pair.
     ends = np.cumsum(TARGETS) - 1
     packed[2][0, ends] = 0
     ended = batch.target.at[np.arange(3), np.array(TARGETS) - 1].set(0)
@@ -125,23 +123,18 @@ def test_packed_pairs_do_not_see_each_other():
     )
 
 
-def test_positions_begin_anew_in_each_segment():
-    segments = jnp.array([[1, 1, 1, 2, 2, 3, 0, 0]])
-    assert positions(segments)[0, :6].tolist() == [0, 1, 2, 0, 1, 0]
-
-
-def test_dropout_is_for_training(network, params):
+def test_dropout_applies_in_training_alone(network, params):
     batch = pairs()
-    calm, _ = score(network, params, batch)
+    plain, _ = score(network, params, batch)
     train = jax.jit(partial(network.apply, train=True))
     for key in (0, 1):
         dropped, _ = train(params, batch, rngs={"dropout": jax.random.key(key)})
-        assert not np.allclose(dropped, calm)
+        assert not np.allclose(dropped, plain)
 
 
-def test_a_joint_vocabulary_has_one_embedding(model):
+def test_a_shared_embedding_is_one_parameter(model):
     def embeddings(shared):
-        network = model.clone(source_classes=9, target_classes=9, shared=shared)
+        network = model.clone(num_source_classes=9, num_target_classes=9, shared_embedding=shared)
         init = partial(network.init, train=False)
         params = jax.eval_shape(init, jax.random.key(0), pairs())["params"]
         return [name for name in params if "embedding" in name]
@@ -149,12 +142,14 @@ def test_a_joint_vocabulary_has_one_embedding(model):
     assert len(embeddings(shared=True)) == 1 and len(embeddings(shared=False)) == 2
 
 
-def test_bfloat16_is_near(model):
+def test_bfloat16_is_close_to_float32(model):
     batch = pairs()
-    exact = model.clone(source_classes=9, target_classes=9)
+    exact = model.clone(num_source_classes=9, num_target_classes=9)
     params = trained(exact)
     logits, _ = score(exact, params, batch)
-    rough, _ = score(exact.clone(dtype=jnp.bfloat16), params, batch)
+    # Flax's LayerNorm promotes bfloat16 to float32 implicitly.
+    with jax.numpy_dtype_promotion("standard"):
+        rough, _ = score(exact.clone(dtype=jnp.bfloat16), params, batch)
     assert rough.dtype == jnp.float32
     np.testing.assert_allclose(rough, logits, atol=0.3)
     assert not np.array_equal(rough, logits)
@@ -163,11 +158,11 @@ def test_bfloat16_is_near(model):
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (AttentionLSTM(features=0), "features: must be at least 1, is 0"),
-        (AttentionLSTM(dropout=1.0), r"dropout: must lie in \[0, 1\), is 1.0"),
-        (Transformer(features=30, heads=4), "features: must be even and divisible by heads=4"),
+        (AttentionLSTM(features=0), "features: expected at least 1, got 0"),
+        (AttentionLSTM(dropout=1.0), r"dropout: expected a rate in \[0, 1\), got 1.0"),
+        (Transformer(features=30, num_heads=4), "expected an even number divisible by num_heads=4"),
     ],
 )
-def test_numbers_that_do_not_go_together_are_refused(bad, message):
+def test_invalid_sizes_are_refused(bad, message):
     with pytest.raises(ConfigError, match=message):
         bad.check()

@@ -1,0 +1,47 @@
+"""Predictions from texts with a trained run."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from research.common.errors import UserError
+from research.predict import predict
+from research.tasks.sequence_to_sequence.decoding import Decoding
+from research.training.evaluation import evaluate
+from research.training.program import Program
+
+
+def test_predictions_match_the_evaluation(run):
+    task = run.program.task
+    texts = [pair.source for pair in task.dataset("test").pairs]
+    rows = list(predict(run, texts))
+    assert [row["text"] for row in rows] == texts
+    correct = [row["output"] == text[::-1] for row, text in zip(rows, texts, strict=True)]
+    results, _ = evaluate(run.program, run.state, task.dataset("test"))
+    assert 1 - np.mean(correct) == pytest.approx(results["wer"])
+
+
+def test_n_best_outputs_are_sorted_by_score(run):
+    task = replace(run.program.task, decoding=Decoding(beam_size=4, n_best=3))
+    wide = replace(run, program=Program(replace(run.program.experiment, task=task)))
+    (row,) = predict(wide, ["abcdef"])
+    scores = [one["score"] for one in row["n_best"]]
+    assert scores == sorted(scores, reverse=True) and len(scores) == 3
+    assert row["output"] == row["n_best"][0]["output"]
+    assert all(isinstance(one["ended"], bool) for one in row["n_best"])
+    assert row["output 3"] == row["n_best"][2]["output"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (" ", "invalid text ' ': expected at least one visible character"),
+        ("a\udcff", "expected UTF-8; convert it"),
+        ("xyz", "invalid text 'xyz': unknown characters 'x', 'y', 'z'"),
+        ("abcdefabcdef", "expected at most max_length=12 tokens, got 13; split it"),
+    ],
+)
+def test_invalid_texts_are_refused(run, text, message):
+    with pytest.raises(UserError, match=message):
+        run.program.task.predictor().preprocess(text)
