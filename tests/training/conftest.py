@@ -54,3 +54,13 @@ def pairs(toy):
         evaluate_every="12 steps",
         checkpoint_every="8 steps",
     )
+
+
+@pytest.fixture(scope="session")
+def replace_optimizer(experiment):
+    """The experiment with another optimizer."""
+
+    def replace(**options):
+        return dataclasses.replace(experiment, optimizer=Optimizer(**options))
+
+    return replace

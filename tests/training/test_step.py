@@ -3,7 +3,6 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from research.hardware.mesh import MeshConfig, batch_sharding
@@ -128,36 +127,6 @@ def test_bfloat16_computes_with_float32_parameters(with_model):
     assert convolutions
     assert all("bf16" in line for line in convolutions)
     assert losses[-1] < 0.7 * losses[0]
-
-
-def test_the_optimizer_is_optax(experiment):
-    """Decay under the mask, clipping and the schedule, against the same written by hand."""
-    config = Optimizer(
-        name="sgd",
-        learning_rate=0.5,
-        clip_norm=0.1,
-        weight_decay=0.01,
-        warmup="2 steps",
-        schedule="linear",
-    )
-    rates = config.resolve_schedule(total_steps=6, warmup_steps=2).build()
-    np.testing.assert_allclose(
-        [rates(i) for i in range(7)], [0, 0.25, 0.5, 0.375, 0.25, 0.125, 0], atol=1e-7
-    )
-    params = {"kernel": jnp.ones(3), "bias": jnp.ones(3)}
-    gradients = {"kernel": jnp.full(3, 2.0), "bias": jnp.full(3, 1.0)}
-    transform = config.build(lambda _: 0.5)
-    updates, _ = transform.update(gradients, transform.init(params), params)
-    norm = float(optax.global_norm(gradients))
-    np.testing.assert_allclose(updates["kernel"], -0.5 * (2 * 0.1 / norm + 0.01), rtol=1e-6)
-    np.testing.assert_allclose(updates["bias"], -0.5 * (1 * 0.1 / norm), rtol=1e-6)
-
-
-@pytest.mark.parametrize("name", ["adamw", "lion", "lamb", "muon", "adafactor", "rmsprop"])
-def test_optimizers_come_by_name(experiment, name):
-    optimizer = Optimizer(name=name, learning_rate=3e-3)
-    _, losses = run(dataclasses.replace(experiment, optimizer=optimizer), 12)
-    assert losses[-1] < losses[0]
 
 
 def test_the_gradient_is_that_of_the_mean_over_real_examples(experiment):
