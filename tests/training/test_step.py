@@ -1,4 +1,5 @@
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -104,11 +105,27 @@ def test_masked_examples_do_not_count(experiment):
     assert float(a.totals["loss"].count) == 34
 
 
-def test_the_average_of_weights_lags_behind(experiment):
-    state, _ = run(dataclasses.replace(experiment, ema_decay=0.99), 20)
-    kernel, average = (tree["Dense_0"]["kernel"] for tree in (state.params, state.ema))
+@pytest.mark.parametrize("decay", [0.6, 0.99])
+def test_the_moving_average_follows_its_formula(experiment, decay):
+    """Decay min(decay, (1 + t) / (10 + t)), over 30 steps, in float64."""
+    program = Program(dataclasses.replace(experiment, ema_decay=decay))
+    state = program.initialize()
+    expected = np.asarray(state.params["Dense_0"]["kernel"], np.float64)
+    for step, batch in enumerate(batches(program, 30)):
+        state, _ = program.train_step(state, batch)
+        keep = min(decay, (1 + step) / (10 + step))
+        expected = keep * expected + (1 - keep) * np.asarray(state.params["Dense_0"]["kernel"])
+    np.testing.assert_allclose(state.ema["Dense_0"]["kernel"], expected, rtol=1e-5, atol=1e-6)
     assert state.inference.params is state.ema
-    assert 0 < np.abs(kernel - average).max() < np.abs(kernel).max()
+
+
+def test_accumulation_does_not_move_examples_between_devices(experiment):
+    """Gradients are reduced over devices; no other data crosses them."""
+    experiment = dataclasses.replace(experiment, mesh=MeshConfig(devices=4))
+    program = Program(dataclasses.replace(experiment, gradient_accumulation_steps=4))
+    step = program.train_step.lower(program.state_shape, program.batch_shape()).compile()
+    collectives = re.findall(r" (all-\w[\w-]*|collective-\w+|reduce-scatter)\(", step.as_text())
+    assert collectives and set(collectives) == {"all-reduce"}
 
 
 @pytest.mark.usefixtures("standard_promotion")
