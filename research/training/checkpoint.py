@@ -152,7 +152,7 @@ class Checkpoints:
         record = dict(self._manager.restore(step, args=read)["progress"])
         expected = record.pop("fingerprint")
         names = _leaf_names(target)
-        whole = target.opt_state is not None and target.params is not None
+        whole = target.params is not None and target.opt_state is not None
         missing = sorted(set(names) - set(expected))
         unknown = sorted(set(expected) - set(names)) if whole else []
         if missing or unknown:
@@ -160,25 +160,22 @@ class Checkpoints:
                 f"checkpoint {step} in {self._folder} belongs to another model or optimizer: only "
                 f"one of the two has {(missing + unknown)[0]}; choose another --workdir"
             )
-        state = self._restore_state(step, target)
+        state = self._restore_whole(step, target) if whole else self._restore_part(step, target)
         found = jax.device_get(self._fingerprint(state)).tolist()
         for name, now in zip(names, found, strict=True):
             if expected[name] != now:
                 raise ValueError(f"the bits of {name} have changed since they were saved")
         return Saved(state, Progress(**record))
 
-    def _restore_state(self, step: int, target: TrainState) -> TrainState:
-        """Reads the leaves of the target, which may be a part of those that were saved."""
-        items = {
-            name: part
-            for name, part in vars(target).items()
-            if part is not None and jax.tree.leaves(part)
-        }
-        read = ocp.args.PyTreeRestore(
-            item=items,
-            restore_args=ocp.checkpoint_utils.construct_restore_args(items),
-            partial_restore=True,
-        )
+    def _restore_whole(self, step: int, target: TrainState) -> TrainState:
+        read = ocp.args.Composite(state=ocp.args.StandardRestore(target))
+        return self._manager.restore(step, args=read)["state"]
+
+    def _restore_part(self, step: int, target: TrainState) -> TrainState:
+        """Reads the fields that the target has, of those that were saved."""
+        fields = {name: part for name, part in vars(target).items() if jax.tree.leaves(part)}
+        arguments = ocp.checkpoint_utils.construct_restore_args(fields)
+        read = ocp.args.PyTreeRestore(fields, restore_args=arguments, partial_restore=True)
         restored = self._manager.restore(step, args=ocp.args.Composite(state=read))["state"]
         return target.replace(**restored)
 
