@@ -9,6 +9,7 @@ import pytest
 
 from research.common.errors import UserError
 from research.hardware.mesh import MeshConfig
+from research.training.checkpoint import Checkpoints
 from research.training.loop import Trainer
 from research.training.run import CHECKPOINTS, open_run
 from tests.training.states import saved_state
@@ -58,15 +59,16 @@ def test_another_mesh_alone_is_no_other_config(experiment, tmp_path):
 
 
 @pytest.mark.parametrize("how", ["flip", "truncate", "delete"])
-def test_a_damaged_checkpoint_is_named_and_the_one_before_used(trained, caplog, how, experiment):
+def test_a_damaged_checkpoint_is_named_and_the_previous_one_used(trained, caplog, how, experiment):
     state = saved_state(trained.workdir)
     damage(trained.workdir, 24, how)
     logging.getLogger("research").propagate = True
     with caplog.at_level(logging.WARNING, logger="research"):
-        run = open_run(trained.workdir)
-    assert int(run.state.step) == 16
+        opened = open_run(trained.workdir)
+        # The flipped bit is in an array that inference does not read.
+        assert int(opened.state.step) == (24 if how == "flip" else 16)
+        _, was_trained = Trainer(experiment, trained.workdir).train()
     assert "checkpoint 24 is unreadable" in caplog.text
-    _, was_trained = Trainer(experiment, trained.workdir).train()
     assert was_trained
     assert (trained.workdir / "unreadable_checkpoint_24").exists()
     jax.tree.map(
@@ -75,6 +77,28 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_used(trained, caplog, 
         jax.device_get(state),
     )
     assert int(open_run(trained.workdir).state.step) == 24
+
+
+def test_a_flipped_bit_of_a_parameter_is_noticed_by_inference(trained, caplog, monkeypatch):
+    """Of the files' bits any may be a parameter's; here the restored array is changed."""
+    restore = Checkpoints._restore_part
+
+    def flipped(self, step, target):
+        state = restore(self, step, target)
+        if step != 24:
+            return state
+        kernel = state.params["head"]["kernel"]
+        changed = {
+            **state.params,
+            "head": {**state.params["head"], "kernel": kernel.at[0, 0].add(1)},
+        }
+        return state.replace(params=changed)
+
+    monkeypatch.setattr(Checkpoints, "_restore_part", flipped)
+    logging.getLogger("research").propagate = True
+    with caplog.at_level(logging.WARNING, logger="research"):
+        assert int(open_run(trained.workdir).state.step) == 16
+    assert "the bits of params/head/kernel float32[32, 10] have changed" in caplog.text
 
 
 @pytest.mark.parametrize("ema_decay", [0.0, 0.9])
