@@ -129,25 +129,6 @@ class StoredAudio(tfds.features.Tensor):
         return cls(value)
 
 
-def open_split(name: str, split: str, data_dir: str, raw: tuple[str, ...]) -> Sequence[Any]:
-    """Opens the records of a split.
-
-    Args:
-      name: name in TFDS, such as "cifar10" or "imagenet2012:5.1.0".
-      split: in the notation of TFDS, such as "train", "test" or "train[:90%]".
-      data_dir: directory of the data sets; "" for `TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
-      raw: features to leave encoded, as bytes.
-
-    Raises:
-      UserError: the data set is not prepared, or has no such split.
-    """
-    decoders = {feature: tfds.decode.SkipDecoding() for feature in raw}
-    try:
-        return builder(name, data_dir).as_data_source(split=split, decoders=decoders)
-    except ValueError as error:
-        raise UserError(f"'{name}' has no split '{split}': {_first_line(error)}") from None
-
-
 def builder(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
     """Returns the builder of a prepared data set, of its newest version unless `name` has one.
 

@@ -51,11 +51,12 @@ class ParallelText:
         return self._open(fall_back_to_validation(split, bool(self.test), self.train[0]))
 
     def contents(self, split: str) -> Iterator[tuple[str, str]]:
-        """Yields the name and the content of every pair, to find duplicates between splits."""
+        """Yields the name and the content of every usable pair, to find duplicates."""
         if split == "test" and not self.test:
             return
         for pair in self._open(split):
-            yield pair.where, f"{pair.source}\t{pair.target}"
+            if not pair.fault:  # blank lines are no duplicates
+                yield pair.where, f"{pair.source}\t{pair.target}"
 
     def _open(self, split: str) -> Sequence[Pair]:
         if split == "test" or self.validation:
