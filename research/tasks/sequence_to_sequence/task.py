@@ -1,6 +1,6 @@
 """Sequence to sequence: grapheme-to-phoneme conversion and machine translation."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from research.common.config import formerly
-from research.common.errors import ConfigError
+from research.common.errors import ConfigError, within
 from research.data.buckets import choose_buckets
 from research.data.dataset import Bucket, Dataset
 from research.data.tokenizers import Bytes, Characters, Tokenizer, WordPieces, Words
@@ -101,7 +101,8 @@ class SequenceToSequence(Task):
         if 0 < self.packed_length < self.max_length:
             expected = f"expected at least max_length={self.max_length}"
             raise ConfigError("packed_length", f"{expected}, got {self.packed_length}")
-        _within("model", self.model.check)
+        with within("model"):
+            self.model.check()
 
     def resolve(self) -> "SequenceToSequence":
         """Returns the task with its vocabularies and buckets."""
@@ -115,7 +116,8 @@ class SequenceToSequence(Task):
             texts["output_tokenizer"] = targets
 
         def tokenizer(key: str) -> Any:
-            return _within(key, lambda: getattr(self, key).resolve(texts[key]))
+            with within(key):
+                return getattr(self, key).resolve(texts[key])
 
         known = replace(self, **{key: tokenizer(key) for key in texts})
         if self.bucket_lengths:
@@ -155,7 +157,8 @@ class SequenceToSequence(Task):
 
     def dataset(self, split: str) -> EncodedPairs:
         """Opens the pairs of a split."""
-        pairs = _within("task", lambda: self._pairs(split))
+        with within("task"):
+            pairs = self._pairs(split)
         scored = split != "train"
         return EncodedPairs(pairs, self.encoders, self.limit, self.bucket_lengths, scored)
 
@@ -283,7 +286,8 @@ class SequenceToSequence(Task):
         return tokenizers and bool(self.bucket_lengths)
 
     def _pairs(self, split: str) -> Sequence[Pair]:
-        return _within("source", lambda: self.source.open(split))
+        with within("source"):
+            return self.source.open(split)
 
     def _sample(self) -> list[Pair]:
         """Returns usable training pairs, the same each time."""
@@ -299,11 +303,3 @@ class SequenceToSequence(Task):
 
     def _apply(self, params: Tree, *arguments: Any, **options: Any) -> Any:
         return self.network.apply({"params": params}, *arguments, **options)
-
-
-def _within(key: str, build: Callable[[], Any]) -> Any:
-    """Returns `build()`; its config errors are reported under `key`."""
-    try:
-        return build()
-    except ConfigError as error:
-        raise error.within(key) from None
