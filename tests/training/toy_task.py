@@ -1,7 +1,8 @@
-"""A task unlike image classification: sequences of several lengths, two inputs, a host metric.
+"""A minimal task with variable lengths, two input sequences and a metric computed on the host.
 
-Its target is the weighted sum of a sequence, or of two, and what it predicts are two arrays. It
-stands for speech and translation, which come to the engine with the same needs.
+The target is the weighted sum of one sequence or of two. The task exercises the parts of the
+contract that image classification does not: buckets of one or two lengths, several predicted
+arrays, and a scorer whose metric is not a mean over examples.
 """
 
 from dataclasses import dataclass
@@ -12,13 +13,17 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
-from research.data.dataset import Dataset
+from research.common.errors import UserError
+from research.data.dataset import ArrayDataset, Dataset
+from research.predictor import Predictor
 from research.task import Average, Scorer, Task
 
 SIDES = ("frames", "notes")
 
 
 class Sequences(Dataset):
+    """Random sequences [length, 2] float32 of 1 to 12 steps."""
+
     def __init__(self, count, buckets, seed):
         super().__init__()
         shape = (count, *np.shape(buckets[0]))
@@ -38,7 +43,7 @@ class Sequences(Dataset):
 
 
 class MedianError(Scorer):
-    """A median cannot be added up from parts on the device."""
+    """The median absolute error, which cannot be computed from a sum and a count."""
 
     targets = ("target", "weight")
 
@@ -57,20 +62,46 @@ class MedianError(Scorer):
         return {"Errors": Figure()}
 
 
+class ToyPredictor(Predictor):
+    """Predicts the value of a sequence of length 1, given as text such as "0.5 -1"."""
+
+    input_kind = "text"
+
+    def preprocess(self, item):
+        try:
+            first, second = map(float, item.split())
+        except ValueError:
+            message = f"invalid input '{item}': expected two numbers, e.g. '0.5 -1'"
+            raise UserError(message) from None
+        frames = np.array([[[first, second]]], np.float32)
+        return ArrayDataset(frames=frames, weight=np.ones(1, np.float32))
+
+    def postprocess(self, predictions):
+        (prediction,) = predictions
+        return {"value": float(prediction["value"]), "positive": bool(prediction["sign"])}
+
+
 @dataclass(frozen=True)
 class Toy(Task):
+    """Predicts the weighted sum of one or two sequences with a linear model."""
+
     sizes: tuple[int, ...] = (4, 8, 12)
+    """Bucket lengths of each side."""
+
     sides: int = 1
+    """Number of sequences in an example, 1 or 2."""
+
     examples: int = 50
+    """Number of examples in each split."""
 
     @property
     def buckets(self):
         return self.sizes if self.sides == 1 else tuple(product(self.sizes, repeat=self.sides))
 
     def batch_spec(self, batch_size, length):
-        one = jax.ShapeDtypeStruct((batch_size,), jnp.float32)
+        scalar = jax.ShapeDtypeStruct((batch_size,), jnp.float32)
         lengths = np.atleast_1d(length or self.buckets[-1]).tolist()
-        return {"weight": one, "target": one} | {
+        return {"weight": scalar, "target": scalar} | {
             side: jax.ShapeDtypeStruct((batch_size, size, 2), jnp.float32)
             for side, size in zip(SIDES, lengths, strict=False)
         }
@@ -94,11 +125,8 @@ class Toy(Task):
     def scorer(self):
         return MedianError()
 
-    def read(self, given):
-        raise NotImplementedError
-
-    def describe(self, predictions):
-        raise NotImplementedError
+    def predictor(self):
+        return ToyPredictor()
 
     def _value(self, params, batch):
         total = sum(batch[side].sum(1) for side in SIDES if side in batch)
