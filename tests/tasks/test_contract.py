@@ -20,9 +20,9 @@ import pytest
 import soundfile
 from flax import linen as nn
 from PIL import Image
-from research.layers.resnet import ResNet
 
 from research.common.config import from_config_dict, to_config_dict
+from research.layers.resnet import ResNet
 from research.task import Average, Task
 from research.tasks.image_classification.data import Digits
 from research.tasks.image_classification.models import CNN, MLP, FastResNet
@@ -122,11 +122,15 @@ def pronunciations(folder):
 def scenes(folder):
     return ObjectDetection(
         source=DigitScenes(
-            scene_size=32, digits=(1, 2), digit_height=(12, 20), train_scenes=8, test_scenes=8
+            scene_size=32,
+            num_digits=(1, 2),
+            digit_height=(12, 20),
+            num_train_scenes=8,
+            num_test_scenes=8,
         ),
         image_size=(32, 32),
         max_objects=3,
-        decoding=DetectionDecoding(candidates=20, detections=5, display_threshold=0.0),
+        decoding=DetectionDecoding(topk_candidates=20, max_detections=5, display_threshold=0.0),
     )
 
 
@@ -188,7 +192,10 @@ TABLE = {
         build=scenes,
         models=(
             Detector(
-                backbone=ResNet(stem="strided", width=4), strides=(4, 8), width=8, head_depth=1
+                backbone=ResNet(stem="strided", width=4),
+                strides=(4, 8),
+                channels=8,
+                num_head_convs=1,
             ),
         ),
         inputs=("image", "scale", "size"),
