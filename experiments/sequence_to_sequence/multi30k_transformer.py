@@ -63,6 +63,7 @@ def get_config():
                 learning_rate=5e-3,
                 warmup="10%",
                 weight_decay=0.01,
+                weight_decay_mask=(("kernel$", True),),
                 clip_norm=1.0,
                 options={"b2": 0.98},
             ),

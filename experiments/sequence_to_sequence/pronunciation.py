@@ -47,7 +47,12 @@ def get_config():
             duration="8 epochs",
             batch_size=256,
             optimizer=Optimizer(
-                name="adamw", learning_rate=3e-3, warmup="5%", weight_decay=0.01, clip_norm=1.0
+                name="adamw",
+                learning_rate=3e-3,
+                warmup="5%",
+                weight_decay=0.01,
+                weight_decay_mask=(("kernel$", True),),
+                clip_norm=1.0,
             ),
             ema_decay=0.999,
             log_every="1 epoch",

@@ -64,7 +64,12 @@ def get_config():
             duration="100 epochs",
             batch_size=32,
             optimizer=Optimizer(
-                name="adamw", learning_rate=2e-3, warmup="5%", weight_decay=0.01, clip_norm=1.0
+                name="adamw",
+                learning_rate=2e-3,
+                warmup="5%",
+                weight_decay=0.01,
+                weight_decay_mask=(("kernel$", True),),
+                clip_norm=1.0,
             ),
             ema_decay=0.99,
             log_every="5 epochs",

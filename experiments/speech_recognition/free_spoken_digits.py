@@ -50,7 +50,12 @@ def get_config():
             duration="60 epochs",
             batch_size=32,
             optimizer=Optimizer(
-                name="adamw", learning_rate=3e-3, warmup="5%", weight_decay=0.01, clip_norm=5.0
+                name="adamw",
+                learning_rate=3e-3,
+                warmup="5%",
+                weight_decay=0.01,
+                weight_decay_mask=(("kernel$", True),),
+                clip_norm=5.0,
             ),
             ema_decay=0.99,
             evaluate_every="20 epochs",
