@@ -26,7 +26,7 @@ def get_config():
             validation=("multi30k/val.en.gz", "multi30k/val.de.gz"),
             test=("multi30k/test_2016_flickr.en.gz", "multi30k/test_2016_flickr.de.gz"),
         ),
-        input_tokenizer=WordPieces(pieces=8000, byte_fallback=True),
+        input_tokenizer=WordPieces(vocab_size=8000, byte_fallback=True),
         joint_vocabulary=True,
         model=AttentionLSTM(embedding_dim=256, features=320, dropout=0.4),
         decoding=Decoding(beam_size=5, length_penalty=1.0),

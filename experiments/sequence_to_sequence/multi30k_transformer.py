@@ -11,7 +11,7 @@ Score:    not measured
 
 Scaled down, on 2 cores of a shared x86-64 server, 11 min 51 s the whole command:
 
-Command:  ... ARGS='"--config.duration=8 epochs" --config.task.input_tokenizer.pieces=4000
+Command:  ... ARGS='"--config.duration=8 epochs" --config.task.input_tokenizer.vocab_size=4000
           --config.task.model.num_encoder_layers=2 --config.task.model.num_decoder_layers=2
           --config.task.model.dropout=0.1 --config.task.num_buckets=5 --config.batch_length=4096
           --config.optimizer.learning_rate=3e-3 "--config.evaluate_every=2 epochs"'
@@ -37,7 +37,7 @@ def get_config():
             validation=("multi30k/val.en.gz", "multi30k/val.de.gz"),
             test=("multi30k/test_2016_flickr.en.gz", "multi30k/test_2016_flickr.de.gz"),
         ),
-        input_tokenizer=WordPieces(pieces=8000, byte_fallback=True),
+        input_tokenizer=WordPieces(vocab_size=8000, byte_fallback=True),
         joint_vocabulary=True,
         model=Transformer(
             features=128,

@@ -28,7 +28,7 @@ def get_config():
         source=TranslationTFDS(
             name="wmt14_translate/de-en", source_language="en", target_language="de"
         ),
-        input_tokenizer=WordPieces(pieces=32000, byte_fallback=True),
+        input_tokenizer=WordPieces(vocab_size=32000, byte_fallback=True),
         joint_vocabulary=True,
         model=Transformer(
             features=512,

@@ -24,7 +24,7 @@ def get_config():
     task = SpeechRecognition(
         source=LibriSpeech(path="LibriSpeech"),
         features=LogMel(sample_rate=16000, num_mel_bins=80),
-        tokenizer=WordPieces(pieces=1024),
+        tokenizer=WordPieces(vocab_size=1024),
         model=LSTMEncoder(
             channels=(512, 512), strides=(2, 2), num_layers=6, features=512, dropout=0.1, unroll=4
         ),

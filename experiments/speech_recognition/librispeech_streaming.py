@@ -25,7 +25,7 @@ def get_config():
     task = SpeechRecognition(
         source=LibriSpeech(path="LibriSpeech"),
         features=LogMel(sample_rate=16000, num_mel_bins=80, normalize="fixed"),
-        tokenizer=WordPieces(pieces=1024),
+        tokenizer=WordPieces(vocab_size=1024),
         model=LSTMEncoder(
             channels=(512, 512),
             kernel_size=9,

@@ -17,6 +17,7 @@ from typing import Self
 import numpy as np
 import sentencepiece
 
+from research.common.config import formerly
 from research.common.errors import ConfigError, UserError
 
 _NAMED = 5  # unknown characters or words in an error message
@@ -209,37 +210,38 @@ class WordPieces(Tokenizer):
     sentencepiece's id 0, the unknown token, is left out: ids are sentencepiece's minus one.
     """
 
-    pieces: int = 1024
+    vocab_size: int = formerly("pieces", default=1024)
     """Size of the vocabulary, which includes every character of the texts and the word start."""
 
     byte_fallback: bool = False
     """Encode characters that are not in the training texts as bytes; every text can be encoded.
 
-    The 256 bytes count among the `pieces`.
+    The vocabulary then includes the 256 bytes.
     """
 
     model: str = ""
     """A sentencepiece model file as base64; empty: train one on the training texts."""
 
     def __post_init__(self):
-        if self.pieces < 1:
-            raise ConfigError("pieces", f"expected at least 1, got {self.pieces}")
+        if self.vocab_size < 1:
+            raise ConfigError("vocab_size", f"invalid size {self.vocab_size}: expected at least 1")
         if not self.model:
             return
         if self._processor.unk_id() != 0:
-            raise ConfigError("model", "expected a sentencepiece model with unk_id=0")
-        if (size := self._processor.vocab_size() - 1) != self.pieces:
-            raise ConfigError("pieces", f"expected {size}, as in the model, got {self.pieces}")
+            raise ConfigError("model", "invalid model: expected unk_id=0")
+        if (size := self._processor.vocab_size() - 1) != self.vocab_size:
+            problem = f"invalid size {self.vocab_size}: expected {size}, as in the model"
+            raise ConfigError("vocab_size", problem)
         # Without such a piece, this is the unknown token.
         has_bytes = self._processor.is_byte(self._processor.piece_to_id("<0x00>"))
         if has_bytes != self.byte_fallback:
-            problem = f"expected {has_bytes}, as in the model, got {self.byte_fallback}"
+            problem = f"invalid value {self.byte_fallback}: expected {has_bytes}, as in the model"
             raise ConfigError("byte_fallback", problem)
 
     def resolve(self, texts: Iterable[str]) -> Self:
         if self.is_resolved:
             return self
-        model = _train(map(_normalize, texts), self.pieces, self.byte_fallback)
+        model = _train(map(_normalize, texts), self.vocab_size, self.byte_fallback)
         return replace(self, model=base64.b64encode(model).decode())
 
     @property
@@ -248,7 +250,7 @@ class WordPieces(Tokenizer):
 
     @property
     def size(self) -> int:
-        return self.pieces
+        return self.vocab_size
 
     @cached_property
     def tokens(self) -> tuple[str, ...]:
@@ -276,10 +278,12 @@ class WordPieces(Tokenizer):
             model = base64.b64decode(self.model, validate=True)
             return sentencepiece.SentencePieceProcessor(model_proto=model)
         except (binascii.Error, RuntimeError):
-            raise ConfigError("model", "expected a sentencepiece model in base64") from None
+            raise ConfigError(
+                "model", "invalid model: expected a sentencepiece model in base64"
+            ) from None
 
 
-def _train(texts: Iterable[str], pieces: int, byte_fallback: bool) -> bytes:
+def _train(texts: Iterable[str], vocab_size: int, byte_fallback: bool) -> bytes:
     """Trains a model and returns its file; the same texts give the same bytes."""
     model = io.BytesIO()
     try:
@@ -287,7 +291,7 @@ def _train(texts: Iterable[str], pieces: int, byte_fallback: bool) -> bytes:
             sentence_iterator=iter(texts),
             model_writer=model,
             model_type="unigram",
-            vocab_size=pieces + 1,
+            vocab_size=vocab_size + 1,
             character_coverage=1.0,
             byte_fallback=byte_fallback,
             normalization_rule_name="identity",
@@ -299,16 +303,16 @@ def _train(texts: Iterable[str], pieces: int, byte_fallback: bool) -> bytes:
             minloglevel=_ONLY_ERRORS,
         )
     except RuntimeError as error:
-        raise ConfigError("pieces", _size_problem(str(error), pieces)) from None
+        raise ConfigError("vocab_size", _size_problem(str(error), vocab_size)) from None
     return model.getvalue()
 
 
-def _size_problem(message: str, pieces: int) -> str:
-    """Rewrites sentencepiece's error on the number of pieces, which counts the unknown token."""
+def _size_problem(message: str, size: int) -> str:
+    """Rewrites sentencepiece's error on the vocabulary size, which counts the unknown token."""
     if highest := re.search(r"too high .* <= (\d+)", message):
-        return f"expected at most {int(highest[1]) - 1} for these texts, got {pieces}"
+        return f"invalid size {size}: expected at most {int(highest[1]) - 1} for these texts"
     if lowest := re.search(r"smaller than required_chars. \d+ vs (\d+)", message):
-        return f"expected at least {int(lowest[1]) - 1} for these texts, got {pieces}"
+        return f"invalid size {size}: expected at least {int(lowest[1]) - 1} for these texts"
     return f"cannot train sentencepiece on these texts: {message}"
 
 
@@ -331,4 +335,4 @@ def _look_up(parts: Sequence[str], ids: dict[str, int], kind: str) -> list[int]:
 def _check_distinct(vocabulary: Sequence[str]) -> None:
     if len(set(vocabulary)) < len(vocabulary):
         repeated = next(part for part in vocabulary if vocabulary.count(part) > 1)
-        raise ConfigError("vocabulary", f"'{repeated}' is repeated; expected distinct entries")
+        raise ConfigError("vocabulary", f"repeated entry '{repeated}': expected distinct entries")

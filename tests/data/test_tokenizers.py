@@ -14,8 +14,8 @@ TEXTS = (
     "a cat and a dog met on a mat",
     "nobody sat  on the\tdog",
 )
-OF_TEXTS = (Characters(), Words(), WordPieces(pieces=18))
-OF_BYTES = (Bytes(), WordPieces(pieces=274, byte_fallback=True))
+OF_TEXTS = (Characters(), Words(), WordPieces(vocab_size=18))
+OF_BYTES = (Bytes(), WordPieces(vocab_size=274, byte_fallback=True))
 
 
 def each(*tokenizers):
@@ -112,7 +112,11 @@ def test_the_saved_config_contains_the_vocabulary(tokenizer):
 
 @pytest.mark.parametrize(
     ("tokenizer", "named"),
-    [(Characters(), "'ü', 'x'"), (Words(), "'für', 'max'"), (WordPieces(pieces=18), "'ü', 'x'")],
+    [
+        (Characters(), "'ü', 'x'"),
+        (Words(), "'für', 'max'"),
+        (WordPieces(vocab_size=18), "'ü', 'x'"),
+    ],
 )
 def test_unknown_characters_and_words_are_named(tokenizer, named):
     with pytest.raises(UserError, match=named):
@@ -139,15 +143,15 @@ def test_words_are_sorted():
 
 
 def test_word_pieces_are_deterministic(capfd):
-    first, second = (WordPieces(pieces=18).resolve(iter(TEXTS)) for _ in range(2))
+    first, second = (WordPieces(vocab_size=18).resolve(iter(TEXTS)) for _ in range(2))
     assert first.model == second.model
     assert first.size == 18
-    assert first.model != WordPieces(pieces=18).resolve([*TEXTS, "the the log"]).model
+    assert first.model != WordPieces(vocab_size=18).resolve([*TEXTS, "the the log"]).model
     assert capfd.readouterr() == ("", "")
 
 
 def test_word_starts_are_marked():
-    tokenizer = WordPieces(pieces=18).resolve(TEXTS)
+    tokenizer = WordPieces(vocab_size=18).resolve(TEXTS)
     letter = tokenizer.tokens.index("t")
     for i, starts in enumerate(tokenizer.starts_word):
         assert (" " in tokenizer.decode([letter, i, letter])) == starts
@@ -155,12 +159,12 @@ def test_word_starts_are_marked():
 
 def test_word_pieces_do_not_normalise_characters():
     text = "½ TEE ﬁn Straße"
-    tokenizer = WordPieces(pieces=12).resolve([text])
+    tokenizer = WordPieces(vocab_size=12).resolve([text])
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
 def test_word_pieces_are_trained_on_long_texts():
-    tokenizer = WordPieces(pieces=6).resolve(["abc " * 3000 + "d", "e"])
+    tokenizer = WordPieces(vocab_size=6).resolve(["abc " * 3000 + "d", "e"])
     assert tokenizer.decode(tokenizer.encode("abc d")) == "abc d"
 
 
@@ -168,26 +172,42 @@ def test_word_pieces_are_trained_on_long_texts():
 @pytest.mark.parametrize(("asked", "bound"), [(500, "at most"), (2, "at least")])
 def test_the_bound_in_the_error_is_exact(asked, bound, byte_fallback):
     with pytest.raises(
-        ConfigError, match=f"config.pieces: expected {bound} [0-9]+ .* got {asked}"
+        ConfigError, match=f"config.vocab_size: invalid size {asked}: expected {bound} [0-9]+ "
     ) as e:
-        WordPieces(pieces=asked, byte_fallback=byte_fallback).resolve(TEXTS)
-    pieces = int(str(e.value).split(bound)[1].split()[0])
-    assert WordPieces(pieces=pieces, byte_fallback=byte_fallback).resolve(TEXTS).encode(TEXTS[0])
-    beyond = pieces + (1 if bound == "at most" else -1)
-    with pytest.raises(ConfigError, match=f"expected {bound} {pieces} "):
-        WordPieces(pieces=beyond, byte_fallback=byte_fallback).resolve(TEXTS)
+        WordPieces(vocab_size=asked, byte_fallback=byte_fallback).resolve(TEXTS)
+    vocab_size = int(str(e.value).split(bound)[1].split()[0])
+    assert (
+        WordPieces(vocab_size=vocab_size, byte_fallback=byte_fallback)
+        .resolve(TEXTS)
+        .encode(TEXTS[0])
+    )
+    beyond = vocab_size + (1 if bound == "at most" else -1)
+    with pytest.raises(ConfigError, match=f"expected {bound} {vocab_size} "):
+        WordPieces(vocab_size=beyond, byte_fallback=byte_fallback).resolve(TEXTS)
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Characters("aba"), "config.vocabulary: 'a' is repeated"),
-        (lambda: Words(("one", "two", "one")), "config.vocabulary: 'one' is repeated"),
+        (lambda: Characters("aba"), "config.vocabulary: repeated entry 'a'"),
+        (lambda: Words(("one", "two", "one")), "config.vocabulary: repeated entry 'one'"),
         (lambda: Words(("one", "two three")), "config.vocabulary: invalid word 'two three'"),
-        (lambda: WordPieces(pieces=0), "config.pieces: expected at least 1"),
-        (lambda: WordPieces(model="no base64"), "config.model: expected a sentencepiece model"),
-        (lambda: WordPieces(model="aaaa"), "config.model: expected a sentencepiece model"),
-        (lambda: WordPieces(pieces=18).resolve([]), "cannot train sentencepiece on these texts"),
+        (
+            lambda: WordPieces(vocab_size=0),
+            "config.vocab_size: invalid size 0: expected at least 1",
+        ),
+        (
+            lambda: WordPieces(model="no base64"),
+            "config.model: invalid model: expected a sentencepiece model",
+        ),
+        (
+            lambda: WordPieces(model="aaaa"),
+            "config.model: invalid model: expected a sentencepiece model",
+        ),
+        (
+            lambda: WordPieces(vocab_size=18).resolve([]),
+            "cannot train sentencepiece on these texts",
+        ),
     ],
 )
 def test_invalid_configs_are_refused(make, message):
@@ -195,14 +215,16 @@ def test_invalid_configs_are_refused(make, message):
         make()
 
 
-def test_a_configured_model_must_have_the_number_of_pieces():
-    model = WordPieces(pieces=18).resolve(TEXTS).model
-    with pytest.raises(ConfigError, match=r"config\.pieces: expected 18, as in the model, got 19"):
-        WordPieces(pieces=19, model=model)
+def test_a_configured_model_must_match_vocab_size():
+    model = WordPieces(vocab_size=18).resolve(TEXTS).model
+    with pytest.raises(
+        ConfigError, match=r"config\.vocab_size: invalid size 19: expected 18, as in the model"
+    ):
+        WordPieces(vocab_size=19, model=model)
 
 
-@pytest.mark.parametrize(("pieces", "has_bytes"), [(18, False), (274, True)])
-def test_a_configured_model_must_match_byte_fallback(pieces, has_bytes):
-    tokenizer = WordPieces(pieces=pieces, byte_fallback=has_bytes).resolve(TEXTS)
-    with pytest.raises(ConfigError, match=f"config.byte_fallback: expected {has_bytes}, as in"):
+@pytest.mark.parametrize(("vocab_size", "has_bytes"), [(18, False), (274, True)])
+def test_a_configured_model_must_match_byte_fallback(vocab_size, has_bytes):
+    tokenizer = WordPieces(vocab_size=vocab_size, byte_fallback=has_bytes).resolve(TEXTS)
+    with pytest.raises(ConfigError, match=f"config.byte_fallback: .* expected {has_bytes}, as in"):
         replace(tokenizer, byte_fallback=not has_bytes)

@@ -88,19 +88,23 @@ class SequenceToSequence(Task):
         if self.lowercase and self.scoring == "pronunciation":
             raise ConfigError("lowercase", "invalid with scoring=pronunciation; set it to False")
         if self.packed_length < 0:
-            raise ConfigError("packed_length", f"expected at least 0, got {self.packed_length}")
+            raise ConfigError(
+                "packed_length", f"invalid length {self.packed_length}: expected 0 or more"
+            )
         if not 0 <= self.label_smoothing < 1:
-            problem = f"expected a value in [0, 1), got {self.label_smoothing}"
+            problem = f"invalid value {self.label_smoothing}: expected a number in [0, 1)"
             raise ConfigError("label_smoothing", problem)
         for key in ("max_length", "num_buckets"):
             if getattr(self, key) < 1:
-                raise ConfigError(key, f"expected at least 1, got {getattr(self, key)}")
+                raise ConfigError(key, f"invalid number {getattr(self, key)}: expected at least 1")
         if self.packed_length and not self.model.supports_packing:
             kind = type(self.model).__name__
-            raise ConfigError("packed_length", f"{kind} cannot be packed; use a Transformer, or 0")
+            raise ConfigError(
+                "packed_length", f"{kind} does not support packing; use a Transformer, or 0"
+            )
         if 0 < self.packed_length < self.max_length:
             expected = f"expected at least max_length={self.max_length}"
-            raise ConfigError("packed_length", f"{expected}, got {self.packed_length}")
+            raise ConfigError("packed_length", f"invalid length {self.packed_length}: {expected}")
         with within("model"):
             self.model.check()
 
@@ -115,18 +119,18 @@ class SequenceToSequence(Task):
         if not self.joint_vocabulary:
             texts["output_tokenizer"] = targets
 
-        def tokenizer(key: str) -> Any:
+        tokenizers = {}
+        for key, examples in texts.items():
             with within(key):
-                return getattr(self, key).resolve(texts[key])
-
-        known = replace(self, **{key: tokenizer(key) for key in texts})
+                tokenizers[key] = getattr(self, key).resolve(examples)
+        known = replace(self, **tokenizers)
         if self.bucket_lengths:
             return known
         unpacked = EncodedPairs(pairs, known.encoders, known.limit, [(1, 1)])
         usable = np.delete(unpacked.lengths, list(unpacked.unusable), axis=0)
         fitting = usable[(usable <= self.max_length).all(axis=1)]
         if not len(fitting):
-            problem = f"all pairs have a side of more than {self.max_length} tokens; increase it"
+            problem = f"invalid length {self.max_length}: every pair has a longer side; increase it"
             raise ConfigError("max_length", problem)
         return replace(known, bucket_lengths=choose_buckets(fitting, self.num_buckets))
 
@@ -297,7 +301,7 @@ class SequenceToSequence(Task):
             chosen = np.sort(np.random.default_rng(0).permutation(chosen)[:_SAMPLE])
         usable = [pair for pair in map(pairs.__getitem__, chosen.tolist()) if not pair.fault]
         if not usable:
-            problem = f"expected a usable pair; the first one, {pairs[0].where}: {pairs[0].fault}"
+            problem = f"no usable training pair; the first one, {pairs[0].where}: {pairs[0].fault}"
             raise ConfigError("source", problem)
         return usable
 

@@ -129,7 +129,8 @@ def test_the_loss_of_packed_rows_equals_that_of_their_pairs(task):
 
 
 @pytest.mark.parametrize(
-    ("tokenizer", "joint"), [(Bytes(), False), (WordPieces(pieces=30), True), (Characters(), True)]
+    ("tokenizer", "joint"),
+    [(Bytes(), False), (WordPieces(vocab_size=30), True), (Characters(), True)],
 )
 def test_any_tokenizer_encodes_the_task(task, tokenizer, joint):
     task = replace(task, input_tokenizer=tokenizer, joint_vocabulary=joint, max_length=40).resolve()
@@ -143,13 +144,13 @@ def test_any_tokenizer_encodes_the_task(task, tokenizer, joint):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"packed_length": 64}, "AttentionLSTM cannot be packed; use a Transformer"),
+        ({"packed_length": 64}, "AttentionLSTM does not support packing; use a Transformer"),
         ({"lowercase": True}, "lowercase: invalid with scoring=pronunciation"),
-        ({"label_smoothing": 1.0}, r"expected a value in \[0, 1\), got 1.0"),
-        ({"max_length": 1}, "all pairs have a side of more than 1 tokens"),
+        ({"label_smoothing": 1.0}, r"invalid value 1.0: expected a number in \[0, 1\)"),
+        ({"max_length": 1}, "max_length: invalid length 1: every pair has a longer side"),
         (
             {"packed_length": 8, "model": MODELS["transformer"]},
-            "packed_length: expected at least max_length=12, got 8",
+            "packed_length: invalid length 8: expected at least max_length=12",
         ),
     ],
 )

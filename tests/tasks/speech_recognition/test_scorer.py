@@ -77,7 +77,7 @@ def test_word_and_character_errors_differ():
 
 def test_scores_do_not_depend_on_the_tokenizer():
     references, hypotheses = ["ab ba", "aab"], ["ab ab", "aab"]
-    tokenizers = (Characters(), Words(), WordPieces(pieces=4))
+    tokenizers = (Characters(), Words(), WordPieces(vocab_size=4))
     scorers = [
         scored(references, hypotheses, t.resolve(references + hypotheses)) for t in tokenizers
     ]

@@ -88,7 +88,7 @@ def test_characters_are_grouped_into_words():
 
 def test_words_and_pieces_are_grouped_into_words():
     text = "the cat sat on the mat"
-    for tokenizer in (Words().resolve([text]), WordPieces(pieces=12).resolve([text] * 3)):
+    for tokenizer in (Words().resolve([text]), WordPieces(vocab_size=12).resolve([text] * 3)):
         tokens = [Token(id, 2 * n, 2 * n) for n, id in enumerate(tokenizer.encode(text))]
         found = list(group_words(tokens, tokenizer, 1.0))
         assert [word.text for word in found] == text.split()

@@ -54,7 +54,7 @@ def test_resolved_config_does_not_need_the_data(task):
 
 
 def test_word_pieces_are_trained_if_bucket_lengths_are_given(task):
-    task = dataclasses.replace(task, tokenizer=WordPieces(pieces=8), bucket_seconds=(2.0,))
+    task = dataclasses.replace(task, tokenizer=WordPieces(vocab_size=8), bucket_seconds=(2.0,))
     assert task.resolve().tokenizer.model
 
 

@@ -40,8 +40,8 @@ class ParallelText:
         for key in ("train", "validation", "test"):
             files = len(getattr(self, key))
             if files > 2 or (key == "train" and not files):
-                problem = f"expected a source and a target file, or one TSV file, got {files} files"
-                raise ConfigError(key, problem)
+                expected = "expected a source and a target file, or one TSV file"
+                raise ConfigError(key, f"invalid number of files {files}: {expected}")
         check_fraction("validation_fraction", self.validation_fraction)
 
     def open(self, split: str) -> Sequence[Pair]:
@@ -73,10 +73,10 @@ class ParallelText:
             columns = _split_columns(key, paths[0], columns[0])
         sources, targets = columns
         if len(sources) != len(targets):
-            problem = f"expected as many lines in {paths[1]} as in {paths[0]}, which has "
-            raise ConfigError(key, f"{problem}{len(sources)}; got {len(targets)}")
+            problem = f"invalid {paths[1]}: expected {len(sources)} lines, as in {paths[0]}"
+            raise ConfigError(key, f"{problem}, got {len(targets)}")
         if not sources:
-            raise ConfigError(key, f"{paths[0]} is empty; expected at least one line")
+            raise ConfigError(key, f"invalid {paths[0]}: expected at least one line")
         return LazyPairs(
             range(len(sources)),
             lambda i: pair_with_one_reference(sources[i], targets[i], f"{paths[0]}:{i + 1}"),
@@ -99,6 +99,6 @@ def _split_columns(key: str, path: Path, lines: Sequence[str]) -> list[list[str]
     rows = [line.split("\t") for line in lines]
     for number, row in enumerate(rows, 1):
         if len(row) != 2:
-            problem = f"{path}:{number}: expected two tab-separated columns, got {len(row)}"
-            raise ConfigError(key, problem)
+            expected = f"expected two tab-separated columns, got {len(row)}"
+            raise ConfigError(key, f"invalid line {path}:{number}: {expected}")
     return [[row[column] for row in rows] for column in (0, 1)]

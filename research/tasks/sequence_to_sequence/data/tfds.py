@@ -22,8 +22,8 @@ class TranslationTFDS(TFDSSource):
 
     def __post_init__(self):
         if self.source_language == self.target_language:
-            expected = "expected a language other than source_language"
-            raise ConfigError("target_language", f"{expected}, got '{self.target_language}'")
+            problem = f"invalid language '{self.target_language}': it is source_language too"
+            raise ConfigError("target_language", f"{problem}; select another one")
 
     def open(self, split: str) -> Sequence[Pair]:
         """Returns the pairs of a split, each read from its file on access."""

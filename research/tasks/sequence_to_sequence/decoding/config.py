@@ -29,13 +29,13 @@ class Decoding:
     def __post_init__(self):
         for key in ("beam_size", "n_best", "max_length_offset"):
             if getattr(self, key) < 1:
-                raise ConfigError(key, f"expected at least 1, got {getattr(self, key)}")
+                raise ConfigError(key, f"invalid number {getattr(self, key)}: expected at least 1")
         for key in ("length_penalty", "max_length_ratio"):
             if getattr(self, key) < 0:
-                raise ConfigError(key, f"expected at least 0, got {getattr(self, key)}")
+                raise ConfigError(key, f"invalid number {getattr(self, key)}: expected at least 0")
         if self.n_best > self.beam_size:
             expected = f"expected at most beam_size={self.beam_size}"
-            raise ConfigError("n_best", f"{expected}, got {self.n_best}")
+            raise ConfigError("n_best", f"invalid number {self.n_best}: {expected}")
 
     def max_length(self, source_length: int) -> int:
         """Returns the greatest length of an output; both lengths include the end of sequence."""

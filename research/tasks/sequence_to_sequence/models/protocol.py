@@ -102,6 +102,7 @@ def check_sizes(model: Any, *sizes: str) -> None:
     """Raises ConfigError where a named field is not positive or `dropout` is not a rate."""
     for key in sizes:
         if getattr(model, key) < 1:
-            raise ConfigError(key, f"expected at least 1, got {getattr(model, key)}")
+            raise ConfigError(key, f"invalid number {getattr(model, key)}: expected at least 1")
     if not 0 <= model.dropout < 1:
-        raise ConfigError("dropout", f"expected a rate in [0, 1), got {model.dropout}")
+        problem = f"invalid rate {model.dropout}: expected a number in [0, 1)"
+        raise ConfigError("dropout", problem)

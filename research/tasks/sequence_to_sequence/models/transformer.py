@@ -61,7 +61,7 @@ class Transformer(nn.Module):
         check_sizes(self, "features", "num_heads", *sizes)
         if self.features % self.num_heads or self.features % 2:
             expected = f"expected an even number divisible by num_heads={self.num_heads}"
-            raise ConfigError("features", f"{expected}, got {self.features}")
+            raise ConfigError("features", f"invalid size {self.features}: {expected}")
 
     def setup(self):
         # The attribute names are the parameters' paths in checkpoints. With this scale logits start
@@ -73,9 +73,13 @@ class Transformer(nn.Module):
             self.target_embedding if self.shared_embedding else embed(self.num_source_classes)
         )
         layer = partial(
-            TransformerLayer, self.features, self.num_heads, self.feedforward_dim, self.dropout
+            TransformerLayer,
+            features=self.features,
+            num_heads=self.num_heads,
+            feedforward_dim=self.feedforward_dim,
+            dropout=self.dropout,
+            dtype=self.dtype,
         )
-        layer = partial(layer, dtype=self.dtype)
         self.encoder = [layer(cross_attention=False) for _ in range(self.num_encoder_layers)]
         self.decoder = [layer(cross_attention=True) for _ in range(self.num_decoder_layers)]
         self.encoder_norm = nn.LayerNorm(dtype=self.dtype)

@@ -81,16 +81,16 @@ def test_a_pair_with_an_empty_text_is_faulty(write):
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({}, "train: expected a source and a target file, or one TSV file, got 0"),
-        ({"a": "", "b": "", "c": ""}, "one TSV file, got 3 files"),
+        ({}, "train: invalid number of files 0: expected a source and a target file"),
+        ({"a": "", "b": "", "c": ""}, "invalid number of files 3"),
         (
             {"a.de": "1\n2\n", "a.en": "1\n2\n3"},
-            "expected as many lines in /a.en as in /a.de, which has 2; got 3",
+            "invalid /a.en: expected 2 lines, as in /a.de, got 3",
         ),
         ({"a.tsv": "a\tb\nc d\n"}, "a.tsv:2: expected two tab-separated columns, got 1"),
         ({"a.tsv": "a\tb\tc\n"}, "a.tsv:1: expected two tab-separated columns, got 3"),
         ({"a.de": "1\n2\n", "a.en": "1\n\u00fc\n".encode("latin-1")}, "a.en:2 is not UTF-8"),
-        ({"a.de": "", "a.en": ""}, "a.de is empty; expected at least one line"),
+        ({"a.de": "", "a.en": ""}, "invalid /a.de: expected at least one line"),
         ({"a.tsv": "a\tb"}, "validation_fraction: cannot hold out 0.02 of 1 examples"),
         ({"a.de": "1", "a.en": None}, "cannot read /a.en (No such file"),
         ({"a.de": "1", "a.en.gz": b"1"}, "cannot read /a.en.gz (Not a gzipped file"),

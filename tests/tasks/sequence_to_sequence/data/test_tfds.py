@@ -105,7 +105,7 @@ def test_pairs_are_read_on_access(proverbs, monkeypatch):
         ),
         (
             {"target_language": "de"},
-            "target_language: expected a language other than source_language, got 'de'",
+            "target_language: invalid language 'de': it is source_language too",
         ),
         ({"train": "dev"}, "config.train: no train split: 'proverbs/de-en' has no 'dev'"),
         ({"name": "wmt14_translate/de-en"}, "make dataset NAME=wmt14_translate/de-en` prepares it"),

@@ -8,9 +8,15 @@ from research.tasks.sequence_to_sequence.decoding import Decoding
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"beam_size": 0}, "config.beam_size: expected at least 1, got 0"),
-        ({"length_penalty": -1.0}, "config.length_penalty: expected at least 0, got -1.0"),
-        ({"beam_size": 2, "n_best": 5}, "config.n_best: expected at most beam_size=2, got 5"),
+        ({"beam_size": 0}, "config.beam_size: invalid number 0: expected at least 1"),
+        (
+            {"length_penalty": -1.0},
+            "config.length_penalty: invalid number -1.0: expected at least 0",
+        ),
+        (
+            {"beam_size": 2, "n_best": 5},
+            "config.n_best: invalid number 5: expected at most beam_size=2",
+        ),
     ],
 )
 def test_invalid_values_are_refused(values, message):

@@ -158,8 +158,8 @@ def test_bfloat16_is_close_to_float32(model):
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (AttentionLSTM(features=0), "features: expected at least 1, got 0"),
-        (AttentionLSTM(dropout=1.0), r"dropout: expected a rate in \[0, 1\), got 1.0"),
+        (AttentionLSTM(features=0), "features: invalid number 0: expected at least 1"),
+        (AttentionLSTM(dropout=1.0), r"dropout: invalid rate 1.0: expected a number in \[0, 1\)"),
         (Transformer(features=30, num_heads=4), "expected an even number divisible by num_heads=4"),
     ],
 )
