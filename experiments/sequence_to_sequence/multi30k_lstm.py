@@ -1,6 +1,6 @@
-"""Multi30k, English to German captions: an LSTM that reads and one that writes, with attention.
+"""Multi30k, English to German captions: an LSTM encoder and decoder with attention.
 
-The data are those of `multi30k_transformer.py`.
+The data set is that of `multi30k_transformer.py`.
 
 Command:  make train CONFIG=experiments/sequence_to_sequence/multi30k_lstm.py
 Hardware: meant for one GPU
@@ -19,7 +19,7 @@ from research.training.optimizer import Optimizer
 
 
 def get_config():
-    """The typed config, as the `ConfigDict` that the command line can change."""
+    """Returns the experiment as a `ConfigDict`."""
     task = SequenceToSequence(
         source=ParallelText(
             train=("multi30k/train.en.gz", "multi30k/train.de.gz"),

@@ -1,8 +1,8 @@
 """Multi30k, English to German captions: a small Transformer over joint word pieces.
 
-The files `train`, `val` and `test_2016_flickr` of https://github.com/multi30k/dataset, raw text, in
-a folder `multi30k`. The recipe is that of the "tiny" Transformer of Wu et al. (2021), "Good for
-Misconceived Reasons".
+The raw text files `train`, `val` and `test_2016_flickr` of https://github.com/multi30k/dataset are
+expected in a folder `multi30k`. The recipe is that of the "tiny" Transformer of Wu et al. (2021),
+"Good for Misconceived Reasons".
 
 Command:  make train CONFIG=experiments/sequence_to_sequence/multi30k_transformer.py
 Hardware: meant for one GPU
@@ -30,7 +30,7 @@ from research.training.optimizer import Optimizer
 
 
 def get_config():
-    """The typed config, as the `ConfigDict` that the command line can change."""
+    """Returns the experiment as a `ConfigDict`."""
     task = SequenceToSequence(
         source=ParallelText(
             train=("multi30k/train.en.gz", "multi30k/train.de.gz"),

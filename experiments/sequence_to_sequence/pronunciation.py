@@ -1,7 +1,7 @@
 """English spelling to pronunciation, the 126,000 words of the CMU Pronouncing Dictionary.
 
-A bidirectional LSTM reads the letters, another writes the phonemes, without stress marks. One word
-in twenty is the test, chosen by a hash of its letters.
+A bidirectional LSTM encodes the letters, and an LSTM with attention decodes phonemes without stress
+marks. The test split is one word in twenty, chosen by a hash of its letters.
 
 Command:  make train CONFIG=experiments/sequence_to_sequence/pronunciation.py
 Hardware: 2 cores of a shared x86-64 server, Python 3.11, JAX 0.10.2
@@ -9,7 +9,7 @@ Time:     9 min 25 s the whole command
 Score:    27.83 % of the 6,370 test words are wrong, 6.66 % of their phonemes; 29.81 % where the
           first pronunciation alone is right. Validation 29.47 %, one seed
 
-The full-length recipe, larger and with dropout, for those who have half an hour:
+The full-length recipe, larger and with dropout, takes half an hour:
 
 Command:  ... ARGS='"--config.duration=14 epochs" --config.task.model.features=256
           --config.task.model.dropout=0.2'
@@ -29,12 +29,12 @@ from research.training.optimizer import Optimizer
 
 
 def get_config():
-    """The typed config, as the `ConfigDict` that the command line can change."""
+    """Returns the experiment as a `ConfigDict`."""
     task = SequenceToSequence(
         source=Pronunciations(),
         input_tokenizer=Characters(),
         output_tokenizer=Words(),
-        # So short a training cannot overfit: it is faster, and better, without dropout.
+        # A training this short does not overfit: it is faster, and better, without dropout.
         model=AttentionLSTM(embedding_dim=64, features=192, dropout=0.0),
         decoding=Decoding(beam_size=5),
         scoring="pronunciation",

@@ -19,7 +19,7 @@ from research.training.optimizer import Optimizer
 
 
 def get_config():
-    """The typed config, as the `ConfigDict` that the command line can change."""
+    """Returns the experiment as a `ConfigDict`."""
     task = SequenceToSequence(
         source=Pronunciations(),
         input_tokenizer=Characters(),

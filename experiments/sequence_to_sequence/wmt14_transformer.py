@@ -1,7 +1,7 @@
 """WMT 2014, English to German: the base Transformer on packed rows, over a slice of 8 chips.
 
-After Vaswani et al. (2017), here normalised at each block's entry. Heads and feed-forward layers
-can be split over the tensor axis, as by `ARGS="--config.mesh.tensor=2"`.
+The base model of Vaswani et al. (2017) in pre-norm form. The rules of the mesh shard heads and
+feed-forward layers over the tensor axis, for example with `ARGS="--config.mesh.tensor=2"`.
 
 Command:  make dataset NAME=wmt14_translate/de-en
           make train CONFIG=experiments/sequence_to_sequence/wmt14_transformer.py
@@ -23,7 +23,7 @@ from research.training.optimizer import Optimizer
 
 
 def get_config():
-    """The typed config, as the `ConfigDict` that the command line can change."""
+    """Returns the experiment as a `ConfigDict`."""
     task = SequenceToSequence(
         source=TranslationTFDS(
             name="wmt14_translate/de-en", source_language="en", target_language="de"

@@ -117,10 +117,10 @@ def test_long_translations_wrap_and_are_truncated():
     shown = Translation("one", long, (long,), "endless " * 1000)
     figure = translations([shown, Translation("two", "x" * 500, ("$a_b$",), "")])
     assert_readable(figure)
-    written = texts(figure)
+    shown_texts = texts(figure)
     for number in range(60):
-        assert sum(f"word{number}" in line.split() for line in written) == 2
-    assert any(line.endswith("endless …") for line in written)
-    assert {"$a_b$", "(empty)"} <= set(written)
-    assert [written.count(name) for name in ("src", "ref", "hyp")] == [2, 2, 2]
+        assert sum(f"word{number}" in line.split() for line in shown_texts) == 2
+    assert any(line.endswith("endless …") for line in shown_texts)
+    assert {"$a_b$", "(empty)"} <= set(shown_texts)
+    assert [shown_texts.count(name) for name in ("src", "ref", "hyp")] == [2, 2, 2]
     assert figure.get_size_inches()[1] < 5
