@@ -28,11 +28,11 @@ def train_step(
         gradients, averages, variables = _gradients(
             task, state, batch, key, gradient_accumulation_steps
         )
-        count = jnp.maximum(averages["loss"].count, 1)
+        loss = averages["loss"]
         # A sum over examples becomes the gradient of the mean, for any number of devices.
-        gradients = jax.tree.map(lambda g: g / count, gradients)
-        loss = averages["loss"].total / count
-        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params, value=loss)
+        gradients = jax.tree.map(lambda g: g / jnp.maximum(loss.count, 1), gradients)
+        mean_loss = loss.total / jnp.maximum(loss.count, 1)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params, value=mean_loss)
         params = optax.apply_updates(state.params, updates)
         one = jnp.ones(())
         averages |= {
@@ -47,7 +47,7 @@ def train_step(
             ema=None if state.ema is None else _update_ema(state, params, ema_decay),
             totals=jax.tree.map(jnp.add, state.totals, averages),
         )
-        return new_state, loss
+        return new_state, mean_loss
 
     return step
 
