@@ -32,7 +32,9 @@ def train_step(
         # A sum over examples becomes the gradient of the mean, for any number of devices.
         gradients = jax.tree.map(lambda g: g / jnp.maximum(loss.count, 1), gradients)
         mean_loss = loss.total / jnp.maximum(loss.count, 1)
-        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params, value=mean_loss)
+        updates, opt_state = optimizer.update(
+            gradients, state.opt_state, state.params, value=mean_loss
+        )
         params = optax.apply_updates(state.params, updates)
         one = jnp.ones(())
         averages |= {
