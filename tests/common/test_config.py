@@ -53,6 +53,7 @@ def test_an_experiment_documents_its_measurement(path):
         ("batch_size", "64", "config.batch_size: invalid value '64': expected int"),
         ("batch_size", True, "config.batch_size: invalid value True: expected int"),
         ("optimizer.learning_rate", None, "learning_rate: invalid value None: expected float"),
+        ("optimizer.learning_rate", True, "learning_rate: invalid value True: expected float"),
         (
             "task.model.widths",
             [32, "a"],
@@ -97,4 +98,5 @@ def test_differences_name_the_leaf(experiment, with_model):
     lines = differences(old.to_dict(), new.to_dict())
     assert "task.model.type: MLP -> ResNet" in lines
     assert "task.model.depth: (absent) -> 50" in lines
+    assert "task.model.widths: [32] -> (absent)" in lines
     assert not any(line.startswith("optimizer") for line in lines)

@@ -191,3 +191,10 @@ def test_long_recording_needs_little_memory(write):
     tracemalloc.stop()
     assert len(recording.segments) >= 60
     assert peak < 3e6  # the file is 19 MB as float32, ten seconds at 16 kHz are 0.64 MB
+
+
+def test_power_is_that_of_the_loudest_10_ms(write):
+    samples = np.zeros(16_000)
+    samples[8_000:8_160] = 0.5
+    recording = Recording(write(samples, subtype="FLOAT"), 16_000, max_seconds=2.0)
+    assert recording.power == pytest.approx(0.25)

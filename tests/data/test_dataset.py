@@ -72,3 +72,24 @@ def test_a_subset_has_the_lengths_of_its_examples():
     part = Subset(Ragged([1, 2, 3, 4], (4,)), np.array([3, 1]))
     assert part.lengths.tolist() == [4, 2]
     assert part.batch(np.array([0]), (0,), None)["x"].tolist() == [[3, 3, 3, 3]]
+
+
+def test_a_subset_reads_the_examples_at_its_indices():
+    part, rng = (
+        Subset(ArrayDataset(x=np.arange(10, 15)), np.array([4, 1])),
+        np.random.default_rng(0),
+    )
+    assert [int(part.example(i, rng)["x"]) for i in range(len(part))] == [14, 11]
+
+
+class FirstIsUnusable(Ragged):
+    """Sequences of which the first cannot be read."""
+
+    def example(self, index, rng):
+        return self.skip(index, "missing") if index == 0 else super().example(index, rng)
+
+
+def test_a_longer_example_that_replaces_an_unusable_one_is_cut_to_the_bucket():
+    batch = FirstIsUnusable([2, 5], (3, 5)).batch(np.array([0]), (0,), {"x": (3,)})
+    assert batch["x"].tolist() == [[1, 1, 1]]
+    assert batch["mask"].tolist() == [0]

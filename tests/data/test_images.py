@@ -95,6 +95,13 @@ def test_16_bit_images_are_scaled_to_8_bits():
     assert to_array(decode(encoded(deep), 1)).max() == 20_000 // 256
 
 
+def test_the_crop_fraction_is_the_side_of_the_crop():
+    array = to_array(resized_center_crop(gradient(256, 256), 16, 16, 0.5)).astype(int)
+    # The middle half of a gradient from 0 to 255, less half a pixel of the result on each side.
+    assert array[0, 0, 0] == pytest.approx(68, abs=2)
+    assert array[0, -1, 0] == pytest.approx(187, abs=2)
+
+
 def test_an_image_of_the_right_size_is_not_cropped():
     image = gradient(8, 8)
     assert np.array_equal(to_array(resized_center_crop(image, 8, 8, 0.875)), to_array(image))
@@ -108,3 +115,35 @@ def test_random_crops_depend_only_on_the_generator():
     assert all(crop.shape == (16, 16, 3) for crop in crops)
     assert np.array_equal(crops[0], crops[1])
     assert not np.array_equal(crops[0], crops[2])
+
+
+def random_boxes(height, width, min_area, count=200):
+    """Returns left, top, width and height of random crops of a square, as fractions of its side.
+
+    The red and green values of the square are the positions of its columns and rows.
+    """
+    columns, rows = np.meshgrid(np.arange(256, dtype=np.uint8), np.arange(256, dtype=np.uint8))
+    square = Image.fromarray(np.stack([columns, rows, rows], -1))
+    boxes = []
+    for seed in range(count):
+        rng = np.random.default_rng(seed)
+        array = to_array(random_resized_crop(square, height, width, min_area, rng)) / 256
+        (left, right), (top, bottom) = array[0, [0, -1], 0], array[[0, -1], 0, 1]
+        # The centres of the outer pixels are half a pixel inside of the crop.
+        columns, rows = (right - left) / (width - 1), (bottom - top) / (height - 1)
+        boxes.append((left - columns / 2, top - rows / 2, columns * width, rows * height))
+    return np.array(boxes).T
+
+
+def test_random_crops_have_the_area_and_the_aspect_ratio_of_szegedy():
+    """Area from `min_area` to 1, and 3:4 to 4:3 times the result's ratio (Szegedy et al. 2014)."""
+    _, _, width, height = random_boxes(20, 30, min_area=0.25)
+    assert 0.23 < (width * height).min() < 0.3 and (width * height).max() > 0.6
+    ratio = width / height / (30 / 20)
+    assert 0.72 < ratio.min() < 0.8 and 1.25 < ratio.max() < 1.37
+
+
+def test_random_crops_reach_every_edge_of_the_image():
+    left, top, width, height = random_boxes(20, 30, min_area=0.05)
+    for margin in (left, top, 1 - left - width, 1 - top - height):
+        assert margin.min() == pytest.approx(0, abs=0.02)

@@ -28,11 +28,11 @@ class Noisy(Dataset):
         return {"x": rng.normal(size=2).astype(np.float32)}
 
 
-def pipeline(dataset, batch_size, training=True, **mesh):
+def pipeline(dataset, batch_size, training=True, seed=0, **mesh):
     """A pipeline with a batch size, or with a function from buckets to batch sizes."""
     size = batch_size if callable(batch_size) else lambda bucket: batch_size
     sharding = batch_sharding(MeshConfig(**mesh).build(jax.devices()))
-    return Pipeline(dataset, BatchSampler(dataset, size, 0, training), sharding)
+    return Pipeline(dataset, BatchSampler(dataset, size, seed, training), sharding)
 
 
 def fetch(batches):
@@ -94,9 +94,9 @@ def test_errors_of_the_data_propagate():
         fetch(pipeline(Noisy(fatal=True), 12, devices=1).batches(0, 1))
 
 
-def test_random_examples_depend_on_the_index_and_the_epoch():
-    def by_index(epoch, batch_size):
-        made = pipeline(Noisy(), batch_size, devices=1)
+def test_random_examples_depend_on_the_seed_the_epoch_and_the_index():
+    def by_index(epoch, batch_size, seed=0):
+        made = pipeline(Noisy(), batch_size, seed=seed, devices=1)
         per_epoch = made.sampler.batches_per_epoch
         batches = fetch(made.batches(epoch * per_epoch, (epoch + 1) * per_epoch))
         return {
@@ -107,4 +107,6 @@ def test_random_examples_depend_on_the_index_and_the_epoch():
         }
 
     assert by_index(0, 4) == by_index(0, 6)
-    assert by_index(0, 4) != by_index(1, 4)
+    several = (by_index(0, 4), by_index(1, 4), by_index(0, 4, seed=1), by_index(1, 4, seed=1))
+    drawn = [x for examples in several for x in examples.values()]
+    assert len(set(drawn)) == len(drawn) == 4 * 11

@@ -120,3 +120,10 @@ def test_batches_of_all_buckets_are_shuffled_in_training():
     )
     order = [batch.length for batch in sampler.epoch(0)]
     assert order != sorted(order)
+
+
+def test_seeds_do_not_share_the_orders_of_epochs():
+    """With a seed of `seed + epoch`, seed 1 would repeat epoch 1 of seed 0 as its epoch 0."""
+    data = ArrayDataset(x=np.arange(100))
+    samplers = [BatchSampler(data, constant(10), seed, training=True) for seed in (0, 1)]
+    assert not np.array_equal(indices(samplers[0], 1), indices(samplers[1], 0))
