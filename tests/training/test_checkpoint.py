@@ -90,7 +90,7 @@ def test_a_flipped_bit_of_a_parameter_is_noticed_by_inference(trained, caplog, m
         kernel = state.params["head"]["kernel"]
         changed = {
             **state.params,
-            "head": {**state.params["head"], "kernel": kernel.at[0, 0].add(1)},
+            "head": {**state.params["head"], "kernel": kernel.at[0, 0].multiply(1 + 2**-23)},
         }
         return state.replace(params=changed)
 

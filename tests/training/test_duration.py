@@ -16,6 +16,8 @@ from research.training.duration import in_steps
         ("10 percent", 100),
         ("0 steps", 0),
         ("0.001 epochs", 1),
+        ("0.9 epochs", 11),
+        ("1_080 examples", 11),
     ],
 )
 def test_durations_as_people_say_them(text, steps):

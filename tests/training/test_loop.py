@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import jax
 import numpy as np
@@ -343,3 +344,28 @@ def test_evaluation_takes_the_average_of_the_weights(experiment, tmp_path):
     plain, _ = evaluate(run.program, state.replace(ema=None).inference, dataset)
     swapped, _ = evaluate(run.program, state.replace(params=state.ema, ema=None).inference, dataset)
     assert averaged == swapped != plain
+
+
+def test_a_state_that_is_not_finite_is_not_saved(experiment, tmp_path):
+    """Between two log lines, the check before each checkpoint is the only one."""
+    wild = Optimizer(name="sgd", learning_rate=1e30, schedule="constant")
+    changed = dataclasses.replace(
+        experiment, optimizer=wild, log_every="24 steps", evaluate_every="0 steps"
+    )
+    with pytest.raises(UserError, match=r"the loss is (nan|inf) at step 8"):
+        Trainer(changed, tmp_path).train()
+    assert not list((tmp_path / "checkpoints").iterdir())
+
+
+def test_training_seconds_exclude_evaluation(experiment, tmp_path, monkeypatch):
+    time = types.SimpleNamespace(now=0.0)
+    time.perf_counter = lambda: time.now
+
+    def slow(*args):
+        time.now += 1000
+        return evaluate(*args)
+
+    monkeypatch.setattr("research.training.clock.time", time)
+    monkeypatch.setattr("research.training.loop.evaluate", slow)
+    run, _ = Trainer(experiment, tmp_path).train()
+    assert time.now == 2000 and run.progress.seconds <= 0

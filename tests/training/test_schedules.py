@@ -49,6 +49,23 @@ def test_piecewise_constant_multiplies_at_its_milestones():
     assert found == pytest.approx([2, 2, 1, 1, 0.5, 0.5])
 
 
+def test_milestones_count_from_the_start_and_include_the_warmup():
+    options = {"schedule": "piecewise_constant", "milestones": ("30%", "60%"), "gamma": 0.5}
+    optimizer = Optimizer(learning_rate=2.0, **options)
+    schedule = optimizer.resolve_schedule(100, warmup_steps=10, milestones=(30, 60)).build()
+    found = [float(schedule(step)) for step in (5, 10, 29, 30, 59, 60)]
+    assert found == pytest.approx([1, 2, 2, 1, 1, 0.5])
+
+
+def test_a_cooldown_begins_after_the_warmup(tmp_path, replace_optimizer):
+    changed = replace_optimizer(
+        schedule="warmup_stable_decay", warmup="20 steps", cooldown="50%", learning_rate=1.0
+    )
+    schedule = Trainer(changed, tmp_path).program.schedule
+    assert (schedule.total_steps, schedule.cooldown_steps) == (24, 4)
+    assert float(schedule.build()(24)) == 0
+
+
 def test_the_trainer_resolves_durations(experiment, tmp_path, replace_optimizer):
     changed = replace_optimizer(
         schedule="piecewise_constant", warmup="2 steps", milestones=("25%", "1 epoch")

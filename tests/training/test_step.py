@@ -4,14 +4,18 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from research.hardware.mesh import MeshConfig, batch_sharding
+from research.task import Average, Task
 from research.tasks.image_classification.augmentation import Augmentation
 from research.tasks.image_classification.models import CNN
 from research.training.input import input_pipeline
 from research.training.optimizer import Optimizer
 from research.training.program import Program
+from research.training.state import initializer
+from research.training.step import train_step
 
 
 def batches(program, steps, masked=0):
@@ -184,3 +188,58 @@ def test_the_state_is_donated(experiment):
     state = program.initialize()
     program.train_step(state, next(batches(program, 1)))
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves((state.params, state.opt_state)))
+
+
+class Draws(Task):
+    """A task whose variables keep the numbers that `loss` has drawn, and whose loss is 3."""
+
+    def batch_spec(self, batch_size, length):
+        return {"x": jax.ShapeDtypeStruct((batch_size,), jnp.float32)}
+
+    def dataset(self, split):
+        raise NotImplementedError
+
+    def init(self, key):
+        return {"weight": jnp.ones(())}, {"drawn": jnp.zeros(4)}
+
+    def loss(self, params, variables, batch, key, train):
+        drawn = jnp.roll(variables["drawn"], 1).at[0].set(jax.random.uniform(key))
+        total = (3 * params["weight"] * batch["mask"]).sum()
+        return {"loss": Average(total, batch["mask"].sum())}, {"drawn": drawn}
+
+    def predict(self, params, variables, batch):
+        raise NotImplementedError
+
+    def scorer(self):
+        raise NotImplementedError
+
+    def predictor(self):
+        raise NotImplementedError
+
+
+def step_of_draws(parts, seed=0):
+    """The state after one step, whose optimizer state is the loss that the optimizer received."""
+    optimizer = optax.GradientTransformationExtraArgs(
+        lambda params: jnp.zeros(()), lambda updates, state, params=None, *, value: (updates, value)
+    )
+    step = train_step(Draws(), optimizer, optax.constant_schedule(0.1), parts, 0.0, seed)
+    names = ("loss", "gradient_norm", "learning_rate")
+    initialize = initializer(Draws(), optimizer, False, names)
+    batch = {"x": np.zeros(8, np.float32), "mask": np.float32([1, 1, 1, 1, 1, 0, 0, 0])}
+    return jax.jit(lambda: step(initialize(jax.random.key(0)), batch)[0])()
+
+
+def test_accumulated_parts_draw_apart_and_pass_on_their_variables():
+    """Equal draws would give every part the same dropout; all four numbers have to arrive."""
+    drawn = step_of_draws(parts=4).variables["drawn"].tolist()
+    assert len(set(drawn)) == 4 and 0 not in drawn
+
+
+def test_random_numbers_depend_on_the_seed():
+    drawn = [float(step_of_draws(1, seed).variables["drawn"][0]) for seed in (0, 0, 1)]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+@pytest.mark.parametrize("parts", [1, 4])
+def test_the_optimizer_receives_the_mean_loss_of_the_real_examples(parts):
+    assert float(step_of_draws(parts).opt_state) == 3

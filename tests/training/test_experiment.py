@@ -1,0 +1,28 @@
+import pytest
+
+from research.training.experiment import Experiment
+
+
+@pytest.mark.parametrize(
+    ("bucket", "shards", "expected"),
+    [
+        (12, 1, 24),  # 25 examples of 12, in multiples of 8
+        (12, 3, 24),
+        (20, 3, 24),  # the smallest batch that 3 devices can split, longer than `batch_length`
+        (20, 1, 8),
+        ((12, 8), 1, 8),
+        (3, 1, 64),  # at most `batch_size`
+        (None, 1, 64),
+    ],
+)
+def test_a_batch_has_the_examples_that_fit_its_length_and_the_devices(bucket, shards, expected):
+    experiment = Experiment(task=None, batch_size=64, batch_length=300)
+    assert experiment.examples_per_batch(bucket, shards) == expected
+
+
+def test_every_part_of_an_accumulated_batch_is_split_over_the_devices():
+    experiment = Experiment(
+        task=None, batch_size=96, batch_length=600, gradient_accumulation_steps=2
+    )
+    assert experiment.examples_per_batch(12, 1) == 48
+    assert experiment.examples_per_batch(12, 3) == 48

@@ -1,0 +1,24 @@
+import pytest
+
+from research.common.errors import UserError
+from research.training.metrics import FILE, MetricWriter, read_metrics
+
+
+def test_a_resumed_run_removes_the_metrics_after_its_step(tmp_path):
+    writer = MetricWriter(tmp_path, 0)
+    for step in (5, 10, 15):
+        writer.write(step, "train", {"loss": 1.0})
+    writer.close()
+    MetricWriter(tmp_path, 10).close()
+    assert [line["step"] for line in read_metrics(tmp_path)] == [5, 10]
+
+
+def test_a_line_that_was_cut_off_is_omitted(tmp_path):
+    (tmp_path / FILE).write_text('{"step": 5, "split": "train"}\n{"step": 10, "spl')
+    assert read_metrics(tmp_path) == [{"step": 5, "split": "train"}]
+
+
+def test_an_invalid_line_is_refused(tmp_path):
+    (tmp_path / FILE).write_text('{"step": 5\n{"step": 10, "split": "train"}\n')
+    with pytest.raises(UserError, match=r"invalid JSON in .*metrics\.jsonl:1; remove the line"):
+        read_metrics(tmp_path)
