@@ -164,7 +164,7 @@ def test_word_pieces_do_not_normalise_characters():
 
 
 def test_word_pieces_contain_rare_characters():
-    tokenizer = WordPieces(pieces=6).resolve(["abc " * 5000, "ü"])
+    tokenizer = WordPieces(vocab_size=6).resolve(["abc " * 5000, "ü"])
     assert tokenizer.decode(tokenizer.encode("abc ü")) == "abc ü"
 
 
