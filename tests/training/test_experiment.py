@@ -1,5 +1,6 @@
 import pytest
 
+from research.common.errors import ConfigError
 from research.training.experiment import Experiment
 
 
@@ -26,3 +27,10 @@ def test_every_part_of_an_accumulated_batch_is_split_over_the_devices():
     )
     assert experiment.examples_per_batch(12, 1) == 48
     assert experiment.examples_per_batch(12, 3) == 48
+
+
+def test_the_batch_length_must_hold_the_smallest_batch():
+    longest = (12, 12)  # eight examples are 192 long
+    Experiment(task=None, batch_length=192).check_batch_length(longest, shards=1)
+    with pytest.raises(ConfigError, match=r"batch_length: .* at least 192"):
+        Experiment(task=None, batch_length=191).check_batch_length(longest, shards=1)

@@ -14,8 +14,8 @@ from research.tasks.image_classification.models import CNN
 from research.training.input import input_pipeline
 from research.training.optimizer import Optimizer
 from research.training.program import Program
-from research.training.state import initializer
-from research.training.step import train_step
+from research.training.state import InferenceState, initializer
+from research.training.step import evaluate_step, train_step
 
 
 def batches(program, steps, masked=0):
@@ -191,7 +191,7 @@ def test_the_state_is_donated(experiment):
 
 
 class Draws(Task):
-    """A task whose variables keep the numbers that `loss` has drawn, and whose loss is 3."""
+    """Its variables keep the numbers that `loss` has drawn; the loss is 3, in evaluation 2."""
 
     def batch_spec(self, batch_size, length):
         return {"x": jax.ShapeDtypeStruct((batch_size,), jnp.float32)}
@@ -204,11 +204,11 @@ class Draws(Task):
 
     def loss(self, params, variables, batch, key, train):
         drawn = jnp.roll(variables["drawn"], 1).at[0].set(jax.random.uniform(key))
-        total = (3 * params["weight"] * batch["mask"]).sum()
+        total = ((3 if train else 2) * params["weight"] * batch["mask"]).sum()
         return {"loss": Average(total, batch["mask"].sum())}, {"drawn": drawn}
 
     def predict(self, params, variables, batch):
-        raise NotImplementedError
+        return {"doubled": 2 * batch["x"]}
 
     def scorer(self):
         raise NotImplementedError
@@ -243,3 +243,14 @@ def test_random_numbers_depend_on_the_seed():
 @pytest.mark.parametrize("parts", [1, 4])
 def test_the_optimizer_receives_the_mean_loss_of_the_real_examples(parts):
     assert float(step_of_draws(parts).opt_state) == 3
+
+
+def test_evaluation_computes_the_loss_without_training_and_returns_the_targets():
+    state = InferenceState(
+        step=0, params={"weight": jnp.ones(())}, variables={"drawn": jnp.ones(4)}
+    )
+    batch = {name: jnp.arange(2.0) for name in ("x", "y", "index")} | {"mask": jnp.ones(2)}
+    averages, predictions, targets = evaluate_step(Draws(), ("y",))(state, batch)
+    assert float(averages["loss"].total / averages["loss"].count) == 2
+    assert predictions["doubled"].tolist() == [0, 2]
+    assert set(targets) == {"y", "index", "mask"}
