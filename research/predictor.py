@@ -1,4 +1,4 @@
-"""The prediction contract of a task: what `python -m research.predict` needs of it.
+"""The prediction contract of a task: the methods that `python -m research.predict` calls.
 
 Training and evaluation never import this module's implementations, so a task's predictor may import
 image and plotting libraries.
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 class Predictor(abc.ABC):
-    """Turns user inputs into examples, and predictions into results for people and programs.
+    """Converts user inputs to examples, and predictions to tables, JSON and pictures.
 
     Each task implements one in `research/tasks/NAME/predictor.py` and returns it from
     `Task.predictor()`.
     """
 
     input_kind: ClassVar[str] = "file"
-    """The kind of input, "file" or "text", which is also the name of its column in tables."""
+    """Kind of the inputs, "file" or "text"; also the name of their column in tables."""
 
     @abc.abstractmethod
     def preprocess(self, item: str) -> Dataset:

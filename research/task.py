@@ -1,7 +1,7 @@
 """The training contract of a task: everything that the engine knows about one.
 
 A task is a frozen dataclass whose fields are its config. The engine in `research/training/` calls
-the methods below and nothing else. What `predict` needs is in `research/predictor.py`.
+only the methods below. `research/predictor.py` has those that `predict` calls.
 """
 
 import abc
@@ -26,7 +26,7 @@ Tree = Any  # a pytree of arrays
 
 
 class Average(PyTreeNode):
-    """A metric as a total and a count, so that batches and devices of any size add up."""
+    """A metric as a total and a count, which can be summed over batches, devices and processes."""
 
     total: jax.Array  # [] float32
     count: jax.Array  # [] float32
@@ -39,7 +39,7 @@ class Scorer(abc.ABC):
     """
 
     targets: tuple[str, ...]
-    """Names of the batch's arrays that `update` needs on the host, beside `index`."""
+    """Names of the batch's arrays that `update` needs on the host, in addition to `index`."""
 
     @abc.abstractmethod
     def update(self, targets: Example, predictions: Example) -> None:
@@ -59,7 +59,7 @@ class Scorer(abc.ABC):
 
 @cache
 def _task_modules() -> dict[str, str]:
-    """Class name to module of every task, as declared by `TASK` in each folder's `__init__.py`."""
+    """Returns the module of each task class, declared by `TASK` in the folder's `__init__.py`."""
     from research import tasks
 
     folders = [f"{tasks.__name__}.{module.name}" for module in pkgutil.iter_modules(tasks.__path__)]
@@ -67,7 +67,7 @@ def _task_modules() -> dict[str, str]:
 
 
 class _Tasks(Mapping[str, type]):
-    """The task classes by name. A task's module is imported when it is looked up."""
+    """Task classes by name, imported on access."""
 
     def __getitem__(self, name: str) -> type:
         return getattr(importlib.import_module(_task_modules()[name]), name)
@@ -91,9 +91,9 @@ class Task(abc.ABC):
         return _Tasks()
 
     def resolve(self) -> Self:
-        """Returns the task with everything that only its data define, such as class names.
+        """Returns the task with values that depend on its data filled in, such as class names.
 
-        A run saves the resolved config, so that it can predict without its data.
+        A run saves the resolved config, so that prediction does not need the data.
         """
         return self
 
@@ -112,7 +112,7 @@ class Task(abc.ABC):
         """Opens the examples of "train", "validation" or "test" for scoring.
 
         Raises:
-          UserError: the data or the split are missing; the message says how to get them.
+          UserError: the data or the split are missing; the message contains the remedy.
         """
 
     def training(self) -> Dataset:
@@ -129,7 +129,7 @@ class Task(abc.ABC):
     ) -> tuple[dict[str, Average], Tree]:
         """Returns metrics, one of them "loss", and new variables.
 
-        A pure function; examples with mask 0 count for nothing.
+        A pure function; examples with mask 0 are excluded.
         """
 
     @abc.abstractmethod
@@ -145,4 +145,4 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def predictor(self) -> "Predictor":
-        """Returns what `python -m research.predict` needs, imported only when called."""
+        """Returns the predictor of this task, imported only when called."""

@@ -253,7 +253,5 @@ def test_help_of_training_names_the_command_that_lists_the_keys():
 def test_a_workdir_without_a_run_is_refused(tmp_path):
     done = quick_call("evaluate", f"--workdir={tmp_path}")
     assert (done.returncode, done.stdout) == (2, "")
-    assert (
-        done.stderr
-        == f"error: {tmp_path} holds no run; `python -m research.train --workdir=...` creates one\n"
-    )
+    expected = f"error: missing run in {tmp_path}; `python -m research.train` creates one\n"
+    assert done.stderr == expected

@@ -1,4 +1,4 @@
-"""Code that the commands share: flags, errors in one line, quiet logging, the compilation cache."""
+"""Code shared by the commands: flags, one-line errors, logging, the compilation cache."""
 
 import logging
 import os
@@ -25,12 +25,12 @@ _CHANGES = "config.KEY"  # a flag of this name collects all --config.KEY=VALUE
 def run(
     main: Callable[[list[str]], None], required: tuple[str, ...], positional: bool = False
 ) -> None:
-    """Runs a command whose flags are defined.
+    """Runs a command, after its flags were defined.
 
     Args:
-      main: the command; its argument are the positional arguments.
+      main: the command; its argument is the list of positional arguments.
       required: names of the flags that must be given.
-      positional: whether the command takes positional arguments; otherwise they are refused.
+      positional: whether the command takes positional arguments.
     """
 
     def parse(argv: list[str]) -> list[str]:
@@ -48,7 +48,7 @@ def define_config_changes() -> None:
     flags.DEFINE_multi_string(
         _CHANGES,
         [],
-        "Changes a key of the experiment, as --config.batch_size=32; "
+        "Changes a key of the experiment, such as --config.batch_size=32; "
         "`python -m research.config FILE` lists the keys.",
     )
 
@@ -62,17 +62,21 @@ def define_run_flags() -> None:
     """Defines the flags of the commands that open a trained run."""
     flags.DEFINE_string("workdir", None, "Folder of the run.")
     flags.DEFINE_integer(
-        "average", 1, "Number of newest checkpoints to average the parameters of.", lower_bound=1
+        "average",
+        1,
+        "Number of checkpoints to average the parameters of, the newest ones.",
+        lower_bound=1,
     )
     flags.DEFINE_multi_string(
         "change",
         [],
-        "Changes a key of the run's config without saving it, as --change=task.decoding.beam=8.",
+        "Changes a key of the run's config without saving it, "
+        "such as --change=task.decoding.beam_size=8.",
     )
 
 
 def _parse(argv: list[str]) -> list[str]:
-    """Parses the flags; invalid ones end the command with one line."""
+    """Parses the flags; exits with a one-line error if they are invalid."""
     if "--help" in argv or "-h" in argv:
         print(f"{sys.modules['__main__'].__doc__}\n{flags.FLAGS.main_module_help()}")
         sys.exit(0)
@@ -86,7 +90,7 @@ def _parse(argv: list[str]) -> list[str]:
 
 
 def _collected(argument: str) -> str:
-    """Rewrites `--config.a.b=1` to `--config.KEY=a.b=1`: absl knows only flags of fixed names."""
+    """Rewrites `--config.a.b=1` to `--config.KEY=a.b=1`, since absl flags have fixed names."""
     change = re.fullmatch(r"--?config\.([^=]*)(=.*)?", argument, re.DOTALL)
     if change is None:
         return argument
@@ -115,7 +119,7 @@ def _guard(main: Callable[[], None]) -> None:
 
 
 def _refuse(error: BaseException) -> NoReturn:
-    """Prints an error in one line and ends the process with exit code 2."""
+    """Prints an error in one line and exits with code 2."""
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
     leave(2)
 

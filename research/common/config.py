@@ -1,7 +1,7 @@
 """Frozen dataclasses declare the config; `ConfigDict`s and saved JSON are derived from them.
 
 An experiment file builds typed dataclasses and returns `to_config_dict(...)` of them;
-`from_config_dict` converts the dict back and refuses unknown keys and values of the wrong type.
+`from_config_dict` converts the dict back and raises errors for unknown keys and wrong types.
 
 A field holds a plain value, a dataclass, an optional one (`Sampler | None`), one of several
 (`MLP | CNN`, or a `Task`), or a tuple of these. Where several classes are possible, the dict holds
@@ -31,12 +31,12 @@ class WrongTypeError(Exception):
 
 
 def not_configured(default: Any) -> Any:
-    """Declares a dataclass field that the program sets and no config may contain."""
+    """Declares a dataclass field that the program sets; configs may not contain it."""
     return dataclasses.field(default=default, metadata={"configured": False})
 
 
 def formerly(*names: str, default: Any, convert: Callable[[Any], Any] = lambda value: value) -> Any:
-    """Declares a renamed dataclass field, so that configs saved under its old names still open.
+    """Declares a renamed dataclass field, so that saved configs with its old names still load.
 
     A renamed class lists its old names in a class attribute `former_names` instead.
 
@@ -57,8 +57,8 @@ def from_config_dict(cls: type[T], config: Mapping[str, Any]) -> T:
     """Builds the dataclass `cls` from a config.
 
     Raises:
-      ConfigError: a key is unknown (the message names the nearest one) or missing, or a value has
-        the wrong type or is refused by the dataclass.
+      ConfigError: a key is unknown (the message names the most similar one) or missing, or a value
+        is invalid.
     """
     return _decode(_plain(config), cls)
 
@@ -110,7 +110,7 @@ def field_of(cls: type, key: str) -> dataclasses.Field:
     """Returns the field of a dataclass with that name.
 
     Raises:
-      ConfigError: there is none; the message names the nearest one.
+      ConfigError: the field does not exist; the message names the most similar one.
     """
     fields = fields_of(cls)
     if key not in fields:
@@ -121,13 +121,13 @@ def field_of(cls: type, key: str) -> dataclasses.Field:
 
 
 def members_of(annotation: Any) -> tuple[Any, ...]:
-    """Returns the members of a union; of another annotation, itself."""
+    """Returns the members of a union; for another annotation, the annotation itself."""
     is_union = get_origin(annotation) in (Union, types.UnionType)
     return get_args(annotation) if is_union else (annotation,)
 
 
 def classes_of(annotation: Any) -> Mapping[str, type]:
-    """Returns the dataclasses that a field may hold, by name; none for plain values."""
+    """Returns the dataclasses that a field may hold, by name; empty for plain values."""
     classes = [member for member in members_of(annotation) if isinstance(member, type)]
     for cls in classes:
         if hasattr(cls, "variants"):
@@ -160,7 +160,7 @@ def class_name(name: Any, classes: Mapping[str, type]) -> str:
     """Returns the current name of a class, given its current or a former one.
 
     Raises:
-      ConfigError: no class has or had this name.
+      ConfigError: the name is unknown.
     """
     if name in classes:
         return name
@@ -186,7 +186,7 @@ def element_types(annotation: Any, length: int) -> list[Any]:
 
 
 def default_config(cls: type, tagged: bool) -> dict[str, Any]:
-    """Returns the config of a dataclass with the defaults of its fields; others are absent.
+    """Returns the config of a dataclass with default values; fields without a default are absent.
 
     Args:
       cls: the dataclass.
@@ -237,7 +237,7 @@ def _decode(value: Any, annotation: Any) -> Any:
 
     Raises:
       WrongTypeError: the value has another type.
-      ConfigError: a value below it is wrong.
+      ConfigError: a nested value is invalid.
     """
     if isinstance(value, Mapping) and classes_of(annotation):
         cls = class_of(value, annotation)
@@ -289,7 +289,7 @@ def _decode_leaf(value: Any, annotation: Any) -> Any:
         return tuple(value) if isinstance(value, list) else value
     if annotation is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    # bool is a subclass of int, but `True` steps are surely a mistake.
+    # bool is a subclass of int, but True is not a valid number of steps.
     if not isinstance(value, annotation) or (annotation is int and isinstance(value, bool)):
         raise WrongTypeError
     return value
@@ -307,7 +307,7 @@ def _decode_tuple(value: Any, annotation: Any) -> tuple[Any, ...]:
 
 
 def _expected(annotation: Any) -> str:
-    """The values that an annotation admits, and how to select a class."""
+    """Returns the values that an annotation allows, and how to select a class."""
     hint = "; select a class by the key 'type'" if has_type_key(annotation) else ""
     return type_name(annotation) + hint
 
@@ -319,7 +319,7 @@ def _is_required(field: dataclasses.Field) -> bool:
 def _renamed(
     fields: Mapping[str, dataclasses.Field],
 ) -> dict[str, tuple[str, Callable[[Any], Any]]]:
-    """The former names of fields, each with the current name and the conversion of its values."""
+    """Returns current name and conversion of values by the former name of each renamed field."""
     return {
         old: (name, convert)
         for name, field in fields.items()

@@ -1,4 +1,4 @@
-"""The keys of a config with their values, types and documentation."""
+"""Lists the keys of a config with their values, types and documentation."""
 
 import ast
 import dataclasses
@@ -54,9 +54,9 @@ def _entries(config: Any, default: Any, prefix: str) -> Iterator[Entry]:
 
     Args:
       config: the dataclass.
-      default: the dataclass that is the default of its field; where it is of another class, the
-        defaults of the fields of `config` count.
-      prefix: of the keys.
+      default: the default of its field; if its class differs from that of `config`, the defaults of
+        that class are used.
+      prefix: prefix of the keys.
     """
     documentation = field_documentation(type(config))
     for name, field in fields_of(type(config)).items():
@@ -69,7 +69,7 @@ def _entries(config: Any, default: Any, prefix: str) -> Iterator[Entry]:
 def _field_entries(
     value: Any, default: Any, annotation: Any, key: str, documentation: str
 ) -> Iterator[Entry]:
-    """Yields one key, or those of the dataclasses that it holds."""
+    """Yields a key, or the keys of the dataclasses that it contains."""
     if dataclasses.is_dataclass(value):
         same = type(value) is type(default)
         if has_type_key(annotation):

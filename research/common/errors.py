@@ -1,4 +1,4 @@
-"""Errors that the user can correct; commands print them in one line and exit with code 2."""
+"""Errors that the user can correct; commands print them as one line and exit with code 2."""
 
 import signal
 from collections.abc import Iterator
@@ -6,11 +6,11 @@ from contextlib import contextmanager
 
 
 class UserError(Exception):
-    """The user's input is wrong. The message names the culprit and the remedy."""
+    """Invalid input of the user. The message names the cause and the remedy."""
 
 
 class ConfigError(UserError):
-    """A config value is wrong.
+    """An invalid config value.
 
     Attributes:
       key: the dotted key; `within` prefixes it as the error propagates to the outer dataclass.
@@ -27,9 +27,9 @@ class ConfigError(UserError):
 
 
 class Interrupted(Exception):
-    """A run was ended by SIGTERM, and is saved."""
+    """A run received SIGTERM and was saved."""
 
-    exit_code = 128 + signal.SIGTERM  # a shell's exit code for a process that the signal ended
+    exit_code = 128 + signal.SIGTERM  # exit code of a shell for a process that SIGTERM ended
 
     def __init__(self, step: int):
         super().__init__(f"stopped at step {step} and saved; the same command resumes")

@@ -10,7 +10,7 @@ from research.common.storage import AnyPath, is_in_bucket
 
 
 def write_atomically(path: AnyPath, content: str | bytes) -> None:
-    """Writes a file, creating its folder if missing; readers get the old content or the new.
+    """Writes a file atomically; creates its folder if missing.
 
     Raises:
       UserError: the path cannot be written.
@@ -24,7 +24,7 @@ def write_atomically(path: AnyPath, content: str | bytes) -> None:
         unfinished = path.with_name(f"unfinished_{path.name}")
         unfinished.write_bytes(data)
         unfinished.replace(path)
-    except Exception as error:  # gcsfs raises several that are not an OSError
+    except Exception as error:  # gcsfs raises several types other than OSError
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"cannot write {path}: {reason}; choose another path") from None
 
@@ -33,7 +33,7 @@ def read_lines(path: AnyPath) -> list[str]:
     """Returns the lines of a UTF-8 text file; one that ends in `.gz` is decompressed.
 
     Raises:
-      UserError: the file cannot be read, or a line, which the message names, is not UTF-8.
+      UserError: the file cannot be read, or a line is not UTF-8; the message names it.
     """
     try:
         data = path.read_bytes()
@@ -46,7 +46,7 @@ def read_lines(path: AnyPath) -> list[str]:
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"cannot read {path} ({reason}); check the file") from None
-    # `splitlines` also splits at U+2028 and similar: two parallel files would get out of step.
+    # `splitlines` also splits at U+2028 and similar, which would misalign parallel files.
     lines = text.removesuffix("\n").split("\n")
     return [line.rstrip("\r") for line in lines] if text else []
 

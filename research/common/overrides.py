@@ -1,6 +1,6 @@
 """Changes of a config by `KEY=VALUE`, as on the command line.
 
-The declared type of a key, not its current value, determines how VALUE is parsed. So keys that are
+VALUE is parsed by the declared type of the key instead of its current value, so that keys that are
 None, and keys of a class that another change selects, can be set.
 """
 
@@ -36,8 +36,8 @@ def with_changes(value: T, changes: Sequence[str]) -> T:
       removes it.
     - Tuples are written as `1,2` or `(1, 2)`; `KEY.0` is their first element.
 
-    Changes may come in any order: those of outer keys are applied first. Of several changes of the
-    same key the last one counts.
+    Changes may have any order: those of outer keys are applied first. Of several changes of the
+    same key the last one is applied.
 
     Raises:
       UserError: a change is not of the form KEY=VALUE, its key is unknown, or its value is invalid.
@@ -56,7 +56,7 @@ def _split(change: str) -> tuple[list[str], str]:
 
 
 def _depth(keys: list[str]) -> int:
-    """The depth of the value that a change replaces: `a.type` replaces `a`."""
+    """Returns the depth of the value that a change replaces: `a.type` replaces `a`."""
     return len(keys) - (keys[-1] == "type")
 
 
@@ -81,7 +81,7 @@ def _changed(value: Any, annotation: Any, keys: list[str], text: str) -> Any:
             with within(key):
                 old[index] = _changed(old[index], element_types(kind, len(old))[index], rest, text)
             return tuple(old)
-    raise ConfigError(key, "unknown key; the key before it holds a plain value")
+    raise ConfigError(key, "unknown key; its parent is a plain value")
 
 
 def _changed_dataclass(value: Any, annotation: Any, keys: list[str], text: str) -> Any:
@@ -99,7 +99,7 @@ def _changed_dataclass(value: Any, annotation: Any, keys: list[str], text: str) 
 
 
 def _parse(text: str, annotation: Any) -> Any:
-    """Returns the value of a text; the text itself, which decoding refuses, where it has none."""
+    """Returns the value of a text; if it is invalid, the text itself, which `_decode` rejects."""
     for kind in members_of(annotation):
         try:
             return _parse_as(text, kind)
@@ -109,7 +109,7 @@ def _parse(text: str, annotation: Any) -> Any:
 
 
 def _parse_as(text: str, kind: Any) -> Any:
-    """Parses a text as one type; raises one of several exceptions where it does not fit."""
+    """Parses a text as one type; raises one of several exceptions if it is invalid."""
     if kind in (str, int, float):
         return kind(text)
     if kind is bool:

@@ -1,4 +1,4 @@
-"""Chooses parameters by name with (pattern, value) pairs, of which the first match decides."""
+"""Selects parameters by name with (pattern, value) pairs; the first match decides."""
 
 import re
 from collections.abc import Sequence
@@ -10,22 +10,22 @@ from research.common.config import suggest
 from research.common.errors import ConfigError
 
 REST = ".*"
-"""The pattern of all remaining parameters; as the only one it may match nothing."""
+"""Pattern of all remaining parameters; unlike other patterns it may match none."""
 
 
 def match(tree: Any, rules: Sequence[tuple[str, Any]], key: str, default: Any = None) -> Any:
-    """Returns a tree of values, one for each leaf of `tree`, as (pattern, value) pairs decide.
+    """Returns the value of each leaf of `tree`, given by (pattern, value) pairs.
 
-    A pattern is a regular expression that is searched in a leaf's path, such as `Dense_0/kernel`.
+    A pattern is a regular expression, searched in the path of a leaf, such as `Dense_0/kernel`.
 
     Args:
       tree: a pytree of parameters or of their shapes.
-      rules: (pattern, value) pairs, the first match decides.
-      key: the dotted config key that holds the rules, for errors.
+      rules: (pattern, value) pairs; the first match decides.
+      key: the dotted config key of the rules, for errors.
       default: the value of leaves that no pattern matches.
 
     Raises:
-      ConfigError: a pattern decides for no leaf; the message names the nearest path.
+      ConfigError: a pattern has no effect; the message names the most similar path.
     """
     undecided = {pattern for pattern, _ in rules} - {REST}
 
@@ -53,7 +53,7 @@ def check_patterns(rules: Sequence[Any], key: str) -> None:
     """Checks that rules are (regular expression, value) pairs.
 
     Raises:
-      ConfigError: at `key`.
+      ConfigError: a rule is invalid.
     """
     for rule in rules:
         if not isinstance(rule, list | tuple) or len(rule) != 2 or not isinstance(rule[0], str):
@@ -66,5 +66,5 @@ def check_patterns(rules: Sequence[Any], key: str) -> None:
 
 
 def path_name(path: Any) -> str:
-    """`Dense_0/kernel` for a key path of `jax.tree_util`."""
+    """Returns the name of a key path of `jax.tree_util`, such as `Dense_0/kernel`."""
     return jax.tree_util.keystr(path, simple=True, separator="/")

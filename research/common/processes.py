@@ -16,7 +16,7 @@ def join() -> None:
     """Initializes `jax.distributed` if the environment asks for several processes.
 
     Call it before any other use of JAX. The launcher sets the coordinator's address, the number of
-    processes and the process index; on Kubernetes JAX finds them itself.
+    processes and the process index; on Kubernetes JAX detects them.
     """
     heartbeat(0)
     if all(name in os.environ for name in _ENVIRONMENT):
@@ -35,7 +35,7 @@ def are_several() -> bool:
 
 
 def heartbeat(step: int | None = None) -> None:
-    """Writes a heartbeat for the launcher, if there is one.
+    """Writes a heartbeat for the launcher, if one started this process.
 
     Args:
       step: the training step that begins; None keeps the step of the last heartbeat.
@@ -45,7 +45,7 @@ def heartbeat(step: int | None = None) -> None:
 
 
 def leave(code: int) -> NoReturn:
-    """Exits with a code; one of several processes skips cleanup, which waits minutes for others."""
+    """Exits with a code, without cleanup if other processes run: it would wait minutes for them."""
     if not are_several():
         sys.exit(code)
     sys.stdout.flush()
@@ -54,7 +54,7 @@ def leave(code: int) -> NoReturn:
 
 
 class _HeartbeatFile:
-    """A small file with the last training step and the number of heartbeats."""
+    """A file with the last training step and the number of heartbeats."""
 
     def __init__(self, path: str):
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT)

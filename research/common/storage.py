@@ -11,7 +11,7 @@ from etils import epath
 
 from research.common.errors import UserError
 
-# Code outside this module uses only what both have, and the functions below where they differ.
+# Other modules use only the methods that both have, and the functions below where they differ.
 AnyPath: TypeAlias = Path | epath.Path
 
 _READ = ("storage.buckets.get", "storage.objects.get", "storage.objects.list")
@@ -19,15 +19,15 @@ _WRITE = (*_READ, "storage.objects.create", "storage.objects.delete")
 
 
 def as_path(text: str, write: bool = False) -> AnyPath:
-    """Returns the path that a user gives.
+    """Parses a path from the command line.
 
     Args:
       text: a path on disk, or `gs://BUCKET/FOLDER`.
-      write: whether the path will be written, beside read.
+      write: whether the path will also be written to.
 
     Raises:
-      UserError: the path is invalid, or the permissions for its bucket are missing. This is checked
-        here so that a run does not fail hours later, when it saves.
+      UserError: the path is invalid, or permissions for its bucket are missing. Checked here, so
+        that a run does not fail hours later when it saves.
     """
     if "://" not in text and not text.startswith("gs:"):
         return Path(text)
@@ -36,9 +36,9 @@ def as_path(text: str, write: bool = False) -> AnyPath:
         raise UserError(f"invalid path '{text}': expected a path on disk or gs://BUCKET/FOLDER")
     if importlib.util.find_spec("gcsfs") is None:
         raise UserError(f'cannot open {text}: missing gcsfs; pip install -e ".[tpu]"')
-    # A cached listing would hide files that other processes have written since.
+    # A cached listing would miss new files of other processes.
     fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
-    # These log, partly with tracebacks, the same errors that they raise.
+    # These loggers repeat raised errors, some with tracebacks.
     for library in ("gcsfs", "google.auth"):
         logging.getLogger(library).setLevel(logging.CRITICAL)
     _check_access(bucket[1], _WRITE if write else _READ)
@@ -56,10 +56,10 @@ def absolute(path: AnyPath) -> AnyPath:
 
 
 def _check_access(bucket: str, permissions: tuple[str, ...]) -> None:
-    """Checks our permissions for a bucket, by the client that Orbax uses.
+    """Checks the permissions for a bucket, with the client that Orbax uses.
 
     Raises:
-      UserError: the bucket or a permission is missing, or there is no login.
+      UserError: the bucket, a permission or the login is missing.
     """
     from google.api_core.exceptions import GoogleAPIError, NotFound
     from google.auth.exceptions import GoogleAuthError

@@ -13,7 +13,7 @@ from soundfile import SoundFile, SoundFileError
 
 from research.common.errors import UserError
 
-_FRAMES_PER_SECOND = 100  # of the energy curve that determines segment boundaries
+_FRAMES_PER_SECOND = 100  # resolution of the energy curve that determines segment boundaries
 _PAUSE_FRAMES = 10  # length of the pauses to search for, 100 ms
 _PREROLL = 1.0  # seconds to decode before a segment, because MP3 frames depend on earlier ones
 _QUALITY = "HQ"

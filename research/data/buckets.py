@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 _CANDIDATES = 2048  # candidate buckets
-_ROUNDS = 2  # of improvement after the greedy choice
+_ROUNDS = 2  # of local improvement after the greedy choice
 
 
 def choose_buckets(lengths: np.ndarray, num_buckets: int) -> tuple[Any, ...]:

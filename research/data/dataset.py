@@ -15,7 +15,7 @@ Example = dict[str, np.ndarray]
 Shapes = Mapping[str, tuple[int, ...]]  # of the arrays of one example, by name
 Bucket = int | tuple[int, ...]  # the length that examples are padded to, or one per side
 log = logging.getLogger(__name__)
-_NAMED = 20  # unusable examples that the log names; a large data set may have thousands
+_NAMED = 20  # number of unusable examples to log; a large data set may have thousands
 
 
 class Dataset(abc.ABC):
@@ -43,7 +43,7 @@ class Dataset(abc.ABC):
 
     @abc.abstractmethod
     def example(self, index: int, rng: np.random.Generator) -> Example | None:
-        """Returns an example, or None, after `skip`, for one that cannot be read.
+        """Returns an example; calls `skip` and returns None if it cannot be read.
 
         Args:
           index: position in the dataset.
@@ -58,7 +58,7 @@ class Dataset(abc.ABC):
         if len(self.unusable) <= _NAMED:
             log.warning("skipped example %d: %s", index, reason)
         elif len(self.unusable) == _NAMED + 1:
-            log.warning("skipped more than %d examples; the others are only counted", _NAMED)
+            log.warning("skipped more than %d examples; further ones are not logged", _NAMED)
 
     def batch(self, indices: np.ndarray, seed: tuple[int, ...], shapes: Shapes | None) -> Example:
         """Returns examples stacked to [batch, ...], and `mask` [batch], 0 for unusable ones.
@@ -74,7 +74,7 @@ class Dataset(abc.ABC):
         """
         examples = list(_pool().map(lambda i: self._seeded(int(i), seed), indices))
         mask = np.array([example is not None for example in examples], np.float32)
-        # A usable example replaces unusable ones, so that batch statistics see only values of data.
+        # Unusable examples are replaced, so that batch statistics are those of real examples.
         filler = next((example for example in examples if example is not None), None)
         filler = filler or self._any_example(seed)
         filled = [example or filler for example in examples]

@@ -36,7 +36,7 @@ class Pipeline:
         self.shapes = shapes
 
     def batches(self, start: int, stop: int) -> Iterator[dict[str, jax.Array]]:
-        """Yields the batches from number `start` to `stop`, counted through all epochs.
+        """Yields the batches from number `start` to `stop`, counted over all epochs.
 
         A batch has the arrays of the dataset, `mask` [batch] float32, 1 for an example and 0 for
         padding, and `index` [batch] int32, the position in the dataset, -1 for padding.
@@ -60,7 +60,7 @@ class Pipeline:
     def _read(self, sampled: SampledBatch, rows: np.ndarray, seed: tuple[int, ...]) -> Example:
         indices = sampled.indices[rows]
         present = indices >= 0
-        # Padding repeats a real example, so that batch statistics see only values of data.
+        # Padding repeats a real example, so that batch statistics are those of real examples.
         filler = sampled.indices[0]
         shapes = self.shapes and self.shapes(sampled.length)
         local = self.dataset.batch(np.where(present, indices, filler), seed, shapes)

@@ -1,7 +1,7 @@
 """Prepares a TFDS data set as ArrayRecord in `TFDS_DATA_DIR`: `make dataset NAME=cifar10`.
 
-It runs in its own environment, without this package: most TFDS builders import TensorFlow to
-prepare their data, which nothing needs to read them.
+It runs in its own environment, without this package: most TFDS builders need TensorFlow to prepare
+their data, whereas readers do not.
 """
 
 import sys

@@ -14,23 +14,23 @@ from research.common.errors import ConfigError, UserError
 
 SPLITS = ("train", "validation", "test")
 Content = bytes | str | Path
-"""What identifies an example: its bytes, its text, or the file that contains it."""
+"""Content that identifies an example: its bytes, its text, or the path of its file."""
 
-_SEED = 0  # of every hold-out, so that it does not depend on the seed of a run
-_NAMED = 5  # duplicates that a warning names
+_SEED = 0  # of all hold-outs, independent of the seed of a run
+_NAMED = 5  # number of duplicates that a warning names
 _SAMPLE = 4096  # bytes that are hashed at the start, the middle and the end of a large file
-MAX_FILES = 200_000  # files of a split that are compared; more would delay the start by minutes
+MAX_FILES = 200_000  # maximum number of files to compare; more would delay the start by minutes
 log = logging.getLogger(__name__)
 
 
-@cache  # a run opens some splits several times
+@cache  # once, as a run opens some splits several times
 def warn_once(message: str) -> None:
-    """Logs a warning the first time that it is given."""
+    """Logs a warning once per process."""
     log.warning("%s", message)
 
 
 class HoldOut(NamedTuple):
-    """Positions of the examples that stay in a split, and of those that are held out of it."""
+    """Positions of the examples that are kept in a split, and of those that are held out."""
 
     kept: np.ndarray  # [kept] int64
     held_out: np.ndarray  # [held out] int64
@@ -40,7 +40,7 @@ def check_fraction(key: str, fraction: float) -> None:
     """Checks the fraction of a hold-out.
 
     Raises:
-      ConfigError: it does not lie between 0 and 1; names `key`.
+      ConfigError: the fraction is not between 0 and 1.
     """
     if not 0 < fraction < 1:
         raise ConfigError(key, f"invalid fraction {fraction}: expected a number between 0 and 1")
@@ -112,7 +112,7 @@ def hold_out_last(count: int, fraction: float, key: str = "validation_fraction")
     """Holds out the last examples: a fraction of `count`, rounded up.
 
     Raises:
-      ConfigError: no example would be kept; names `key`.
+      ConfigError: no example would be kept.
     """
     number = int(np.ceil(count * fraction))
     if number >= count:
@@ -138,7 +138,7 @@ def missing_split(split: str, problem: str, key: str | None = None) -> ConfigErr
     Args:
       split: "train", "validation" or "test".
       problem: the reason and the remedy.
-      key: config key that names the split; None where it has the name of the split.
+      key: config key that selects the split; None if it has the name of the split.
     """
     return ConfigError(key or split, f"no {split} split: {problem}")
 
@@ -164,7 +164,7 @@ class Source(Protocol):
         """Returns the name and the content of every example of a split."""
 
 
-@cache  # a run opens its training split several times
+@cache  # once, as a run opens its training split several times
 def check_duplicates(source: Source, held_out: tuple[str, ...] = ("validation", "test")) -> None:
     """Warns of examples of held-out splits whose content is in the training split too.
 
@@ -176,7 +176,7 @@ def check_duplicates(source: Source, held_out: tuple[str, ...] = ("validation", 
         contents = {split: source.contents(split) for split in held_out}
         shared = find_duplicates(source.contents("train"), contents)
     except UserError:
-        return  # the same error is raised where that split is opened
+        return  # opening that split raises the same error
     for split, pairs in shared.items():
         if pairs:
             named = ", ".join(f"{name} = {original}" for name, original in pairs[:_NAMED])

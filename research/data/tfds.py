@@ -36,7 +36,7 @@ class TFDSSource:
         """Returns the builder of the prepared data set.
 
         Raises:
-          UserError: the data set is not prepared; says how to prepare it.
+          UserError: the data set is not prepared; the message names the command that prepares it.
         """
         return builder(self.name, self.data_dir)
 
@@ -56,7 +56,7 @@ class TFDSSource:
           known: names of the features that are allowed; None for all features of a record.
 
         Raises:
-          ConfigError: it lacks one; names the nearest one.
+          ConfigError: a feature does not exist; the message names the most similar one.
         """
         known = self.features() if known is None else known
         for key in keys:
@@ -73,7 +73,7 @@ class TFDSSource:
           raw: features to leave encoded, as bytes.
 
         Raises:
-          UserError: the data set is not prepared, or has no such split.
+          UserError: the data set is not prepared, or does not have the split.
         """
         split = fall_back_to_validation(split, bool(self.test), f"'{self.name}'")
         spec, data_set = getattr(self, split), self.builder()
@@ -111,7 +111,7 @@ class StoredAudio(tfds.features.Tensor):
     # TFDS builds this class for a feature whose type in `features.json` has one of these names.
     ALIASES = ("tensorflow_datasets.core.features.audio_feature.Audio",)
 
-    sample_rate: int  # in Hz; 0 if the data set does not give it
+    sample_rate: int  # in Hz; 0 if the data set does not declare it
     encoded: bool  # whether records contain bytes
 
     def __init__(self, description: Any):
@@ -137,7 +137,7 @@ def builder(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
       data_dir: directory of the data sets; "" for `TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
 
     Raises:
-      UserError: the data set is not prepared; says how to prepare it.
+      UserError: the data set is not prepared; the message names the command that prepares it.
     """
     # With a version, TFDS opens prepared data without the code that prepared them, which needs
     # TensorFlow for many data sets.

@@ -1,7 +1,7 @@
 """Tokenizers: text to token ids and back.
 
 A vocabulary has no special tokens such as a blank, padding or an end of sequence; tasks add them.
-Words are separated by white space, and every run of white space is equal to one space.
+Words are separated by white space; a sequence of white space is equivalent to one space.
 """
 
 import abc
@@ -20,7 +20,7 @@ import sentencepiece
 from research.common.config import formerly
 from research.common.errors import ConfigError, UserError
 
-_NAMED = 5  # unknown characters or words in an error message
+_NAMED = 5  # number of unknown characters or words in an error message
 _ONLY_ERRORS = 2  # the log level of sentencepiece
 
 
@@ -35,7 +35,7 @@ class Tokenizer(abc.ABC):
           texts: training texts.
 
         Raises:
-          ConfigError: the configured vocabulary cannot be built from the texts.
+          ConfigError: the vocabulary cannot be built from the texts.
         """
 
     @property
@@ -63,7 +63,7 @@ class Tokenizer(abc.ABC):
 
     @abc.abstractmethod
     def decode(self, ids: Sequence[int]) -> str:
-        """Returns the text of any ids, its words separated by single spaces."""
+        """Returns the text of a sequence of ids, its words separated by single spaces."""
 
     @property
     @abc.abstractmethod
@@ -191,7 +191,7 @@ class Bytes(Tokenizer):
         return list(_normalize(text).encode())
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Returns the text of any ids; invalid UTF-8 becomes U+FFFD."""
+        """Returns the text of a sequence of ids; invalid UTF-8 becomes U+FFFD."""
         return _normalize(bytes(int(i) for i in ids).decode(errors="replace"))
 
     @property

@@ -1,4 +1,4 @@
-"""The mesh of devices, and the sharding of arrays over it."""
+"""The device mesh, and the sharding of arrays over it."""
 
 import math
 import os
@@ -19,13 +19,13 @@ Rules = tuple[tuple[Any, ...], ...]  # (pattern, rule) pairs
 
 @dataclass(frozen=True)
 class MeshConfig:
-    """The arrangement of devices, and the sharding of parameters over them."""
+    """The shape of the device mesh, and the sharding of parameters over it."""
 
     devices: int = -1
-    """Number of devices to use; -1: all."""
+    """Number of devices; -1 selects all."""
 
     data: int = -1
-    """Size of the axis that splits the batch and replicates parameters; -1: what remains."""
+    """Size of the axis that splits the batch and replicates parameters; -1: all other devices."""
 
     fsdp: int = 1
     """Size of the axis that splits the batch and, by the rule "fsdp", the parameters."""
@@ -36,15 +36,15 @@ class MeshConfig:
     rules: Rules = ((REST, "fsdp"),)
     """(pattern, rule) pairs; the first pattern that matches a parameter's path decides.
 
-    The rule "fsdp" splits the largest divisible axis over `fsdp`; "replicate" copies; a tuple such
-    as `(None, "tensor")` gives a mesh axis, or None, for each axis of the parameter.
+    The rule "fsdp" splits the largest divisible axis over `fsdp`; "replicate" copies the parameter;
+    a tuple such as `(None, "tensor")` has a mesh axis, or None, for each axis of the parameter.
     """
 
     def __post_init__(self):
         for key in ("devices", *AXES):
             size, open_ended = getattr(self, key), key in ("devices", "data")
             if size < 1 and not (open_ended and size == -1):
-                raise ConfigError(key, f"must be at least 1{' or -1' * open_ended}, is {size}")
+                raise ConfigError(key, f"expected at least 1{' or -1' * open_ended}, got {size}")
         check_patterns(self.rules, "rules")
         for _, rule in self.rules:
             _check_rule(rule)
@@ -59,7 +59,8 @@ class MeshConfig:
         rest = self.fsdp * self.tensor
         data = count // rest if self.data == -1 else self.data
         if count > len(devices):
-            raise ConfigError("mesh.devices", f"is {count}, but only {len(devices)} are available")
+            problem = f"expected at most {len(devices)}, the available devices, got {count}"
+            raise ConfigError("mesh.devices", problem)
         if data * rest != count:
             shape = f"data={self.data}, fsdp={self.fsdp}, tensor={self.tensor}"
             raise ConfigError("mesh", f"{shape} do not multiply to {count} devices; set data to -1")
@@ -72,17 +73,17 @@ class MeshConfig:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The sharding of arrays [batch, ...]: split along their first axis."""
+    """Returns the sharding of arrays [batch, ...], split along their first axis."""
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The sharding of arrays that every device holds whole."""
+    """Returns the sharding of arrays that are replicated on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def batch_shards(mesh: Mesh) -> int:
-    """The number of parts that a batch is split into."""
+    """Returns the number of parts that a batch is split into."""
     return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
@@ -101,7 +102,7 @@ def parameter_shardings(params: Any, mesh: Mesh, rules: Rules) -> Any:
 
 
 def shares_cores(mesh: Mesh) -> bool:
-    """Whether several devices are emulated on one CPU.
+    """Returns whether several devices are emulated on one CPU.
 
     Their collectives can deadlock when several steps are in flight at once.
     """

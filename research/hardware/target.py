@@ -1,6 +1,6 @@
-"""The platform that a program is being traced for, which need not be the host's.
+"""The platform that a program is traced for, which may differ from the host's.
 
-Layers that choose an implementation by platform ask `target()` while they are traced. Steps are
+Layers that choose an implementation by platform call `target()` while they are traced. Steps are
 traced inside `compile_for(mesh)`, so that a step for an absent TPU contains the TPU's choices.
 """
 
@@ -18,10 +18,10 @@ R = TypeVar("R")
 
 
 class Target(NamedTuple):
-    """What a program is compiled for."""
+    """The hardware that a program is compiled for."""
 
     platform: str  # "cpu", "gpu" or "tpu"
-    devices: int  # that one program spans
+    devices: int  # number of devices of the program
 
 
 _target: ContextVar[Target | None] = ContextVar("target", default=None)
@@ -29,7 +29,7 @@ _target: ContextVar[Target | None] = ContextVar("target", default=None)
 
 @contextmanager
 def compile_for(mesh: Mesh) -> Iterator[None]:
-    """Makes `target()` describe a mesh."""
+    """A context in which `target()` describes a mesh."""
     token = _target.set(Target(mesh.devices.flat[0].platform, mesh.devices.size))
     try:
         yield
@@ -49,12 +49,12 @@ def traced_for(mesh: Mesh, function: Callable[P, R]) -> Callable[P, R]:
 
 
 def target() -> Target:
-    """Returns the current target; outside of a program, JAX's default device."""
+    """Returns the current target; outside of `compile_for`, JAX's default device."""
     return _target.get() or Target(jax.default_backend(), 1)
 
 
 def loops_are_slow() -> bool:
-    """Whether XLA runs operations inside a loop much slower than outside.
+    """Returns whether XLA runs operations inside a loop much slower than outside.
 
     XLA's CPU backend runs them on one thread: a convolutional network took 40 times as long.
     """
@@ -62,5 +62,5 @@ def loops_are_slow() -> bool:
 
 
 def has_cudnn() -> bool:
-    """Whether cuDNN kernels are available: on GPUs, in programs of one device (not partitioned)."""
+    """Returns whether cuDNN kernels are available: on a single GPU, in unpartitioned programs."""
     return target() == Target("gpu", 1)

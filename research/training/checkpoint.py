@@ -42,9 +42,9 @@ class Checkpoints:
     without an error, so a fingerprint is saved with them and compared when they are restored.
 
     Args:
-      folder: that holds the checkpoints.
-      mesh: of the run.
-      keep: the number of newest checkpoints to keep.
+      folder: folder of the checkpoints.
+      mesh: the mesh of the run.
+      keep: the number of checkpoints to keep, the newest ones.
     """
 
     def __init__(self, folder: AnyPath, mesh: Mesh, keep: int = 1):
@@ -62,7 +62,7 @@ class Checkpoints:
         return sorted(self._manager.all_steps(), reverse=True)
 
     def save(self, state: TrainState, progress: Progress) -> None:
-        """Starts to save; the state may be donated as soon as this returns."""
+        """Starts to save a checkpoint; the state may be donated as soon as this returns."""
         sums = jax.device_get(self._fingerprint(state)).tolist()
         record = progress.to_json()
         record["fingerprint"] = dict(zip(_leaf_names(state), sums, strict=True))
@@ -70,10 +70,10 @@ class Checkpoints:
         self._manager.save(progress.step, args=ocp.args.Composite(**items))
 
     def restore(self, shape: TrainState, shardings: Any) -> Saved | None:
-        """Restores the newest readable checkpoint; None where there is none.
+        """Restores the newest readable checkpoint; returns None if there are no checkpoints.
 
-        Unreadable ones, whose files or bits have changed, are named in a warning and moved out of
-        the way, so that their steps can be saved again.
+        Checkpoints with missing or modified files are logged and renamed, so that their steps can
+        be saved again.
 
         Args:
           shape: the abstract state.
@@ -86,7 +86,7 @@ class Checkpoints:
         saved = next(self._readable(_with_shardings(shape, shardings), unreadable), None)
         if saved is None and unreadable:
             raise self._nothing_readable()
-        self._set_aside(unreadable)
+        self._rename_unreadable(unreadable)
         return saved
 
     def restore_for_inference(
@@ -94,13 +94,13 @@ class Checkpoints:
     ) -> SavedForInference | None:
         """Restores the parameters and variables of the newest readable checkpoint.
 
-        Neither the optimizer's state nor the metrics are read, unless the optimizer's state decides
-        which parameters to evaluate. Unreadable checkpoints are named in a warning and skipped.
+        The optimizer state is read only if the parameters to evaluate depend on it; the metrics
+        are not read. Unreadable checkpoints are logged and skipped.
 
         Args:
           shape: the abstract training state.
           shardings: a sharding for each of its leaves.
-          average: the number of newest readable checkpoints whose parameters are averaged.
+          average: the number of checkpoints to average the parameters of, the newest readable ones.
 
         Raises:
           UserError: the checkpoints belong to another model, none is readable, or fewer are
@@ -123,24 +123,24 @@ class Checkpoints:
             return None
         if count < average:
             raise UserError(
-                f"{self._folder} holds {count} readable checkpoints, not {average}; train with a "
-                "greater config.keep_checkpoints, or save more often by config.checkpoint_every"
+                f"cannot average {average} checkpoints: {self._folder} has {count} readable ones; "
+                "train with more config.keep_checkpoints or more frequent config.checkpoint_every"
             )
         return newest._replace(state=newest.state.replace(params=params))
 
     def close(self) -> None:
-        """Waits until everything is saved."""
+        """Waits until all checkpoints are saved."""
         self._manager.wait_until_finished()
         self._manager.close()
 
     def _readable(self, target: TrainState, unreadable: list[int]) -> Any:
-        """Yields the readable checkpoints, newest first, and lists the steps of the others."""
+        """Yields the readable checkpoints, newest first; appends other steps to `unreadable`."""
         for step in self.steps:
             try:
                 yield self._restore(step, target)
             except UserError:
                 raise
-            except Exception as error:  # which one depends on the byte that was lost
+            except Exception as error:  # of many types, depending on the damaged byte
                 reason = str(error).strip().splitlines()[0][:200] if str(error) else repr(error)
                 log.warning(
                     "checkpoint %d is unreadable (%s); trying the previous one", step, reason
@@ -164,7 +164,7 @@ class Checkpoints:
         found = jax.device_get(self._fingerprint(state)).tolist()
         for name, now in zip(names, found, strict=True):
             if expected[name] != now:
-                raise ValueError(f"the bits of {name} have changed since they were saved")
+                raise ValueError(f"the bits of {name} have changed since the save")
         return Saved(state, Progress(**record))
 
     def _restore_whole(self, step: int, target: TrainState) -> TrainState:
@@ -172,14 +172,14 @@ class Checkpoints:
         return self._manager.restore(step, args=read)["state"]
 
     def _restore_part(self, step: int, target: TrainState) -> TrainState:
-        """Reads the fields that the target has, of those that were saved."""
+        """Restores those fields of the saved state that `target` contains."""
         fields = {name: part for name, part in vars(target).items() if jax.tree.leaves(part)}
         arguments = ocp.checkpoint_utils.construct_restore_args(fields)
         read = ocp.args.PyTreeRestore(fields, restore_args=arguments, partial_restore=True)
         restored = self._manager.restore(step, args=ocp.args.Composite(state=read))["state"]
         return target.replace(**restored)
 
-    def _set_aside(self, steps: list[int]) -> None:
+    def _rename_unreadable(self, steps: list[int]) -> None:
         if jax.process_index() == 0:
             for step in steps:
                 aside = self._folder.with_name(f"unreadable_checkpoint_{step}")
@@ -200,14 +200,14 @@ def _with_shardings(shape: TrainState, shardings: Any) -> TrainState:
 
 
 def _running_mean(mean: Tree | None, new: Tree, count: int) -> Tree:
-    """The mean of `count` trees, given the mean of all before the last, and the last."""
+    """Returns the mean of `count` trees, given the mean of all but the last, and the last."""
     if mean is None:
         return new
     return jax.tree.map(lambda old, last: old + (last - old) / count, mean, new)
 
 
 def _leaf_names(state: TrainState) -> list[str]:
-    """Path, dtype and shape of each leaf."""
+    """Returns path, dtype and shape of each leaf."""
     return [
         f"{path_name(path)} {leaf.dtype}{list(leaf.shape)}"
         for path, leaf in jax.tree_util.tree_leaves_with_path(state)
@@ -215,16 +215,16 @@ def _leaf_names(state: TrainState) -> list[str]:
 
 
 def _fingerprint(state: TrainState) -> jax.Array:
-    """[leaves] uint32: each leaf's bits summed modulo 2^32.
+    """Returns the sum of each leaf's bits modulo 2^32, uint32 [leaves].
 
-    Integer addition does not round, so the sum does not depend on the sharding, and every change
-    of a single bit changes it.
+    Integer addition is exact, so the sum does not depend on the sharding, and every flipped bit
+    changes it.
     """
 
     def bit_sum(leaf: jax.Array) -> jax.Array:
         if leaf.dtype == jnp.bool_:
             leaf = leaf.astype(jnp.uint8)
-        # Eight bytes become two words of four.
+        # An eight-byte value becomes two uint32.
         width = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint32}[leaf.dtype.itemsize]
         return jnp.sum(jax.lax.bitcast_convert_type(leaf, width), dtype=jnp.uint32)
 

@@ -1,4 +1,4 @@
-"""Counts seconds and compilations: recompiling in steady state is a bug, so it is a metric."""
+"""Measures training time and counts compilations, a metric that shows accidental recompilation."""
 
 import time
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ _COMPILED = "/jax/core/compile/backend_compile_duration"
 
 
 class CompilationCounter:
-    """Counts the compilations of this process, and their seconds, while it is entered."""
+    """A context manager that counts the compilations of this process, and their seconds."""
 
     def __init__(self) -> None:
         self.count, self.seconds = 0, 0.0
@@ -31,7 +31,7 @@ class CompilationCounter:
 
 
 class Clock:
-    """Seconds of training, without compiling, evaluating and saving, over all restarts."""
+    """Seconds of training over all restarts, without compilation, evaluation and saving."""
 
     def __init__(self, compilations: CompilationCounter, progress: Progress):
         self._compilations = compilations
@@ -41,16 +41,16 @@ class Clock:
 
     @property
     def seconds(self) -> float:
-        """Time spent training."""
+        """Seconds of training."""
         return self._trained + time.perf_counter() - self._began - self._compiling
 
     @property
     def compile_seconds(self) -> float:
-        """Time spent compiling."""
+        """Seconds of compilation."""
         return self._compiled + self._compilations.seconds
 
     def lap(self, examples: int) -> dict[str, float]:
-        """Returns the speed since the last lap, over so many examples, and the totals so far."""
+        """Returns the throughput of `examples` since the last lap, and totals."""
         before, self._lap = self._lap, self.seconds
         return {
             "examples_per_second": examples / max(self._lap - before, 1e-9),
@@ -60,7 +60,7 @@ class Clock:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Excludes the time of the block."""
+        """Excludes the time of a `with` block."""
         self._trained = self.seconds
         self._resume()
         try:

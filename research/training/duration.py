@@ -12,10 +12,10 @@ def in_steps(text: str, batch_size: float, steps_per_epoch: int, total: int | No
       text: a number and one of step(s), epoch(s), example(s) or, of the whole run, percent or %.
       batch_size: mean number of examples per step.
       steps_per_epoch: steps per pass over the training data.
-      total: the length of the whole run in steps; without it, percentages are refused.
+      total: the length of the run in steps; None does not allow percentages.
 
     Raises:
-      UserError: the text is none of these.
+      UserError: the text is not a duration.
     """
     match = re.fullmatch(r"\s*([0-9][0-9_]*\.?[0-9]*)\s*(step|epoch|example|percent|%)s?\s*", text)
     units = {"step": 1.0, "epoch": float(steps_per_epoch), "example": 1 / batch_size}
@@ -27,5 +27,5 @@ def in_steps(text: str, batch_size: float, steps_per_epoch: int, total: int | No
         )
         raise UserError(f"invalid duration '{text}': expected e.g. {known}")
     steps = float(match[1].replace("_", "")) * units[match[2]]
-    # A positive duration is at least one step: 0 would mean "never".
+    # A positive duration is at least one step, since 0 disables an interval.
     return max(1, round(steps)) if steps else 0

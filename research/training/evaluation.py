@@ -20,8 +20,8 @@ def evaluate(
     """Computes the metrics over a dataset.
 
     Returns:
-      The metrics, and the scorer that computed the task's own. `examples` is the number of scored
-      examples, and `skipped`, where there are any, the number of unusable and too long ones.
+      The metrics, and the task's scorer. `examples` is the number of scored examples; `skipped`, if
+      there are any, the number of unusable and too long ones.
     """
     pipeline = input_pipeline(program, dataset, training=False)
     scorer = program.task.scorer()

@@ -1,4 +1,4 @@
-"""The config of a run: the task, and its training."""
+"""The config of a run: the task and its training."""
 
 import math
 import runpy
@@ -16,13 +16,13 @@ from research.hardware.mesh import MeshConfig
 from research.task import Task
 from research.training.optimizer import Optimizer
 
-# Batches of several sizes are multiples of this, so that 1, 2, 4 and 8 devices take the same ones.
+# Batch sizes of buckets are multiples of this, so that 1, 2, 4 and 8 devices get equal batches.
 _MULTIPLE = 8
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """Everything that determines a run. For durations see `research.training.duration`."""
+    """The config of a run. `research.training.duration` describes the format of durations."""
 
     task: Task
     """The task, with its data and its model."""
@@ -39,7 +39,7 @@ class Experiment:
     batch has `batch_size` examples."""
 
     gradient_accumulation_steps: int = formerly("accumulate", default=1)
-    """Parts that a batch is split into and processed one after another, to save memory."""
+    """Number of parts of a batch that are processed in sequence, to save memory."""
 
     seed: int = 0
     """Seed of the initial parameters, the order of the data and all augmentation."""
@@ -48,38 +48,38 @@ class Experiment:
     """The update rule."""
 
     ema_decay: float = 0.0
-    """Decay of an exponential moving average of the parameters, which evaluation then uses; 0:
-    none."""
+    """Decay of an exponential moving average of the parameters, which evaluation uses; 0 disables
+    it."""
 
     mesh: MeshConfig = field(default_factory=MeshConfig)
-    """The arrangement of devices, and the sharding of parameters and batches."""
+    """The shape of the device mesh, and the sharding of parameters."""
 
     log_every: str = "1 epoch"
-    """Period of writing training metrics."""
+    """Interval between writes of training metrics."""
 
     evaluate_every: str = "1 epoch"
-    """Period of evaluating the validation split; "0 steps": never during training."""
+    """Interval between evaluations of the validation split; "0 steps" disables them."""
 
     checkpoint_every: str = "10 epochs"
-    """Period of saving checkpoints; one is always saved at the end."""
+    """Interval between checkpoints; one is always saved at the end."""
 
     keep_checkpoints: int = 2
-    """Number of newest checkpoints to keep."""
+    """Number of checkpoints to keep, the newest ones."""
 
     def __post_init__(self):
         for key in ("batch_size", "gradient_accumulation_steps", "keep_checkpoints"):
             if getattr(self, key) < 1:
-                raise ConfigError(key, f"must be at least 1, is {getattr(self, key)}")
+                raise ConfigError(key, f"expected at least 1, got {getattr(self, key)}")
         if self.batch_length < 0:
-            raise ConfigError("batch_length", f"must not be negative, is {self.batch_length}")
+            raise ConfigError("batch_length", f"expected at least 0, got {self.batch_length}")
         if not 0 <= self.ema_decay < 1:
-            raise ConfigError("ema_decay", f"must lie in [0, 1), is {self.ema_decay}")
+            raise ConfigError("ema_decay", f"expected a value in [0, 1), got {self.ema_decay}")
         parts = self.gradient_accumulation_steps
         if self.batch_size % parts:
             problem = f"{self.batch_size} is not divisible by gradient_accumulation_steps={parts}"
             raise ConfigError("batch_size", problem)
         if self.ema_decay and self.optimizer.name.startswith("schedule_free"):
-            problem = f"must be 0: {self.optimizer.name} averages the parameters itself"
+            problem = f"expected 0, got {self.ema_decay}: {self.optimizer.name} averages parameters"
             raise ConfigError("ema_decay", problem)
 
     def check_batch(self, shards: int) -> None:
@@ -102,7 +102,7 @@ class Experiment:
             )
 
     def examples_per_batch(self, bucket: Bucket | None, shards: int) -> int:
-        """Returns the number of examples of a batch in a bucket; None: of data without lengths."""
+        """Returns the batch size of a bucket; None is the bucket of examples without lengths."""
         if bucket is None or not self.batch_length:
             return self.batch_size
         multiple = math.lcm(_MULTIPLE, shards) * self.gradient_accumulation_steps
@@ -110,10 +110,10 @@ class Experiment:
         return min(self.batch_size, max(multiple, fitting // multiple * multiple))
 
     def check_batch_length(self, longest: Bucket | None, shards: int) -> None:
-        """Checks that `batch_length` has an effect and can be kept.
+        """Checks that `batch_length` has an effect and is large enough.
 
         Args:
-          longest: the largest bucket of the training data; None: they have no lengths.
+          longest: the largest bucket of the training data; None if they have no lengths.
           shards: the number of parts that the mesh splits a batch into.
 
         Raises:
@@ -122,14 +122,15 @@ class Experiment:
         if not self.batch_length:
             return
         if longest is None:
-            raise ConfigError("batch_length", "must be 0: the examples have no lengths")
+            problem = f"expected 0, got {self.batch_length}: the examples have no lengths"
+            raise ConfigError("batch_length", problem)
         examples = self.examples_per_batch(longest, shards)
         least = examples * int(np.sum(longest))
         if self.batch_length < least:
             raise ConfigError(
                 "batch_length",
-                f"{self.batch_length} cannot hold the smallest batch, {examples} examples padded "
-                f"to {longest}; must be at least {least}",
+                f"expected at least {least}, got {self.batch_length}: the smallest batch has "
+                f"{examples} examples padded to {longest}",
             )
 
 

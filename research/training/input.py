@@ -13,16 +13,16 @@ log = logging.getLogger(__name__)
 
 
 def input_pipeline(program: Program, dataset: Dataset, training: bool) -> Pipeline:
-    """Returns the batches of a dataset as the program's steps take them.
+    """Returns the pipeline of a dataset's batches, in the form of the program's steps.
 
     Args:
-      program: gives the batch sizes, the shapes and the mesh.
+      program: provides the batch sizes, the shapes and the mesh.
       dataset: the examples.
       training: whether to shuffle and to fill the last batch of each bucket.
 
     Raises:
-      UserError: no example fits the dataset's buckets, or the config's `batch_length` cannot hold
-        the longest examples.
+      UserError: no example fits the dataset's buckets, or the config's `batch_length` is too
+        small for the longest examples.
     """
     experiment, mesh = program.experiment, program.mesh
 

@@ -1,4 +1,4 @@
-"""Handles SIGTERM, which a preempted machine receives: the run is saved, then it ends."""
+"""Handling of SIGTERM, as sent at preemption: the run saves a checkpoint and exits."""
 
 import signal
 import threading
@@ -10,13 +10,13 @@ from research.common.processes import are_several
 
 
 class Interruption:
-    """Catches SIGTERM while entered. Several processes agree on a step that all of them reach."""
+    """A context manager that handles SIGTERM; all processes of a run stop after the same step."""
 
     def __init__(self) -> None:
         self._requested = False
 
     def __enter__(self) -> "Interruption":
-        # JAX itself handles the signal of several processes. Only a main thread may handle one.
+        # With several processes JAX handles the signal. Only the main thread may set a handler.
         self._handles = not are_several() and threading.current_thread() is threading.main_thread()
         if self._handles:
             self._before = signal.signal(signal.SIGTERM, self._on_signal)
@@ -27,7 +27,7 @@ class Interruption:
             signal.signal(signal.SIGTERM, self._before)
 
     def is_due(self, step: int) -> bool:
-        """Whether to save and end after this step; every process calls it after every step."""
+        """Returns whether to save and exit; every process calls it after every step."""
         if are_several():
             return multihost_utils.reached_preemption_sync_point(step)
         return self._requested

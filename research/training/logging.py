@@ -1,4 +1,4 @@
-"""Logs a run's metrics to files, and its progress to the terminal."""
+"""Logging of metrics to files and of progress to the terminal."""
 
 import logging
 import sys
@@ -15,14 +15,14 @@ _LOSS_PERIOD = 0.5  # seconds between updates of the displayed loss, each a tran
 
 
 class TrainingLogger:
-    """Shows a progress bar on a terminal, log lines elsewhere, and writes metrics to the workdir.
+    """Writes metrics to the workdir, and displays a progress bar (without a terminal: log lines).
 
     Only process 0 logs.
 
     Args:
       workdir: the run's folder.
-      start: steps taken before.
-      total: steps of the whole run.
+      start: the number of steps before this start.
+      total: the number of steps of the run.
       batch_size: mean number of examples per step.
     """
 
@@ -48,7 +48,7 @@ class TrainingLogger:
             self._files.close()
 
     def advance(self, loss: jax.Array | None) -> None:
-        """Counts a dispatched step; `loss` is that of a finished one."""
+        """Advances the progress bar by a dispatched step; `loss` is that of a finished step."""
         now = time.monotonic()
         if loss is not None and now - self._updated > _LOSS_PERIOD and not self._bar.disable:
             self._updated = now

@@ -1,4 +1,4 @@
-"""The training loop: the order of events, and nothing about what is learned."""
+"""The training loop: the order of events, independent of the task."""
 
 import math
 from collections import deque
@@ -30,8 +30,7 @@ from research.training.state import Progress, TrainState
 class Trainer:
     """Trains an experiment in a workdir, from its newest checkpoint if it has one.
 
-    The constructor opens the data, checks everything that can be checked and then claims the
-    workdir.
+    The constructor opens the data, checks the config against them and then claims the workdir.
 
     Args:
       experiment: the config.
@@ -39,30 +38,30 @@ class Trainer:
       allow_config_change: continue a run under a config that differs from its own.
 
     Raises:
-      UserError: the config cannot work. Nothing has been written then.
+      UserError: the config is invalid; then nothing has been written.
     """
 
     def __init__(self, experiment: Experiment, workdir: AnyPath, allow_config_change: bool = False):
         self.experiment, self.workdir = resolve(experiment), workdir
         task = self.experiment.task
-        # The length of an epoch, and so the schedule, is known only with the data.
+        # The schedule depends on the length of an epoch, and so on the data.
         self.data = input_pipeline(Program(self.experiment), task.training(), training=True)
         self.total = self._steps("duration", None)
         self.log_every = self._steps("log_every", self.total)
         self.evaluate_every = self._steps("evaluate_every", self.total)
         self.checkpoint_every = self._steps("checkpoint_every", self.total)
         self.validation = task.dataset("validation") if self.evaluate_every else None
-        task.dataset("test")  # a missing test split must not be noticed at the end of the run
+        task.dataset("test")  # a missing test split would otherwise end the run after training
         self.program = Program(self.experiment, self._schedule())
         self._check_batch()
-        _ = self.program.state_shape  # builds the optimizer, which may refuse its settings
+        _ = self.program.state_shape  # builds the optimizer, which may raise ConfigError
         claim(workdir, self.experiment, allow_config_change)
 
     def train(self) -> tuple[Run, bool]:
-        """Trains to the end. Returns the run, and False if it was already finished.
+        """Trains to the end. Returns the run, and whether it was trained, False if it was finished.
 
         Raises:
-          Interrupted: by SIGTERM; the run is saved.
+          Interrupted: on SIGTERM, after the run was saved.
         """
         checkpoints = Checkpoints(
             self.workdir / CHECKPOINTS, self.program.mesh, self.experiment.keep_checkpoints
@@ -109,7 +108,7 @@ class Trainer:
                 if interrupted or self._due(self.checkpoint_every, step):
                     with clock.paused():
                         _check_finite(float(loss), step)  # before it replaces a good checkpoint
-                        logger.flush()  # a run that resumes here keeps the metrics so far
+                        logger.flush()  # a resumed run keeps these metrics
                         progress = self._progress(first + step - start, step, clock)
                         checkpoints.save(state, progress)
                 if interrupted and step < self.total:
@@ -117,7 +116,7 @@ class Trainer:
         return Saved(state, progress)
 
     def _next_batch(self, progress: Progress) -> int:
-        """The number of the next batch, counted through all epochs."""
+        """Returns the number of the next batch, counted over all epochs."""
         sampler, epoch = self.data.sampler, progress.epoch
         within = np.searchsorted(sampler.offsets(epoch), progress.example)
         return epoch * sampler.batches_per_epoch + int(within)
@@ -128,7 +127,7 @@ class Trainer:
         return Progress(step, epoch, example, clock.seconds, clock.compile_seconds)
 
     def _take_totals(self, state: TrainState) -> tuple[dict[str, float], TrainState]:
-        """Returns the mean metrics since the last call, and the state with its totals at zero."""
+        """Returns the mean metrics since the last call, and the state with totals of zero."""
         totals = jax.device_get(state.totals)
         zeros = jax.device_put(jax.tree.map(np.zeros_like, totals), replicated(self.program.mesh))
         means = {name: float(t.total) / max(float(t.count), 1.0) for name, t in totals.items()}
@@ -138,11 +137,11 @@ class Trainer:
         return step == self.total or (every > 0 and step % every == 0)
 
     def _schedule(self) -> Schedule:
-        """The learning rate schedule in steps."""
+        """Returns the learning rate schedule, with durations in steps."""
         optimizer = self.experiment.optimizer
         warmup = self._steps("optimizer.warmup", self.total)
         if not 0 < self.total > warmup:
-            problem = f"is {self.total} steps, with {warmup} of warm-up; train for longer"
+            problem = f"expected more steps than the warm-up ({warmup}), got {self.total}"
             raise ConfigError("duration", problem)
         milestones = [
             self._in_steps("optimizer.milestones", text, self.total)
@@ -184,7 +183,7 @@ class Trainer:
 
 @contextmanager
 def _closing(checkpoints: Checkpoints) -> Iterator[None]:
-    """Waits at the end until all is saved; not after a failure where that needs other processes."""
+    """Closes the checkpoints; not after a failure of one of several processes, which would wait."""
     try:
         yield
     except BaseException as error:
@@ -202,7 +201,7 @@ class _Throttle:
         self._in_flight: deque[jax.Array] = deque()
 
     def wait(self, loss: jax.Array) -> jax.Array | None:
-        """Waits for the step that many before, and returns its loss; None at the start."""
+        """Waits for the step dispatched `steps` earlier and returns its loss, if there is one."""
         self._in_flight.append(loss)
         if len(self._in_flight) <= self._steps:
             return None

@@ -19,11 +19,11 @@ _PERIOD = 10.0  # seconds between writes; a bucket accepts one write per object 
 class MetricWriter:
     """Writes `metrics.jsonl` and TensorBoard's event files in a workdir.
 
-    A resumed run continues after `step`: what an interrupted run wrote later is removed, so the
-    file reads as if there had been no interruption.
+    A resumed run continues after `step`: later lines of the interrupted run are removed, so that
+    the file is that of an uninterrupted run.
 
-    Objects in a bucket cannot be appended to: there the files are rewritten, every few seconds at
-    most, and by `flush`.
+    Objects in a bucket cannot be appended to, so files there are rewritten, by `flush` and at most
+    every few seconds.
     """
 
     def __init__(self, workdir: AnyPath, step: int):
@@ -31,7 +31,7 @@ class MetricWriter:
         self._path = workdir / FILE
         self._lines = [json.dumps(line) + "\n" for line in kept]
         self._events = workdir / "tensorboard"
-        # TensorBoardX can write to a bucket, but loses all events silently after one failure.
+        # tensorboardX can write to a bucket, but silently loses all events after one failure.
         self._copied = TemporaryDirectory() if is_in_bucket(workdir) else None
         folder = self._copied.name if self._copied else str(self._events)
         self._board = SummaryWriter(folder, purge_step=step + 1 if step else None)
@@ -63,14 +63,14 @@ class MetricWriter:
 
 
 def is_breakdown(name: str) -> bool:
-    """Whether a metric breaks another one down, as `ap/NAME` of one class does `ap`."""
+    """Returns whether a metric is a part of another one, such as `ap/NAME` of one class."""
     return "/" in name
 
 
 def read_metrics(workdir: AnyPath) -> list[dict[str, Any]]:
-    """Reads the metrics of a run, oldest first; empty where it has not begun.
+    """Reads the metrics of a run, oldest first; empty before the first ones.
 
-    A last line that an interruption cut off is omitted.
+    A truncated last line, of an interrupted run, is omitted.
 
     Raises:
       UserError: another line is invalid JSON.

@@ -1,4 +1,4 @@
-"""Optimizers by their names in optax, with a schedule, clipping, and masked weight decay."""
+"""Optimizers of optax by name, with a schedule, clipping and masked weight decay."""
 
 import inspect
 import warnings
@@ -16,7 +16,7 @@ from research.common.errors import ConfigError
 from research.common.patterns import check_patterns, match
 from research.training.schedules import DECAYS, Schedule, calling_optax
 
-_MASKS = ("mask", "weight_decay_mask")  # optax's names for the choice of what decays
+_MASKS = ("mask", "weight_decay_mask")  # optax's names of the weight decay mask
 
 
 @dataclass(frozen=True)
@@ -27,42 +27,42 @@ class Optimizer:
     """A function of `optax` or `optax.contrib` that takes a learning rate."""
 
     learning_rate: float = 1e-3
-    """The peak of the schedule."""
+    """Peak of the schedule."""
 
     schedule: str = "cosine"
     """The decay after the warm-up: "constant", "linear", "cosine", "warmup_stable_decay",
     "reciprocal_sqrt" or "piecewise_constant" (research/training/schedules.py)."""
 
     warmup: str = "0 steps"
-    """A duration over which the learning rate rises linearly from 0."""
+    """Duration of the linear warm-up from a learning rate of 0."""
 
     final_fraction: float = 0.0
-    """The learning rate at the end as a fraction of the peak; for "linear", "cosine" and
+    """Final learning rate as a fraction of the peak; for "linear", "cosine" and
     "warmup_stable_decay"."""
 
     cooldown: str = "20%"
-    """The duration of the linear decay at the end of "warmup_stable_decay"."""
+    """Duration of the linear decay at the end of "warmup_stable_decay"."""
 
     milestones: tuple[str, ...] = ()
-    """Durations from the start at which "piecewise_constant" multiplies the rate by `gamma`."""
+    """Durations after which "piecewise_constant" multiplies the learning rate by `gamma`."""
 
     gamma: float = 0.1
-    """The factor at each of the `milestones`."""
+    """Factor of the learning rate at each of the `milestones`."""
 
     clip_norm: float = formerly("clip", default=0.0)
-    """The largest global norm of the gradient; 0: no clipping."""
+    """Maximum global norm of the gradient; 0 disables clipping."""
 
     weight_decay: float = 0.0
-    """Decoupled where the optimizer takes it with a mask, else added to the gradient (L2)."""
+    """Weight decay, decoupled if the optax function has a mask, else added to the gradient (L2)."""
 
     weight_decay_mask: tuple[tuple[Any, ...], ...] = formerly(
         "decay_mask", default=(), convert=lambda pattern: ((pattern, True),)
     )
     """(pattern, bool) pairs; the first pattern that matches a parameter's path decides whether it
-    decays, others do not. Empty: parameters with two or more dimensions decay."""
+    decays; unmatched parameters do not. Empty: parameters with two or more dimensions decay."""
 
     options: dict[str, Any] = field(default_factory=dict)
-    """Further arguments of the optax function, such as `{"momentum": 0.9}`, set in the file."""
+    """Further arguments of the optax function, such as `{"momentum": 0.9}`."""
 
     def __post_init__(self):
         makers = _makers()
@@ -76,7 +76,7 @@ class Optimizer:
                 raise ConfigError(f"options.{option}", problem)
         for key in ("learning_rate", "final_fraction", "gamma", "clip_norm", "weight_decay"):
             if getattr(self, key) < 0:
-                raise ConfigError(key, f"must not be negative, is {getattr(self, key)}")
+                raise ConfigError(key, f"expected at least 0, got {getattr(self, key)}")
         self._check_schedule()
         check_patterns(self.weight_decay_mask, "weight_decay_mask")
         for pattern, value in self.weight_decay_mask:
@@ -88,8 +88,11 @@ class Optimizer:
         if self.schedule not in DECAYS:
             problem = f"unknown schedule '{self.schedule}'; {suggest(self.schedule, DECAYS)}"
             raise ConfigError("schedule", problem)
-        if bool(self.milestones) != (self.schedule == "piecewise_constant"):
-            problem = 'must be given with schedule "piecewise_constant", and with no other'
+        if not self.milestones and self.schedule == "piecewise_constant":
+            problem = 'missing; schedule "piecewise_constant" requires at least one'
+            raise ConfigError("milestones", problem)
+        if self.milestones and self.schedule != "piecewise_constant":
+            problem = f'expected none with schedule "{self.schedule}", got {self.milestones}'
             raise ConfigError("milestones", problem)
 
     def resolve_schedule(
@@ -99,7 +102,7 @@ class Optimizer:
         cooldown_steps: int = 0,
         milestones: tuple[int, ...] = (),
     ) -> Schedule:
-        """Returns the schedule, given its durations in steps."""
+        """Returns the schedule, given all durations in steps."""
         return Schedule(
             decay=self.schedule,
             peak=self.learning_rate,
@@ -153,7 +156,7 @@ class Optimizer:
         return optax.with_extra_args_support(optax.chain(*chain, maker(learning_rate, **arguments)))
 
     def _decays(self, params: Any) -> Any:
-        """Whether each parameter decays: a tree of bools."""
+        """Returns whether each parameter decays, a tree of bools."""
         if not self.weight_decay_mask:
             return jax.tree.map(lambda parameter: parameter.ndim >= 2, params)
         key = "optimizer.weight_decay_mask"

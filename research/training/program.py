@@ -20,16 +20,16 @@ from research.training.step import evaluate_step, metric_names, train_step
 class Program:
     """The functions that training, evaluation and prediction share, for one mesh.
 
-    Building it computes and allocates nothing.
+    The constructor neither compiles nor allocates.
 
     Args:
       experiment: the config, resolved.
-      schedule: the learning rate; None where nothing is trained.
-      devices: that the mesh is built over; None: all of this platform. They may be absent ones,
-        of an ahead-of-time compiler's topology.
+      schedule: the learning rate schedule; None without training.
+      devices: devices of the mesh; None selects all available ones. Those of an ahead-of-time
+        compiler's topology need not exist.
 
     Raises:
-      ConfigError: the devices, the batch or the sharding rules do not fit each other.
+      ConfigError: the devices, the batch size and the sharding rules are incompatible.
     """
 
     def __init__(
@@ -48,11 +48,11 @@ class Program:
         self.steps_ahead = 0 if shares_cores(self.mesh) else 4
 
     def batch_size(self, length: Bucket | None) -> int:
-        """The number of examples of a batch in a bucket; None: of data without lengths."""
+        """Returns the batch size of a bucket; None is the bucket of examples without lengths."""
         return self.experiment.examples_per_batch(length, batch_shards(self.mesh))
 
     def batch_shape(self, length: Bucket | None = None) -> dict[str, jax.ShapeDtypeStruct]:
-        """Shapes and dtypes of a batch as the steps take it."""
+        """Returns the shapes and dtypes of a batch of the steps."""
         size = self.batch_size(length)
         return self.task.batch_spec(size, length) | {
             "mask": jax.ShapeDtypeStruct((size,), jnp.float32),
@@ -61,12 +61,12 @@ class Program:
 
     @cached_property
     def learning_rate(self) -> optax.Schedule:
-        """The learning rate as a function of the step."""
+        """Learning rate as a function of the step."""
         return self.schedule.build()
 
     @cached_property
     def optimizer(self) -> optax.GradientTransformationExtraArgs:
-        """The optimizer with its schedule."""
+        """Optimizer with its schedule."""
         return self.experiment.optimizer.build(self.learning_rate)
 
     @cached_property
@@ -76,11 +76,11 @@ class Program:
 
     @cached_property
     def shardings(self) -> Any:
-        """The sharding of each leaf of the training state."""
+        """Sharding of each leaf of the training state."""
         return state_shardings(self.state_shape, self.mesh, self.experiment.mesh.rules)
 
     def initialize(self) -> TrainState:
-        """Computes the state before the first step, each parameter sharded from the start."""
+        """Returns the initial training state; its parameters are created sharded."""
         initialize = jax.jit(
             lambda: self._initialize(jax.random.key(self.experiment.seed)),
             out_shardings=self.shardings,
@@ -89,7 +89,7 @@ class Program:
 
     @cached_property
     def train_step(self):
-        """The jitted function `(state, batch) -> (state, loss)`; the state is donated."""
+        """Jitted function `(state, batch) -> (state, loss)`; the state is donated."""
         experiment = self.experiment
         step = train_step(
             self.task,
@@ -108,7 +108,7 @@ class Program:
 
     @cached_property
     def evaluate_step(self):
-        """The jitted function `(state, batch) -> (averages, predictions, targets)`.
+        """Jitted function `(state, batch) -> (averages, predictions, targets)`.
 
         It takes an `InferenceState`; its results are replicated.
         """
@@ -116,7 +116,7 @@ class Program:
 
     @cached_property
     def predict_step(self):
-        """The jitted function `(state, batch) -> predictions`, replicated."""
+        """Jitted function `(state, batch) -> predictions`, replicated."""
 
         def step(state: InferenceState, batch: Any) -> Any:
             return self.task.predict(state.params, state.variables, batch)

@@ -35,7 +35,7 @@ class Run:
 
 
 def resolve(experiment: Experiment) -> Experiment:
-    """Returns the experiment with everything that only its data define written into its task."""
+    """Returns the experiment with its task resolved: values from the data are filled in."""
     with within("task"):
         return dataclasses.replace(experiment, task=experiment.task.resolve())
 
@@ -52,7 +52,7 @@ def claim(workdir: AnyPath, experiment: Experiment, allow_change: bool) -> None:
     for key in ("batch_size", "batch_length"):
         if any(change.startswith(f"{key}:") for change in changes):
             raise UserError(f"{workdir} was started with another {key}; choose another --workdir")
-    # The mesh may change at any time: it does not affect the result.
+    # The mesh may change, since the result does not depend on it.
     refused = [change for change in changes if not change.startswith("mesh.")]
     if refused and not allow_change:
         raise UserError(
@@ -69,12 +69,10 @@ def saved_config(workdir: AnyPath) -> dict[str, Any]:
     """Returns the resolved config of a run, as plain values.
 
     Raises:
-      UserError: the workdir holds no run.
+      UserError: the workdir contains no run.
     """
     if not (workdir / CONFIG).exists():
-        raise UserError(
-            f"{workdir} holds no run; `python -m research.train --workdir=...` creates one"
-        )
+        raise UserError(f"missing run in {workdir}; `python -m research.train` creates one")
     return read_json(workdir / CONFIG)
 
 
@@ -83,35 +81,35 @@ def open_run(workdir: AnyPath, changes: Sequence[str] = (), average: int = 1) ->
 
     Args:
       workdir: the run's folder.
-      changes: of its config, each such as "task.decoding.beam_size=8"; they are not saved.
-      average: the number of newest checkpoints whose parameters are averaged.
+      changes: changes of its config, such as "task.decoding.beam_size=8"; they are not saved.
+      average: the number of checkpoints to average the parameters of, the newest ones.
 
     Raises:
-      UserError: there is no run, it has no readable checkpoint, or a change is invalid.
+      UserError: the run or a readable checkpoint is missing, or a change is invalid.
     """
     experiment = with_changes(from_config_dict(Experiment, saved_config(workdir)), changes)
     program = Program(_fitted(resolve(experiment) if changes else experiment))
     if not (workdir / CHECKPOINTS).exists():
-        raise UserError(f"{workdir} has no checkpoint yet; train it first")
+        raise UserError(f"missing checkpoint in {workdir}; train the run first")
     checkpoints = Checkpoints(workdir / CHECKPOINTS, program.mesh)
     try:
         saved = checkpoints.restore_for_inference(program.state_shape, program.shardings, average)
     finally:
         checkpoints.close()
     if saved is None:
-        raise UserError(f"{workdir} has no checkpoint yet; train it first")
+        raise UserError(f"missing checkpoint in {workdir}; train the run first")
     return Run(workdir, program, saved.state, saved.progress)
 
 
 def _fitted(experiment: Experiment) -> Experiment:
-    """The experiment for the available devices, which need not be those it was trained on."""
+    """Returns the experiment adapted to the available devices, if its mesh does not fit them."""
     mesh = experiment.mesh
     try:
         shards = batch_shards(mesh.build(jax.devices()))
     except ConfigError:
         mesh = MeshConfig()
         shards = batch_shards(mesh.build(jax.devices()))
-        log.warning("the run's mesh does not fit the devices here; replicating the parameters")
+        log.warning("the run's mesh does not fit the available devices; replicating the parameters")
     size = -(-experiment.batch_size // shards) * shards
     return dataclasses.replace(
         experiment, mesh=mesh, batch_size=size, gradient_accumulation_steps=1
@@ -119,7 +117,7 @@ def _fitted(experiment: Experiment) -> Experiment:
 
 
 def _known_keys(saved: dict[str, Any]) -> dict[str, Any]:
-    """A saved config under today's names, with the defaults of newer keys."""
+    """Returns a saved config with the current names of keys, and defaults for newer keys."""
     try:
         return to_config_dict(from_config_dict(Experiment, saved)).to_dict()
     except ConfigError:

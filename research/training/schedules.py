@@ -33,39 +33,39 @@ def calling_optax(function: Callable[P, R]) -> Callable[P, R]:
 
 @dataclass(frozen=True)
 class Schedule:
-    """The learning rate as a function of the step, all durations resolved to steps."""
+    """A learning rate schedule with all durations in steps."""
 
     decay: str
     """One of `DECAYS`."""
 
     peak: float
-    """The learning rate at the end of the warm-up."""
+    """Learning rate at the end of the warm-up."""
 
     total_steps: int
-    """The length of the run."""
+    """Length of the run."""
 
     warmup_steps: int = 0
-    """Steps over which the learning rate rises linearly from 0."""
+    """Length of the linear warm-up from 0."""
 
     final_fraction: float = 0.0
-    """The learning rate at the end as a fraction of the peak, for decays that have one."""
+    """Final learning rate as a fraction of the peak, for decays that have one."""
 
     cooldown_steps: int = 0
-    """The last steps, over which "warmup_stable_decay" falls."""
+    """Length of the final decay of "warmup_stable_decay"."""
 
     milestones: tuple[int, ...] = ()
     """Steps at which "piecewise_constant" multiplies the learning rate by `gamma`."""
 
     gamma: float = 0.1
-    """See `milestones`."""
+    """Factor of the learning rate at each milestone."""
 
     @property
     def decay_steps(self) -> int:
-        """Steps after the warm-up."""
+        """Number of steps after the warm-up."""
         return max(self.total_steps - self.warmup_steps, 1)
 
     def build(self) -> optax.Schedule:
-        """Returns the function from a step, int, to the learning rate, a float32 scalar."""
+        """Returns the optax schedule, a function from a step to a float32 scalar."""
         schedule = DECAYS[self.decay](self)
         if self.warmup_steps:
             warmup = optax.linear_schedule(0.0, self.peak, self.warmup_steps)

@@ -19,7 +19,7 @@ from research.training.optimizer import evaluation_params
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is, saved with each checkpoint. The default is the beginning."""
+    """Progress of a run, saved with each checkpoint. The default is that of a new run."""
 
     step: int = 0
     """Optimizer steps taken."""
@@ -28,13 +28,13 @@ class Progress:
     """Complete passes over the training data."""
 
     example: int = 0
-    """Examples taken in the current epoch: a data set may grow between restarts."""
+    """Examples taken in the current epoch; exact even if the data set grows between restarts."""
 
     seconds: float = 0.0
-    """Time spent training."""
+    """Seconds of training."""
 
     compile_seconds: float = 0.0
-    """Time spent compiling."""
+    """Seconds of compilation."""
 
     def to_json(self) -> dict[str, Any]:
         """Returns the fields by name."""
@@ -50,7 +50,7 @@ class InferenceState(PyTreeNode):
 
 
 class TrainState(PyTreeNode):
-    """Everything that a training step changes; saved and restored as a whole."""
+    """The complete training state: the argument and result of a training step."""
 
     step: jax.Array  # [] int32, optimizer steps taken
     params: Tree
@@ -61,14 +61,14 @@ class TrainState(PyTreeNode):
 
     @property
     def inference(self) -> InferenceState:
-        """The state to evaluate and predict with."""
+        """State to evaluate and predict with."""
         params = self.ema
         if params is None:
             params = evaluation_params(self.params, self.opt_state)
         return InferenceState(step=self.step, params=params, variables=self.variables)
 
     def for_inference(self) -> Self:
-        """This (abstract) state without the leaves that `inference` does not read."""
+        """Returns this (abstract) state without the leaves that `inference` does not read."""
         opt_state = self.opt_state
         if self.ema is not None or evaluation_params(self.params, opt_state) is self.params:
             opt_state = None
@@ -98,8 +98,7 @@ def initializer(
 def state_shardings(state: TrainState, mesh: Mesh, rules: Rules) -> Any:
     """Returns a `NamedSharding` for each leaf of an (abstract) state.
 
-    Optimizer state that belongs to a parameter is sharded like the parameter; all else is
-    replicated.
+    Optimizer state of a parameter is sharded like the parameter; all other leaves are replicated.
     """
     params = parameter_shardings(state.params, mesh, rules)
     known = [

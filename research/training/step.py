@@ -23,13 +23,13 @@ def train_step(
     """Returns a pure function `(state, batch) -> (state, loss)`, to be jitted with donation."""
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, jax.Array]:
-        # The key is a function of the seed and the step alone: a resumed run draws the same.
+        # The key depends only on the seed and the step, so a resumed run draws the same numbers.
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         gradients, averages, variables = _gradients(
             task, state, batch, key, gradient_accumulation_steps
         )
         loss = averages["loss"]
-        # A sum over examples becomes the gradient of the mean, for any number of devices.
+        # The gradient of the sum, divided by the count, is exact for any number of devices.
         gradients = jax.tree.map(lambda g: g / jnp.maximum(loss.count, 1), gradients)
         mean_loss = loss.total / jnp.maximum(loss.count, 1)
         updates, opt_state = optimizer.update(
@@ -55,10 +55,10 @@ def train_step(
 
 
 def metric_names(task: Task, state_inputs: tuple[Any, Any], batch: Any) -> tuple[str, ...]:
-    """Returns the names of a training step's metrics, without computing anything.
+    """Returns the names of a training step's metrics by abstract evaluation.
 
     Args:
-      task: whose `loss` returns metrics.
+      task: the task whose `loss` returns the metrics.
       state_inputs: abstract parameters and other variables.
       batch: an abstract batch.
     """
@@ -86,7 +86,7 @@ def evaluate_step(
 def _gradients(
     task: Task, state: TrainState, batch: Batch, key: jax.Array, parts: int
 ) -> tuple[Tree, dict[str, Average], Tree]:
-    """Gradients of the summed loss, metrics, and new variables, over all parts of a batch."""
+    """Returns gradients of the summed loss, metrics and new variables, accumulated over parts."""
 
     def loss_sum(params: Tree, variables: Tree, part: Batch, key: jax.Array) -> tuple[Any, Any]:
         averages, variables = task.loss(params, variables, part, key, train=True)
@@ -116,12 +116,12 @@ def _gradients(
 
 
 def _split(x: jax.Array, parts: int) -> jax.Array:
-    """[batch, ...] to [parts, batch / parts, ...], without moving examples between devices."""
+    """Reshapes to [parts, batch / parts, ...], without moving examples between devices."""
     return jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0)
 
 
 def _update_ema(state: TrainState, params: Tree, decay: float) -> Tree:
-    """The moving average with TensorFlow's warm-up, decay min(decay, (1 + t) / (10 + t))."""
+    """Returns the moving average with decay min(decay, (1 + t) / (10 + t)), as in TensorFlow."""
     t = state.step.astype(jnp.float32)
     keep = jnp.minimum(decay, (1 + t) / (10 + t))
     return jax.tree.map(lambda old, new: keep * old + (1 - keep) * new, state.ema, params)

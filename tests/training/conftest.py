@@ -13,7 +13,7 @@ from tests.training.toy_task import Toy
 
 @pytest.fixture(scope="package", autouse=True)
 def quick_compilation():
-    """What takes time in these tests is to compile; what they compute is small."""
+    """Disables XLA optimizations: these tests spend their time on compilation."""
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
@@ -21,7 +21,7 @@ def quick_compilation():
 
 @pytest.fixture
 def full_compilation():
-    """Where it is quick, equal pixels round apart on different meshes, and max pooling chooses."""
+    """Enables XLA optimizations, without which rounding and max-pooling depend on the mesh."""
     jax.config.update("jax_disable_most_optimizations", False)
     yield
     jax.config.update("jax_disable_most_optimizations", True)
@@ -58,7 +58,7 @@ def pairs(toy):
 
 @pytest.fixture(scope="session")
 def replace_optimizer(experiment):
-    """The experiment with another optimizer."""
+    """Returns a function that gives the experiment another optimizer."""
 
     def replace(**options):
         return dataclasses.replace(experiment, optimizer=Optimizer(**options))

@@ -1,4 +1,4 @@
-"""The whole training state of a run, of which an opened run has the part for inference alone."""
+"""Restores the complete training state of a run; `open_run` restores the inference state."""
 
 from research.common.config import from_config_dict
 from research.training.checkpoint import Checkpoints
@@ -8,7 +8,7 @@ from research.training.run import CHECKPOINTS, saved_config
 
 
 def saved_state(workdir, experiment=None):
-    """The state in the newest readable checkpoint of a run, on the devices of an experiment."""
+    """Returns the state of the newest readable checkpoint, on the mesh of `experiment`."""
     experiment = experiment or from_config_dict(Experiment, saved_config(workdir))
     program = Program(experiment)
     checkpoints = Checkpoints(workdir / CHECKPOINTS, program.mesh)

@@ -1,4 +1,4 @@
-"""Runs whose workdir lies in a bucket, served by a stand-in for Cloud Storage."""
+"""Runs with a workdir in a bucket of a simulated Cloud Storage."""
 
 import importlib.util
 import json
@@ -22,7 +22,7 @@ from research.training.run import open_run
 from tests.data.test_tfds import TinyImages
 from tests.launch.twin.bucket import Bucket
 from tests.training.states import saved_state
-from tests.training.test_loop import assert_equal, metrics, train_and_die, undisturbed
+from tests.training.test_loop import assert_equal, metrics, train_and_die, train_to_end
 from tests.training.test_processes import two_processes
 
 DIGITS = "--config=experiments/image_classification/digits_mlp.py"
@@ -31,7 +31,7 @@ SHORT = ("--config.duration=40 steps", "--config.checkpoint_every=8 steps")
 
 @pytest.fixture(scope="module")
 def bucket(tmp_path_factory):
-    """gs://runs, for this process and for those that it starts."""
+    """Simulates gs://runs for this process and its child processes."""
     with (
         Bucket(tmp_path_factory.mktemp("cloud"), "runs", page=20) as bucket,
         pytest.MonkeyPatch.context() as patch,
@@ -44,18 +44,18 @@ def bucket(tmp_path_factory):
 
 
 def folder(bucket, name):
-    """Where the run lies on this disk."""
+    """Returns the local folder of a run in the bucket."""
     return bucket.objects.folder / "runs" / name
 
 
 @pytest.fixture(scope="module")
-def whole(experiment, tmp_path_factory):
-    return undisturbed(experiment, tmp_path_factory.mktemp("whole"))
+def uninterrupted(experiment, tmp_path_factory):
+    return train_to_end(experiment, tmp_path_factory.mktemp("uninterrupted"))
 
 
 @pytest.fixture(scope="module")
 def killed(experiment, bucket):
-    """A run in the bucket that was killed after step 13, with nothing tidied up, and resumed."""
+    """A run in the bucket that was killed after step 13, without cleanup, and resumed."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(MetricWriter, "close", lambda self: None)
         train_and_die(experiment, as_path("gs://runs/killed"), patch, after=13)
@@ -64,13 +64,15 @@ def killed(experiment, bucket):
     return run
 
 
-def test_a_run_killed_in_a_bucket_ends_with_the_bits_of_one_on_the_disk(bucket, whole, killed):
-    assert_equal(whole[0].inference, killed.state)
-    assert whole[1] == metrics(as_path("gs://runs/killed"))
-    assert_equal(whole[0], saved_state(as_path("gs://runs/killed")))
+def test_a_run_killed_in_a_bucket_ends_with_the_bits_of_an_uninterrupted_run_on_disk(
+    bucket, uninterrupted, killed
+):
+    assert_equal(uninterrupted[0].inference, killed.state)
+    assert uninterrupted[1] == metrics(as_path("gs://runs/killed"))
+    assert_equal(uninterrupted[0], saved_state(as_path("gs://runs/killed")))
 
 
-def test_a_checkpoint_that_was_not_finished_is_none(bucket, killed, whole):
+def test_an_unfinished_checkpoint_is_ignored(bucket, killed, uninterrupted):
     done = folder(bucket, "killed") / "checkpoints" / "24" / "commit_success.txt"
     content = done.read_bytes()
     done.unlink()
@@ -81,7 +83,7 @@ def test_a_checkpoint_that_was_not_finished_is_none(bucket, killed, whole):
 
 
 @pytest.mark.parametrize(
-    ("place", "denied", "message"),
+    ("path", "denied", "message"),
     [
         ("gs://absent/a", None, "missing bucket gs://absent; create it by `gcloud storage buckets"),
         (
@@ -98,19 +100,19 @@ def test_a_checkpoint_that_was_not_finished_is_none(bucket, killed, whole):
         ("gs:/runs/a", None, "invalid path 'gs:/runs/a': expected a path on disk or gs://"),
     ],
 )
-def test_a_bucket_that_cannot_be_used_is_refused(bucket, place, denied, message):
+def test_an_unusable_bucket_is_refused(bucket, path, denied, message):
     if denied:
         bucket.objects.deny("runs", denied)
     try:
         with pytest.raises(UserError) as error:
-            as_path(place, write=True)
+            as_path(path, write=True)
     finally:
         bucket.objects.allow("runs")
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_who_may_only_read_may_read(bucket):
+def test_reading_needs_no_write_permission(bucket):
     bucket.objects.deny("runs", "storage.objects.create", "storage.objects.delete")
     try:
         as_path("gs://runs/a")
@@ -118,31 +120,31 @@ def test_who_may_only_read_may_read(bucket):
         bucket.objects.allow("runs")
 
 
-def test_what_others_write_is_seen(bucket):
-    place = as_path("gs://runs/seen")
-    assert not (place / "a").exists() and not place.exists()
+def test_new_files_of_other_processes_are_listed(bucket):
+    path = as_path("gs://runs/seen")
+    assert not (path / "a").exists() and not path.exists()
     folder(bucket, "seen").mkdir()
     (folder(bucket, "seen") / "a").write_text("1")
-    assert [one.name for one in place.iterdir()] == ["a"]
+    assert [one.name for one in path.iterdir()] == ["a"]
     (folder(bucket, "seen") / "b").write_text("2")
-    assert (place / "b").read_text() == "2"
-    assert sorted(one.name for one in place.iterdir()) == ["a", "b"]
+    assert (path / "b").read_text() == "2"
+    assert sorted(one.name for one in path.iterdir()) == ["a", "b"]
 
 
-def test_without_gcsfs_it_says_what_to_install(bucket, monkeypatch):
+def test_without_gcsfs_the_error_names_the_extra_to_install(bucket, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r'pip install -e "\.\[tpu\]"'):
         as_path("gs://runs/a")
 
 
-def call(verb, *arguments, **environment):
-    command = [sys.executable, "-m", f"research.{verb}", *map(str, arguments)]
+def call(name, *arguments, **environment):
+    command = [sys.executable, "-m", f"research.{name}", *map(str, arguments)]
     given = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | environment
     return subprocess.run(command, env=given, capture_output=True, text=True)
 
 
 @pytest.mark.slow
-def test_without_a_login_no_verb_begins(tmp_path):
+def test_without_a_login_training_does_not_start(tmp_path):
     nobody = {"CLOUDSDK_CONFIG": str(tmp_path), "NO_GCE_CHECK": "true"}
     done = call("train", DIGITS, "--workdir=gs://runs/a", **nobody)
     assert done.returncode == 2
@@ -152,8 +154,8 @@ def test_without_a_login_no_verb_begins(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_verbs_read_and_write_a_bucket_that_is_busy(bucket, tmp_path):
-    """A training is killed, in a bucket that says each fortieth time that it is busy."""
+def test_commands_use_a_bucket_that_returns_errors(bucket, tmp_path):
+    """A training is killed and resumed; every fortieth request to the bucket fails."""
     bucket.fail_every(40)
     try:
         train = [sys.executable, "-m", "research.train", DIGITS, *SHORT, "--workdir=gs://runs/busy"]
@@ -194,7 +196,7 @@ def test_the_verbs_read_and_write_a_bucket_that_is_busy(bucket, tmp_path):
 
 
 @pytest.mark.slow
-def test_data_prepared_for_tfds_are_read_from_a_bucket(bucket):
+def test_tfds_data_sets_are_read_from_a_bucket(bucket):
     TinyImages(data_dir=folder(bucket, "tfds"), file_format="array_record").download_and_prepare()
     code = """
 from research.data.tfds import TFDSSource
@@ -207,8 +209,8 @@ print(sorted(record["label"] for record in records.__getitems__(range(len(record
 
 
 @pytest.mark.slow
-def test_a_damaged_checkpoint_in_a_bucket_is_set_aside(bucket, experiment, killed, whole):
-    """The one before is taken; the run then ends with the same bits."""
+def test_a_damaged_checkpoint_in_a_bucket_is_renamed(bucket, experiment, killed, uninterrupted):
+    """The previous one is restored, and the run ends with the same bits."""
     step = folder(bucket, "killed") / "checkpoints" / "24"
     largest = max(step.glob("state/**/d/*"), key=lambda file: file.stat().st_size)
     data = bytearray(largest.read_bytes())
@@ -217,13 +219,13 @@ def test_a_damaged_checkpoint_in_a_bucket_is_set_aside(bucket, experiment, kille
     assert int(open_run(as_path("gs://runs/killed")).state.step) == 16
     run, trained = Trainer(experiment, as_path("gs://runs/killed")).train()
     assert trained
-    assert_equal(whole[0].inference, run.state)
-    assert_equal(whole[0], saved_state(as_path("gs://runs/killed")))
+    assert_equal(uninterrupted[0].inference, run.state)
+    assert_equal(uninterrupted[0], saved_state(as_path("gs://runs/killed")))
     assert folder(bucket, "killed").joinpath("unreadable_checkpoint_24").is_dir()
 
 
 @pytest.mark.slow
-def test_two_processes_train_in_a_bucket_and_one_opens_the_run(bucket):
+def test_a_run_of_two_processes_in_a_bucket_opens_in_one(bucket):
     first, second = two_processes("gs://runs/two", {"fsdp": 4})
     assert first == second
     run = open_run(as_path("gs://runs/two"))

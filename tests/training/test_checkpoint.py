@@ -39,7 +39,7 @@ def damage(workdir, step, how):
 
 
 def test_a_checkpoint_moves_between_device_counts(experiment, tmp_path):
-    """Written on 8, restored on 1, trained further there, and back on 8: always the same bits."""
+    """Saved on 8 devices, restored and trained on 1, and restored on 8: the bits are the same."""
     on_eight = dataclasses.replace(experiment, mesh=MeshConfig(fsdp=8), duration="8 steps")
     Trainer(on_eight, tmp_path).train()
     one = saved_state(tmp_path, experiment)
@@ -53,19 +53,21 @@ def test_a_checkpoint_moves_between_device_counts(experiment, tmp_path):
     assert {shard.data.shape for shard in shards} == {(8, 32)}
 
 
-def test_another_mesh_alone_is_no_other_config(experiment, tmp_path):
+def test_a_run_resumes_on_another_mesh(experiment, tmp_path):
     Trainer(dataclasses.replace(experiment, mesh=MeshConfig(fsdp=8)), tmp_path).train()
     assert not Trainer(experiment, tmp_path).train()[1]
 
 
 @pytest.mark.parametrize("how", ["flip", "truncate", "delete"])
-def test_a_damaged_checkpoint_is_named_and_the_previous_one_used(trained, caplog, how, experiment):
+def test_a_damaged_checkpoint_is_logged_and_the_previous_one_restored(
+    trained, caplog, how, experiment
+):
     state = saved_state(trained.workdir)
     damage(trained.workdir, 24, how)
     logging.getLogger("research").propagate = True
     with caplog.at_level(logging.WARNING, logger="research"):
         opened = open_run(trained.workdir)
-        # The flipped bit is in an array that inference does not read.
+        # The flipped bit is in an array that inference does not restore.
         assert int(opened.state.step) == (24 if how == "flip" else 16)
         _, was_trained = Trainer(experiment, trained.workdir).train()
     assert "checkpoint 24 is unreadable" in caplog.text
@@ -79,8 +81,8 @@ def test_a_damaged_checkpoint_is_named_and_the_previous_one_used(trained, caplog
     assert int(open_run(trained.workdir).state.step) == 24
 
 
-def test_a_flipped_bit_of_a_parameter_is_noticed_by_inference(trained, caplog, monkeypatch):
-    """Of the files' bits any may be a parameter's; here the restored array is changed."""
+def test_inference_detects_a_flipped_bit_of_a_parameter(trained, caplog, monkeypatch):
+    """Changes the restored array, since the position of a parameter in the files is unknown."""
     restore = Checkpoints._restore_part
 
     def flipped(self, step, target):
@@ -115,12 +117,12 @@ def test_checkpoints_are_averaged(experiment, tmp_path, ema_decay):
     np.testing.assert_allclose(averaged, sum(both) / 2, rtol=1e-5, atol=1e-6)
 
 
-def test_more_checkpoints_than_there_are_cannot_be_averaged(trained):
-    with pytest.raises(UserError, match="holds 2 readable checkpoints, not 5"):
+def test_averaging_more_checkpoints_than_saved_is_refused(trained):
+    with pytest.raises(UserError, match=r"cannot average 5 checkpoints: .* has 2 readable ones"):
         open_run(trained.workdir, average=5)
 
 
-def test_without_a_readable_checkpoint_nothing_is_thrown_away(trained, experiment):
+def test_without_a_readable_checkpoint_no_file_is_removed(trained, experiment):
     for step in (16, 24):
         damage(trained.workdir, step, "delete")
     with pytest.raises(UserError, match="no readable checkpoint"):
@@ -130,7 +132,7 @@ def test_without_a_readable_checkpoint_nothing_is_thrown_away(trained, experimen
     assert {path.name for path in (trained.workdir / CHECKPOINTS).iterdir()} >= {"16", "24"}
 
 
-def test_a_run_opens_where_its_mesh_does_not_fit(experiment, tmp_path, monkeypatch):
+def test_a_run_opens_on_fewer_devices_than_its_mesh(experiment, tmp_path, monkeypatch):
     on_eight = dataclasses.replace(experiment, mesh=MeshConfig(fsdp=4), batch_size=64)
     trained, _ = Trainer(on_eight, tmp_path).train()
     monkeypatch.setattr("jax.devices", lambda *_: [jax.local_devices()[0]])

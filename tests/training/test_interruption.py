@@ -21,7 +21,7 @@ DIGITS = "--config=experiments/image_classification/digits_mlp.py"
 
 
 def stop_at(step, monkeypatch):
-    """SIGTERM arrives in the middle of a step."""
+    """Sends SIGTERM to this process during a step."""
     steps = iter(range(1, 10_000))
     advance = TrainingLogger.advance
 
@@ -45,15 +45,15 @@ def assert_same_run(one, other):
 
 
 @pytest.fixture(scope="module")
-def whole(experiment, tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("whole")
+def uninterrupted(experiment, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("uninterrupted")
     Trainer(experiment, workdir).train()
     return workdir
 
 
 @pytest.mark.parametrize("step", [3, 12])
 def test_a_run_stopped_by_sigterm_resumes_to_the_same_bits(
-    experiment, whole, tmp_path, monkeypatch, step
+    experiment, uninterrupted, tmp_path, monkeypatch, step
 ):
     with monkeypatch.context() as patch, pytest.raises(Interrupted, match=f"at step {step} and"):
         stop_at(step, patch)
@@ -62,7 +62,7 @@ def test_a_run_stopped_by_sigterm_resumes_to_the_same_bits(
     run, trained = Trainer(experiment, tmp_path).train()
     assert trained
     assert int(run.state.step) == 24
-    assert_same_run(whole, tmp_path)
+    assert_same_run(uninterrupted, tmp_path)
 
 
 def test_a_run_stopped_in_its_last_step_is_finished(experiment, tmp_path, monkeypatch):
@@ -72,7 +72,7 @@ def test_a_run_stopped_in_its_last_step_is_finished(experiment, tmp_path, monkey
     assert int(run.state.step) == 24
 
 
-def test_sigterm_is_left_as_it_was(experiment, tmp_path, monkeypatch):
+def test_the_handler_of_sigterm_is_restored(experiment, tmp_path, monkeypatch):
     before = signal.getsignal(signal.SIGTERM)
     stop_at(3, monkeypatch)
     with pytest.raises(Interrupted):
@@ -85,28 +85,30 @@ def lines_of(process):
 
 
 @pytest.mark.slow
-def test_the_command_says_where_it_stopped_and_resumes(tmp_path):
+def test_the_command_prints_the_step_of_its_checkpoint_and_resumes(tmp_path):
     command = [sys.executable, "-m", "research.train", DIGITS]
     command += ["--config.duration=20 epochs", "--config.log_every=10 steps"]
     environment = os.environ | {"XLA_FLAGS": ""}
-    subprocess.run([*command, f"--workdir={tmp_path / 'whole'}"], check=True, env=environment)
+    subprocess.run(
+        [*command, f"--workdir={tmp_path / 'uninterrupted'}"], check=True, env=environment
+    )
     command.append(f"--workdir={tmp_path / 'stopped'}")
     process = subprocess.Popen(command, stderr=subprocess.PIPE, env=environment, text=True)
     next(line for line in lines_of(process) if line.startswith("step 20"))
-    begun = time.monotonic()
+    sent = time.monotonic()
     process.send_signal(signal.SIGTERM)
     *_, last = lines_of(process)
     assert process.wait() == 143
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - sent < 5
     step = open_run(tmp_path / "stopped").progress.step
     assert last == f"stopped at step {step} and saved; the same command resumes\n"
     subprocess.run(command, check=True, env=environment)
-    assert_same_run(tmp_path / "whole", tmp_path / "stopped")
+    assert_same_run(tmp_path / "uninterrupted", tmp_path / "stopped")
 
 
 @pytest.mark.slow
 def test_two_processes_stop_at_the_same_step_and_resume_to_the_same_bits(tmp_path):
-    """Only one of them gets the signal."""
+    """Only one of them receives the signal."""
     slices = [sys.executable, "launch/local_slice.py", "--processes=2", "--", DIGITS]
     slices += ["--config.duration=20 epochs", "--config.log_every=10 steps"]
 
@@ -114,7 +116,7 @@ def test_two_processes_stop_at_the_same_step_and_resume_to_the_same_bits(tmp_pat
         command = [*slices, f"--workdir={tmp_path / name}"]
         return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
 
-    assert start("whole").wait() == 0
+    assert start("uninterrupted").wait() == 0
     process = start("stopped")
     next(line for line in process.stdout if line.startswith("[0] step 20"))
     os.kill(training_of(process.pid)[1], signal.SIGTERM)
@@ -123,17 +125,17 @@ def test_two_processes_stop_at_the_same_step_and_resume_to_the_same_bits(tmp_pat
     step = open_run(tmp_path / "stopped").progress.step
     assert f"[0] stopped at step {step} and saved; the same command resumes\n" in text
     assert start("stopped").wait() == 0
-    assert_same_run(tmp_path / "whole", tmp_path / "stopped")
+    assert_same_run(tmp_path / "uninterrupted", tmp_path / "stopped")
 
 
 def training_of(slice_pid):
-    """The training processes below a local slice: grandchildren, by the place that they have."""
+    """Returns the PIDs of the training processes of a local slice by process index."""
     found = {}
     for agent in children(slice_pid):
         for training in children(agent):
             environment = Path(f"/proc/{training}/environ").read_bytes().split(b"\0")
-            place = next(e for e in environment if e.startswith(b"JAX_PROCESS_ID="))
-            found[int(place.split(b"=")[1])] = training
+            index = next(e for e in environment if e.startswith(b"JAX_PROCESS_ID="))
+            found[int(index.split(b"=")[1])] = training
     return found
 
 

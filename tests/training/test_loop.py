@@ -30,24 +30,24 @@ _TIMES = ("seconds", "examples_per_second", "compilations")
 
 @pytest.fixture(scope="module")
 def rich(with_model):
-    """Everything that is drawn at random or kept between steps: dropout, mixup, averages."""
+    """An experiment with dropout, mixup, CutMix and averaged parameters."""
     augmentation = Augmentation(crop_padding=1, mixup=0.2, cutmix=1.0)
     experiment = with_model(CNN(widths=(8,), dropout=0.2), augmentation=augmentation)
     return dataclasses.replace(experiment, ema_decay=0.9)
 
 
 @pytest.fixture(scope="module")
-def whole(rich, tmp_path_factory):
-    """The state and the metrics of a run that nothing disturbed."""
-    return undisturbed(rich, tmp_path_factory.mktemp("whole"))
+def uninterrupted(rich, tmp_path_factory):
+    """State and metrics of an uninterrupted run."""
+    return train_to_end(rich, tmp_path_factory.mktemp("uninterrupted"))
 
 
 @pytest.fixture(scope="module")
-def whole_pairs(pairs, tmp_path_factory):
-    return undisturbed(pairs, tmp_path_factory.mktemp("whole"))
+def uninterrupted_pairs(pairs, tmp_path_factory):
+    return train_to_end(pairs, tmp_path_factory.mktemp("uninterrupted"))
 
 
-def undisturbed(experiment, workdir):
+def train_to_end(experiment, workdir):
     Trainer(experiment, workdir).train()
     return saved_state(workdir), metrics(workdir)
 
@@ -62,11 +62,11 @@ def assert_equal(a, b):
 
 
 class Killed(BaseException):
-    """Not an Exception: nothing may catch it and tidy up."""
+    """Simulates SIGKILL; not an Exception, so that no handler cleans up."""
 
 
 def train_and_die(experiment, workdir, monkeypatch, after):
-    """Stops a run in the middle of things, after so many steps of this process."""
+    """Kills a run after a number of steps of this process."""
     steps = iter(range(1, 10_000))
 
     def advance(self, loss):
@@ -79,55 +79,57 @@ def train_and_die(experiment, workdir, monkeypatch, after):
             Trainer(experiment, workdir).train()
 
 
-def test_the_same_seed_gives_the_same_bits(rich, whole, tmp_path):
-    state, lines = undisturbed(rich, tmp_path / "again")
-    assert_equal(whole[0], state)
-    assert whole[1] == lines
-    other, _ = undisturbed(dataclasses.replace(rich, seed=1), tmp_path / "other")
+def test_the_same_seed_gives_the_same_bits(rich, uninterrupted, tmp_path):
+    state, lines = train_to_end(rich, tmp_path / "again")
+    assert_equal(uninterrupted[0], state)
+    assert uninterrupted[1] == lines
+    other, _ = train_to_end(dataclasses.replace(rich, seed=1), tmp_path / "other")
     kernels = [one.params["head"]["kernel"] for one in (state, other)]
     assert not np.array_equal(*map(np.asarray, kernels))
 
 
 @pytest.mark.parametrize("step", [1, 8, 13, 23])
-def test_a_run_killed_at_any_step_ends_with_the_same_bits(rich, whole, tmp_path, monkeypatch, step):
+def test_a_run_killed_at_any_step_ends_with_the_same_bits(
+    rich, uninterrupted, tmp_path, monkeypatch, step
+):
     train_and_die(rich, tmp_path, monkeypatch, after=step)
-    state, lines = undisturbed(rich, tmp_path)
-    assert_equal(whole[0], state)
-    assert whole[1] == lines
+    state, lines = train_to_end(rich, tmp_path)
+    assert_equal(uninterrupted[0], state)
+    assert uninterrupted[1] == lines
 
 
 @pytest.mark.slow
-def test_a_run_killed_twice_on_four_devices_too(rich, tmp_path, monkeypatch):
+def test_a_run_on_four_devices_killed_twice_ends_with_the_same_bits(rich, tmp_path, monkeypatch):
     rich = dataclasses.replace(rich, mesh=MeshConfig(devices=4, fsdp=2))
-    Trainer(rich, tmp_path / "whole").train()
+    Trainer(rich, tmp_path / "uninterrupted").train()
     train_and_die(rich, tmp_path / "killed", monkeypatch, after=10)
     train_and_die(rich, tmp_path / "killed", monkeypatch, after=12)
     Trainer(rich, tmp_path / "killed").train()
-    assert_equal(saved_state(tmp_path / "whole"), saved_state(tmp_path / "killed"))
-    assert metrics(tmp_path / "whole") == metrics(tmp_path / "killed")
+    assert_equal(saved_state(tmp_path / "uninterrupted"), saved_state(tmp_path / "killed"))
+    assert metrics(tmp_path / "uninterrupted") == metrics(tmp_path / "killed")
 
 
 @pytest.mark.parametrize("step", [3, 13])
-def test_a_run_in_batches_of_several_sizes_resumes_to_the_same_bits(
-    pairs, whole_pairs, tmp_path, monkeypatch, step
+def test_a_run_with_several_batch_sizes_resumes_to_the_same_bits(
+    pairs, uninterrupted_pairs, tmp_path, monkeypatch, step
 ):
     train_and_die(pairs, tmp_path, monkeypatch, after=step)
-    state, lines = undisturbed(pairs, tmp_path)
-    assert_equal(whole_pairs[0], state)
-    assert whole_pairs[1] == lines
+    state, lines = train_to_end(pairs, tmp_path)
+    assert_equal(uninterrupted_pairs[0], state)
+    assert uninterrupted_pairs[1] == lines
 
 
-def test_a_batch_holds_as_many_examples_as_its_length_allows(pairs, tmp_path):
+def test_batch_length_limits_the_batch_size_of_each_bucket(pairs, tmp_path):
     data = Trainer(pairs, tmp_path).data
     sizes = {}
     for batch in data.batches(0, data.sampler.batches_per_epoch):
         padded = batch["frames"].shape[1], batch["notes"].shape[1]
         sizes.setdefault(padded, set()).add(len(batch["mask"]))
-    # Multiples of 8 whose whole length is at most 300; one size a bucket, so one compilation.
+    # Multiples of 8 with at most 300 frames; one size per bucket, so one compilation.
     assert sizes == {(6, 6): {24}, (6, 12): {16}, (12, 6): {16}, (12, 12): {8}}
 
 
-def test_examples_are_counted_in_batches_of_several_sizes(pairs, tmp_path):
+def test_progress_counts_examples_of_several_batch_sizes(pairs, tmp_path):
     trainer = Trainer(pairs, tmp_path)
     sizes = [len(batch["mask"]) for batch in trainer.data.batches(0, 24)]
     per_epoch = trainer.data.sampler.batches_per_epoch
@@ -143,7 +145,7 @@ def test_examples_are_counted_in_batches_of_several_sizes(pairs, tmp_path):
 
 
 @pytest.mark.parametrize("mesh", [{}, {"devices": 4}, {"fsdp": 2, "tensor": 2}], ids=str)
-def test_one_to_eight_devices_take_the_same_batches(pairs, tmp_path, mesh):
+def test_batches_do_not_depend_on_the_number_of_devices(pairs, tmp_path, mesh):
     on_many = dataclasses.replace(pairs, mesh=MeshConfig(**mesh))
     data = [Trainer(one, tmp_path / str(i)).data for i, one in enumerate((pairs, on_many))]
     assert data[0].sampler.batches_per_epoch == data[1].sampler.batches_per_epoch
@@ -152,7 +154,7 @@ def test_one_to_eight_devices_take_the_same_batches(pairs, tmp_path, mesh):
 
 
 @pytest.mark.slow
-def test_a_process_killed_by_the_system_resumes_to_the_same_bits(tmp_path):
+def test_a_process_killed_by_sigkill_resumes_to_the_same_bits(tmp_path):
     def command(name):
         return [
             *(sys.executable, "-m", "research.train", f"--workdir={tmp_path / name}"),
@@ -161,7 +163,7 @@ def test_a_process_killed_by_the_system_resumes_to_the_same_bits(tmp_path):
         ]
 
     environment = os.environ | {"XLA_FLAGS": ""}
-    subprocess.run(command("whole"), check=True, env=environment, capture_output=True)
+    subprocess.run(command("uninterrupted"), check=True, env=environment, capture_output=True)
     rng = np.random.default_rng(0)
     for _ in range(4):
         process = subprocess.Popen(command("killed"), env=environment, stderr=subprocess.DEVNULL)
@@ -177,12 +179,12 @@ def test_a_process_killed_by_the_system_resumes_to_the_same_bits(tmp_path):
         process.send_signal(signal.SIGKILL)
         process.wait()
     subprocess.run(command("killed"), check=True, env=environment, capture_output=True)
-    states = [saved_state(tmp_path / name) for name in ("whole", "killed")]
+    states = [saved_state(tmp_path / name) for name in ("uninterrupted", "killed")]
     assert_equal(*states)
-    assert metrics(tmp_path / "whole") == metrics(tmp_path / "killed")
+    assert metrics(tmp_path / "uninterrupted") == metrics(tmp_path / "killed")
 
 
-def test_a_finished_run_is_left_alone(experiment, tmp_path):
+def test_a_finished_run_is_not_modified(experiment, tmp_path):
     assert Trainer(experiment, tmp_path).train()[1]
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
     run, trained = Trainer(experiment, tmp_path).train()
@@ -194,19 +196,19 @@ def test_a_finished_run_is_left_alone(experiment, tmp_path):
 
 
 def test_nothing_compiles_in_steady_state(experiment, tmp_path):
-    """After the first log, evaluation and save, all later ones find their functions compiled."""
+    """All functions are compiled by the first log, evaluation and save."""
     experiment = dataclasses.replace(experiment, duration="48 steps")
     Trainer(experiment, tmp_path).train()
     counts = {
         line["step"]: line["compilations"] for line in read_metrics(tmp_path) if "seconds" in line
     }
-    # Steps 1 to 12 meet the training step, the evaluation step and the fingerprint of a save.
+    # Steps 1 to 12 call the training step, the evaluation step and the fingerprint of a save.
     assert len({count for step, count in counts.items() if step > 12}) == 1
     assert counts[48] <= 4
 
 
-def test_a_changing_shape_would_be_counted():
-    """The counter that the test above relies on does count."""
+def test_a_changed_shape_counts_as_a_compilation():
+    """The test above relies on this counter."""
     function = jax.jit(lambda x: x * 2.5 + 1)
     with CompilationCounter() as compilations:
         function(np.ones(3, np.float32))
@@ -217,8 +219,8 @@ def test_a_changing_shape_would_be_counted():
         assert compilations.count > first
 
 
-def test_the_steps_take_nothing_from_the_host(experiment, tmp_path, monkeypatch):
-    """A batch left on the host would be an implicit transfer, which the guard refuses."""
+def test_steps_do_not_transfer_from_the_host_implicitly(experiment, tmp_path, monkeypatch):
+    """A batch on the host triggers the transfer guard."""
     trainer = Trainer(experiment, tmp_path)
     original = trainer.data.batches
     host = lambda *args: (jax.device_get(batch) for batch in original(*args))  # noqa: E731
@@ -227,7 +229,7 @@ def test_the_steps_take_nothing_from_the_host(experiment, tmp_path, monkeypatch)
         trainer.train()
 
 
-def test_a_loss_that_is_no_number_ends_the_run(experiment, tmp_path):
+def test_a_loss_that_is_not_finite_ends_the_run(experiment, tmp_path):
     wild = Optimizer(name="sgd", learning_rate=1e30, schedule="constant")
     with pytest.raises(UserError, match=r"the loss is (nan|inf) at step 6; lower"):
         Trainer(dataclasses.replace(experiment, optimizer=wild), tmp_path).train()
@@ -249,29 +251,29 @@ def test_a_workdir_of_another_config_is_refused(experiment, tmp_path, monkeypatc
 def test_the_batch_size_of_a_run_cannot_change(experiment, tmp_path, monkeypatch):
     """The schedule and the position in the data are counted in batches of one size."""
     train_and_die(experiment, tmp_path, monkeypatch, after=10)
-    with pytest.raises(UserError, match="begun with another batch_size"):
+    with pytest.raises(UserError, match="started with another batch_size"):
         Trainer(dataclasses.replace(experiment, batch_size=32), tmp_path, allow_config_change=True)
 
 
 def test_the_batch_length_of_a_run_cannot_change(pairs, tmp_path, monkeypatch):
     train_and_die(pairs, tmp_path, monkeypatch, after=10)
-    with pytest.raises(UserError, match="begun with another batch_length"):
+    with pytest.raises(UserError, match="started with another batch_length"):
         Trainer(dataclasses.replace(pairs, batch_length=400), tmp_path, allow_config_change=True)
 
 
 def test_a_batch_length_too_small_for_the_longest_examples_is_refused(pairs, tmp_path):
     with pytest.raises(UserError) as error:
         Trainer(dataclasses.replace(pairs, batch_length=191), tmp_path / "run")
-    assert "config.batch_length: 191 cannot hold the least batch, 8 examples" in str(error.value)
-    assert "padded to (12, 12); must be at least 192" in str(error.value)
+    assert "config.batch_length: expected at least 192, got 191" in str(error.value)
+    assert "8 examples padded to (12, 12)" in str(error.value)
     assert not (tmp_path / "run").exists()
     Trainer(dataclasses.replace(pairs, batch_length=192), tmp_path / "run")
 
 
-def test_a_checkpoint_of_another_network_is_kept(experiment, with_model, tmp_path):
+def test_a_checkpoint_of_another_model_is_kept(experiment, with_model, tmp_path):
     Trainer(experiment, tmp_path).train()
     other = Trainer(with_model(CNN(widths=(8,))), tmp_path, allow_config_change=True)
-    with pytest.raises(UserError, match="of another network or optimizer: only one of the two has"):
+    with pytest.raises(UserError, match="to another model or optimizer: only one of the two has"):
         other.train()
     assert not Trainer(experiment, tmp_path, allow_config_change=True).train()[1]
 
@@ -282,7 +284,7 @@ def test_a_workdir_that_is_a_file_is_refused(experiment, tmp_path):
         Trainer(experiment, tmp_path / "file" / "run")
 
 
-def test_a_key_that_has_come_since_keeps_old_runs_alive(experiment, tmp_path):
+def test_a_run_saved_before_a_key_was_added_opens(experiment, tmp_path):
     Trainer(experiment, tmp_path).train()
     path = tmp_path / "config.json"
     config = json.loads(path.read_text())
@@ -295,21 +297,29 @@ def test_a_key_that_has_come_since_keeps_old_runs_alive(experiment, tmp_path):
     ("changes", "message"),
     [
         ({"batch_size": 60, "mesh": MeshConfig(devices=8)}, "60 is not divisible by 8"),
-        ({"mesh": MeshConfig(fsdp=3)}, "fsdp=3, tensor=1 does not make 8 devices"),
-        ({"mesh": MeshConfig(devices=9)}, "there are only 8, not 9"),
+        ({"mesh": MeshConfig(fsdp=3)}, "fsdp=3, tensor=1 do not multiply to 8 devices"),
+        ({"mesh": MeshConfig(devices=9)}, "expected at most 8, the available devices, got 9"),
         ({"mesh": MeshConfig(rules=(("Dnse", "fsdp"),))}, "'Dnse' matches no parameter"),
         (
             {"mesh": MeshConfig(rules=(("Dense_0/bias", ("data", None)),))},
             "cannot split Dense_0/bias",
         ),
-        ({"duration": "0 steps"}, "config.duration: is 0 steps"),
-        ({"batch_length": 9}, "config.batch_length: the examples have no lengths; set it to 0"),
-        ({"optimizer": Optimizer(warmup="24 steps")}, "config.duration: is 24 steps, with 24 of"),
-        ({"duration": "ten epochs"}, "config.duration: 'ten epochs' is no duration"),
-        ({"optimizer": Optimizer(warmup="soon")}, "config.optimizer.warmup: 'soon' is no duration"),
+        (
+            {"duration": "0 steps"},
+            "config.duration: expected more steps than the warm-up (0), got 0",
+        ),
+        ({"batch_length": 9}, "config.batch_length: expected 0, got 9: the examples have no"),
+        ({"optimizer": Optimizer(warmup="24 steps")}, "config.duration: expected more steps than"),
+        ({"duration": "ten epochs"}, "config.duration: invalid duration 'ten epochs'"),
+        (
+            {"optimizer": Optimizer(warmup="soon")},
+            "config.optimizer.warmup: invalid duration 'soon'",
+        ),
     ],
 )
-def test_what_cannot_work_is_refused_and_nothing_written(experiment, tmp_path, changes, message):
+def test_an_invalid_config_is_refused_before_the_workdir_is_written(
+    experiment, tmp_path, changes, message
+):
     with pytest.raises(UserError) as error:
         Trainer(dataclasses.replace(experiment, **changes), tmp_path / "run")
     assert message in str(error.value)
@@ -323,7 +333,7 @@ def test_the_saved_config_is_the_resolved_one(experiment, tmp_path):
     assert to_config_dict(run.program.experiment).task.type == "ImageClassification"
 
 
-def test_a_logged_metric_is_the_mean_since_the_line_before(experiment, tmp_path):
+def test_a_logged_metric_is_the_mean_since_the_last_log(experiment, tmp_path):
     warm = Optimizer(learning_rate=1e-2, warmup="12 steps", schedule="linear")
     Trainer(dataclasses.replace(experiment, optimizer=warm), tmp_path).train()
     rates = warm.resolve_schedule(total_steps=24, warmup_steps=12).build()
@@ -334,8 +344,8 @@ def test_a_logged_metric_is_the_mean_since_the_line_before(experiment, tmp_path)
         assert line["learning_rate"] == pytest.approx(float(expected), rel=1e-5)
 
 
-def test_evaluation_takes_the_average_of_the_weights(experiment, tmp_path):
-    """With a decay of nearly one the average has hardly moved: it scores as at the start."""
+def test_evaluation_uses_the_moving_average_of_the_parameters(experiment, tmp_path):
+    """With a decay near 1 the average differs from the parameters."""
     slow = dataclasses.replace(experiment, ema_decay=0.9999, duration="4 steps")
     run, _ = Trainer(slow, tmp_path).train()
     dataset = run.program.task.dataset("validation")

@@ -15,15 +15,15 @@ from research.training.run import open_run
 from tests.training.states import saved_state
 from tests.training.test_step import run
 
-# Optimizers of optax that need more than gradients, parameters and the loss, or arguments that
-# have no default, or a learning rate that is no schedule.
+# Optimizers of optax that need inputs other than gradients, parameters and the loss, arguments
+# without a default, or a constant learning rate.
 REFUSED = {"dpsgd", "lbfgs", "optimistic_adam", "rprop", "sm3", "sophia"}
-# They need an argument of their own to make progress here, or update rarely.
+# These need further arguments to make progress in two steps, or update rarely.
 SLOW = {"adadelta", "cocob", "dog", "dowg", "fromage", "prodigy", "galore", "noisy_sgd"}
 
 
 def all_names():
-    """Every function of optax whose first argument is a learning rate."""
+    """Returns all functions of optax whose first argument is a learning rate."""
     from research.training.optimizer import _makers
 
     return sorted(_makers())
@@ -55,8 +55,8 @@ def test_optimizers_train_by_name(experiment, name):
     assert losses[-1] < losses[0]
 
 
-def test_the_optimizer_is_optax():
-    """Masked decay, clipping and the schedule, against the same formula written by hand."""
+def test_updates_equal_the_formula():
+    """Masked weight decay, clipping and the schedule, for SGD."""
     config = Optimizer(name="sgd", learning_rate=0.5, clip_norm=0.1, weight_decay=0.01)
     params = {"kernel": jnp.ones((3, 1)), "bias": jnp.ones(3)}
     gradients = {"kernel": jnp.full((3, 1), 2.0), "bias": jnp.full(3, 1.0)}
@@ -84,7 +84,7 @@ PARAMS = {
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
-def test_the_first_pattern_decides_what_decays(name, mask, decaying):
+def test_the_first_matching_pattern_selects_weight_decay(name, mask, decaying):
     config = Optimizer(name=name, learning_rate=1.0, weight_decay=0.1, weight_decay_mask=mask)
     transform = config.build(lambda _: 1.0)
     zeros = jax.tree.map(jnp.zeros_like, PARAMS)
@@ -98,14 +98,14 @@ def test_the_first_pattern_decides_what_decays(name, mask, decaying):
 
 
 @pytest.mark.parametrize("mask", [(("kernl$", True),), ((".*", True), ("kernel$", False))])
-def test_a_pattern_that_decides_nothing_is_refused(mask, replace_optimizer, tmp_path):
+def test_a_pattern_without_effect_is_refused(mask, replace_optimizer, tmp_path):
     changed = replace_optimizer(weight_decay=0.1, weight_decay_mask=mask)
     with pytest.raises(ConfigError, match=r"matches no parameter, or only those.*did you mean"):
         Trainer(changed, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_the_mask_of_a_run_saved_before_is_kept(experiment):
+def test_a_mask_saved_under_its_former_name_is_kept(experiment):
     config = to_config_dict(experiment).to_dict()
     config["optimizer"]["decay_mask"] = "kernel$"
     config["optimizer"]["clip"] = 2.0
@@ -132,13 +132,15 @@ def test_schedule_free_optimizers_are_evaluated_at_their_average(replace_optimiz
     assert float(jnp.abs(kernel - expected["head"]["kernel"]).max()) > 1e-3
 
 
-def test_schedule_free_optimizers_refuse_another_average():
-    with pytest.raises(ConfigError, match="ema_decay: must be 0: schedule_free_sgd averages"):
+def test_schedule_free_optimizers_refuse_a_moving_average():
+    with pytest.raises(
+        ConfigError, match=r"ema_decay: expected 0, got 0\.9: schedule_free_sgd averages"
+    ):
         Experiment(task=None, optimizer=Optimizer(name="schedule_free_sgd"), ema_decay=0.9)
 
 
 def test_a_run_is_evaluated_without_its_optimizer(experiment, replace_optimizer, tmp_path):
-    """Inference reads neither optimizer state nor metrics: another optimizer opens the run."""
+    """Inference restores no optimizer state, so another optimizer opens the run."""
     Trainer(experiment, tmp_path).train()
     params = open_run(tmp_path).state.params
     other = open_run(tmp_path, changes=["optimizer.name=lion"]).state.params

@@ -37,8 +37,8 @@ from research.training.optimizer import Optimizer
 experiment = load_experiment(Path("experiments/image_classification/digits_cnn.py"))
 experiment = dataclasses.replace(
     experiment,
-    # Plain and few small steps: where processors differ, rounding differs between one process and
-    # two, and Adam, ReLU and max pooling make more of it with every step.
+    # A few small steps of SGD: rounding can differ between one and two processes, and Adam, ReLU
+    # and max-pooling amplify the difference with every step.
     optimizer=Optimizer(name="sgd", learning_rate=0.01),
     duration="6 steps",
     log_every="2 steps",
@@ -53,7 +53,7 @@ print(json.dumps(results))
 
 
 def two_processes(workdir, mesh):
-    """Trains in two processes of two devices each; what each of them evaluated."""
+    """Trains in two processes with two devices each; returns the test metrics of both."""
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
@@ -80,8 +80,8 @@ def distance(a, b):
 @pytest.mark.slow
 @pytest.mark.usefixtures("full_compilation")
 @pytest.mark.parametrize("mesh", [{}, {"fsdp": 4}, {"fsdp": 2, "tensor": 2}], ids=str)
-def test_two_processes_train_as_one(tmp_path, mesh):
-    """Each reads its own rows; parameters, metrics and scores are those of a single process."""
+def test_two_processes_train_like_one(tmp_path, mesh):
+    """Each process reads its own rows; parameters and metrics are those of a single process."""
     first, second = two_processes(tmp_path / "two", mesh)
     assert first == second
     assert first["examples"] == 360
@@ -92,7 +92,7 @@ def test_two_processes_train_as_one(tmp_path, mesh):
     begin, alone, together = jax.device_get(
         (one.program.initialize().params, one.state.params, two.state.params)
     )
-    # Measured against the way that training went: a row read twice is half of it.
+    # Relative to the update by training: a row that is read twice would change half of it.
     assert distance(alone, together) < 0.01 * distance(alone, begin)
     results, _ = evaluate(one.program, one.state, one.program.task.dataset("test"))
     assert first["loss"] == pytest.approx(results["loss"], rel=1e-3)

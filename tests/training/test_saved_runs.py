@@ -1,4 +1,4 @@
-"""Runs that an earlier version saved, before config keys and classes were renamed (2b09789)."""
+"""Runs saved by an earlier version (2b09789), before config keys and classes were renamed."""
 
 import dataclasses
 import json
@@ -18,7 +18,7 @@ SAVED = Path(__file__).with_name("saved_run")
 CONFIGS = json.loads((SAVED / "experiments.json").read_text())
 ROOT = Path(__file__).parents[2]
 
-# Probabilities of the first four classes for the first four test images, by the code of then.
+# Probabilities of the first four classes for the first four test images, by that version.
 PROBABILITIES = [
     [0.11360043, 0.13897200, 0.02596897, 0.12750894],
     [0.24265018, 0.03176179, 0.03371933, 0.12517044],
@@ -62,11 +62,11 @@ def test_a_saved_run_predicts_from_files(workdir, tmp_path):
 
 
 @pytest.mark.parametrize("path", CONFIGS)
-def test_the_config_of_every_experiment_still_opens(path):
-    """With the values of then; the weight decay mask is written in today's form."""
+def test_the_saved_config_of_every_experiment_opens(path):
+    """All values are preserved; the weight decay mask is converted to its current form."""
     opened = from_config_dict(Experiment, CONFIGS[path])
     assert opened.optimizer.weight_decay_mask == (("kernel$", True),)
-    today = load_experiment(ROOT / path)
-    mask = today.optimizer.weight_decay_mask
+    current = load_experiment(ROOT / path)
+    mask = current.optimizer.weight_decay_mask
     optimizer = dataclasses.replace(opened.optimizer, weight_decay_mask=mask)
-    assert dataclasses.replace(opened, optimizer=optimizer) == today
+    assert dataclasses.replace(opened, optimizer=optimizer) == current

@@ -8,7 +8,7 @@ from research.training.schedules import DECAYS, Schedule
 
 
 def rates(schedule, **options):
-    """The learning rate before each step and at the end, 100 steps of which 10 are warm-up."""
+    """Returns the learning rates of 100 steps, 10 of them warm-up, and of the end."""
     defaults = {"total_steps": 100, "warmup_steps": 10, "cooldown_steps": 20}
     optimizer = Optimizer(learning_rate=2.0, schedule=schedule, final_fraction=0.1)
     built = optimizer.resolve_schedule(**defaults | options).build()
@@ -25,7 +25,7 @@ def test_every_schedule_rises_linearly_to_its_peak(schedule):
     [
         ("constant", {55: 2.0, 100: 2.0}),
         ("linear", {55: 1.1, 100: 0.2}),
-        # Half a cosine: a quarter of the way down 2 - 1.8 * (1 - cos(pi / 4)) / 2.
+        # After a quarter of the decay: 2 - 1.8 * (1 - cos(pi / 4)) / 2.
         ("cosine", {10: 2.0, 32.5: 1.7364, 55: 1.1, 100: 0.2}),
         ("warmup_stable_decay", {11: 2.0, 80: 2.0, 90: 1.1, 100: 0.2}),
         ("reciprocal_sqrt", {40: 1.0, 90: 2 / 3}),
@@ -38,7 +38,7 @@ def test_a_schedule_has_the_published_form(schedule, expected):
     assert found == pytest.approx(expected, rel=1e-4)
 
 
-def test_a_cosine_falls_at_every_step():
+def test_the_cosine_decreases_at_every_step():
     assert (np.diff(rates("cosine")[10:]) < 0).all()
 
 
@@ -79,8 +79,8 @@ def test_the_trainer_resolves_durations(experiment, tmp_path, replace_optimizer)
     ("options", "message"),
     [
         ({"schedule": "cosin"}, "unknown schedule 'cosin'; did you mean 'cosine'?"),
-        ({"milestones": ("1 epoch",)}, 'must be given with schedule "piecewise_constant"'),
-        ({"schedule": "piecewise_constant"}, "milestones: must be given"),
+        ({"milestones": ("1 epoch",)}, 'milestones: expected none with schedule "cosine"'),
+        ({"schedule": "piecewise_constant"}, "milestones: missing; schedule"),
     ],
 )
 def test_an_invalid_schedule_is_refused(options, message):

@@ -19,7 +19,7 @@ from research.training.step import evaluate_step, train_step
 
 
 def batches(program, steps, masked=0):
-    """Batches of the training split, the last `masked` examples of each masked out."""
+    """Yields training batches with the last `masked` examples masked out."""
     pipeline = input_pipeline(program, program.task.dataset("train"), training=True)
     for batch in pipeline.batches(0, steps):
         mask = np.ones(program.experiment.batch_size, np.float32)
@@ -69,7 +69,7 @@ def test_the_loss_is_the_same_on_any_mesh(with_model, one_device_losses, mesh):
     np.testing.assert_allclose(losses, one_device_losses["losses"], rtol=1e-5)
 
 
-def test_parameters_and_moments_lie_where_the_rules_say(with_model):
+def test_parameters_and_moments_are_sharded_by_the_rules(with_model):
     rules = (("head/kernel", (None, None)), ("Conv_1", "replicate"), (".*", "fsdp"))
     mesh = MeshConfig(fsdp=4, tensor=2, rules=rules)
     experiment = dataclasses.replace(with_model(CNN(widths=(8, 16))), mesh=mesh)
@@ -83,20 +83,20 @@ def test_parameters_and_moments_lie_where_the_rules_say(with_model):
 
 
 @pytest.mark.parametrize("masked", [0, 23])
-def test_accumulating_four_parts_equals_the_whole_batch(experiment, masked):
+def test_accumulating_four_parts_equals_the_full_batch(experiment, masked):
     experiment = dataclasses.replace(experiment, optimizer=Optimizer(name="sgd", learning_rate=0.1))
-    whole, losses = run(experiment, 10, masked)
+    full, losses = run(experiment, 10, masked)
     parts, part_losses = run(
         dataclasses.replace(experiment, gradient_accumulation_steps=4), 10, masked
     )
     np.testing.assert_allclose(part_losses, losses, rtol=1e-5)
     jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), whole.params, parts.params
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), full.params, parts.params
     )
 
 
-def test_masked_examples_do_not_count(experiment):
-    """The gradient is that of the mean over the rest, whatever the masked ones hold."""
+def test_masked_examples_are_excluded(experiment):
+    """Loss and gradient do not depend on the contents of masked examples."""
     program = Program(experiment)
     batch = next(batches(program, 1, masked=30))
     other = jnp.where(batch["mask"][:, None, None, None] > 0, batch["image"], 255 - batch["image"])
@@ -110,8 +110,8 @@ def test_masked_examples_do_not_count(experiment):
 
 
 @pytest.mark.parametrize("decay", [0.6, 0.99])
-def test_the_moving_average_follows_its_formula(experiment, decay):
-    """Decay min(decay, (1 + t) / (10 + t)), over 30 steps, in float64."""
+def test_the_moving_average_equals_its_formula(experiment, decay):
+    """Compares 30 steps with the decay min(decay, (1 + t) / (10 + t)) in float64."""
     program = Program(dataclasses.replace(experiment, ema_decay=decay))
     state = program.initialize()
     expected = np.asarray(state.params["Dense_0"]["kernel"], np.float64)
@@ -124,7 +124,7 @@ def test_the_moving_average_follows_its_formula(experiment, decay):
 
 
 def test_accumulation_does_not_move_examples_between_devices(experiment):
-    """Gradients are reduced over devices; no other data crosses them."""
+    """The only collective is the all-reduce of the gradients."""
     experiment = dataclasses.replace(experiment, mesh=MeshConfig(devices=4))
     program = Program(dataclasses.replace(experiment, gradient_accumulation_steps=4))
     step = program.train_step.lower(program.state_shape, program.batch_shape()).compile()
@@ -150,7 +150,7 @@ def test_bfloat16_computes_with_float32_parameters(with_model):
     assert losses[-1] < 0.7 * losses[0]
 
 
-def test_the_gradient_is_that_of_the_mean_over_real_examples(experiment):
+def test_the_gradient_is_that_of_the_mean_over_unmasked_examples(experiment):
     sgd = Optimizer(name="sgd", learning_rate=0.1, schedule="constant")
     program = Program(dataclasses.replace(experiment, optimizer=sgd))
     batch = next(batches(program, 1, masked=30))
@@ -158,7 +158,7 @@ def test_the_gradient_is_that_of_the_mean_over_real_examples(experiment):
     real = {name: np.asarray(array)[:34] for name, array in batch.items()}
 
     def mean_loss(params):
-        key = jax.random.key(0)  # nothing is drawn: the task neither augments nor drops
+        key = jax.random.key(0)  # unused: the task has neither augmentation nor dropout
         return program.task.loss(params, {}, real, key, train=True)[0]["loss"].total / 34
 
     expected = jax.tree.map(
@@ -170,8 +170,8 @@ def test_the_gradient_is_that_of_the_mean_over_real_examples(experiment):
     )
 
 
-def test_each_step_draws_anew(with_model):
-    """The same batch twice, without learning: only what is drawn at random can differ."""
+def test_each_step_draws_new_random_numbers(with_model):
+    """Trains on the same batch twice with a learning rate of 0: only random numbers can differ."""
     still = Optimizer(name="sgd", learning_rate=0.0)
     experiment = with_model(CNN(widths=(8,)), augmentation=Augmentation(crop_padding=2))
     program = Program(dataclasses.replace(experiment, optimizer=still))
@@ -183,7 +183,7 @@ def test_each_step_draws_anew(with_model):
 
 
 def test_the_state_is_donated(experiment):
-    """Two copies of the parameters and moments would halve the largest model that fits."""
+    """A second copy of the state would halve the size of the largest model."""
     program = Program(experiment)
     state = program.initialize()
     program.train_step(state, next(batches(program, 1)))
