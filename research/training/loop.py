@@ -54,7 +54,7 @@ class Trainer:
         task.dataset("test")  # a missing test split would otherwise end the run after training
         self.program = Program(self.experiment, self._schedule())
         self._check_batch()
-        _ = self.program.state_shape  # builds the optimizer, which may raise ConfigError
+        _ = self.program.shardings  # checks the optimizer and the sharding rules
         claim(workdir, self.experiment, allow_config_change)
 
     def train(self) -> tuple[Run, bool]:

@@ -49,7 +49,7 @@ def uninterrupted_pairs(pairs, tmp_path_factory):
 
 def train_to_end(experiment, workdir):
     Trainer(experiment, workdir).train()
-    return saved_state(workdir), metrics(workdir)
+    return saved_state(workdir, experiment), metrics(workdir)
 
 
 def metrics(workdir):
