@@ -44,7 +44,8 @@ class MeshConfig:
         for key in ("devices", *AXES):
             size, open_ended = getattr(self, key), key in ("devices", "data")
             if size < 1 and not (open_ended and size == -1):
-                raise ConfigError(key, f"expected at least 1{' or -1' * open_ended}, got {size}")
+                problem = f"invalid value {size}: expected at least 1{' or -1' * open_ended}"
+                raise ConfigError(key, problem)
         check_patterns(self.rules, "rules")
         for _, rule in self.rules:
             _check_rule(rule)
@@ -59,7 +60,9 @@ class MeshConfig:
         rest = self.fsdp * self.tensor
         data = count // rest if self.data == -1 else self.data
         if count > len(devices):
-            problem = f"expected at most {len(devices)}, the available devices, got {count}"
+            problem = (
+                f"invalid number {count}: expected at most {len(devices)}, the available devices"
+            )
             raise ConfigError("mesh.devices", problem)
         if data * rest != count:
             shape = f"data={self.data}, fsdp={self.fsdp}, tensor={self.tensor}"

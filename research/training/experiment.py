@@ -69,17 +69,22 @@ class Experiment:
     def __post_init__(self):
         for key in ("batch_size", "gradient_accumulation_steps", "keep_checkpoints"):
             if getattr(self, key) < 1:
-                raise ConfigError(key, f"expected at least 1, got {getattr(self, key)}")
+                raise ConfigError(key, f"invalid value {getattr(self, key)}: expected at least 1")
         if self.batch_length < 0:
-            raise ConfigError("batch_length", f"expected at least 0, got {self.batch_length}")
+            problem = f"invalid value {self.batch_length}: expected at least 0"
+            raise ConfigError("batch_length", problem)
         if not 0 <= self.ema_decay < 1:
-            raise ConfigError("ema_decay", f"expected a value in [0, 1), got {self.ema_decay}")
+            problem = f"invalid value {self.ema_decay}: expected a number in [0, 1)"
+            raise ConfigError("ema_decay", problem)
         parts = self.gradient_accumulation_steps
         if self.batch_size % parts:
             problem = f"{self.batch_size} is not divisible by gradient_accumulation_steps={parts}"
             raise ConfigError("batch_size", problem)
         if self.ema_decay and self.optimizer.name.startswith("schedule_free"):
-            problem = f"expected 0, got {self.ema_decay}: {self.optimizer.name} averages parameters"
+            name = self.optimizer.name
+            problem = (
+                f"invalid value {self.ema_decay}: expected 0 with {name}, which averages itself"
+            )
             raise ConfigError("ema_decay", problem)
 
     def check_batch(self, shards: int) -> None:
@@ -122,15 +127,15 @@ class Experiment:
         if not self.batch_length:
             return
         if longest is None:
-            problem = f"expected 0, got {self.batch_length}: the examples have no lengths"
+            problem = f"invalid value {self.batch_length}: expected 0 for examples without lengths"
             raise ConfigError("batch_length", problem)
         examples = self.examples_per_batch(longest, shards)
         least = examples * int(np.sum(longest))
         if self.batch_length < least:
             raise ConfigError(
                 "batch_length",
-                f"expected at least {least}, got {self.batch_length}: the smallest batch has "
-                f"{examples} examples padded to {longest}",
+                f"invalid value {self.batch_length}: expected at least {least}, for {examples} "
+                f"examples padded to {longest}",
             )
 
 

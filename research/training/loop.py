@@ -141,7 +141,7 @@ class Trainer:
         optimizer = self.experiment.optimizer
         warmup = self._steps("optimizer.warmup", self.total)
         if not 0 < self.total > warmup:
-            problem = f"expected more steps than the warm-up ({warmup}), got {self.total}"
+            problem = f"invalid length {self.total}: expected more steps than the warm-up, {warmup}"
             raise ConfigError("duration", problem)
         milestones = [
             self._in_steps("optimizer.milestones", text, self.total)

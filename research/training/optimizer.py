@@ -76,7 +76,7 @@ class Optimizer:
                 raise ConfigError(f"options.{option}", problem)
         for key in ("learning_rate", "final_fraction", "gamma", "clip_norm", "weight_decay"):
             if getattr(self, key) < 0:
-                raise ConfigError(key, f"expected at least 0, got {getattr(self, key)}")
+                raise ConfigError(key, f"invalid value {getattr(self, key)}: expected at least 0")
         self._check_schedule()
         check_patterns(self.weight_decay_mask, "weight_decay_mask")
         for pattern, value in self.weight_decay_mask:
@@ -92,7 +92,7 @@ class Optimizer:
             problem = 'missing; schedule "piecewise_constant" requires at least one'
             raise ConfigError("milestones", problem)
         if self.milestones and self.schedule != "piecewise_constant":
-            problem = f'expected none with schedule "{self.schedule}", got {self.milestones}'
+            problem = f'invalid value {self.milestones}: expected none with "{self.schedule}"'
             raise ConfigError("milestones", problem)
 
     def resolve_schedule(

@@ -264,8 +264,8 @@ def test_the_batch_length_of_a_run_cannot_change(pairs, tmp_path, monkeypatch):
 def test_a_batch_length_too_small_for_the_longest_examples_is_refused(pairs, tmp_path):
     with pytest.raises(UserError) as error:
         Trainer(dataclasses.replace(pairs, batch_length=191), tmp_path / "run")
-    assert "config.batch_length: expected at least 192, got 191" in str(error.value)
-    assert "8 examples padded to (12, 12)" in str(error.value)
+    assert "config.batch_length: invalid value 191: expected at least 192" in str(error.value)
+    assert "for 8 examples padded to (12, 12)" in str(error.value)
     assert not (tmp_path / "run").exists()
     Trainer(dataclasses.replace(pairs, batch_length=192), tmp_path / "run")
 
@@ -298,7 +298,7 @@ def test_a_run_saved_before_a_key_was_added_opens(experiment, tmp_path):
     [
         ({"batch_size": 60, "mesh": MeshConfig(devices=8)}, "60 is not divisible by 8"),
         ({"mesh": MeshConfig(fsdp=3)}, "fsdp=3, tensor=1 do not multiply to 8 devices"),
-        ({"mesh": MeshConfig(devices=9)}, "expected at most 8, the available devices, got 9"),
+        ({"mesh": MeshConfig(devices=9)}, "devices: invalid number 9: expected at most 8"),
         ({"mesh": MeshConfig(rules=(("Dnse", "fsdp"),))}, "'Dnse' matches no parameter"),
         (
             {"mesh": MeshConfig(rules=(("Dense_0/bias", ("data", None)),))},
@@ -306,10 +306,13 @@ def test_a_run_saved_before_a_key_was_added_opens(experiment, tmp_path):
         ),
         (
             {"duration": "0 steps"},
-            "config.duration: expected more steps than the warm-up (0), got 0",
+            "config.duration: invalid length 0: expected more",
         ),
-        ({"batch_length": 9}, "config.batch_length: expected 0, got 9: the examples have no"),
-        ({"optimizer": Optimizer(warmup="24 steps")}, "config.duration: expected more steps than"),
+        ({"batch_length": 9}, "batch_length: invalid value 9: expected 0 for examples"),
+        (
+            {"optimizer": Optimizer(warmup="24 steps")},
+            "config.duration: invalid length 24: expected",
+        ),
         ({"duration": "ten epochs"}, "config.duration: invalid duration 'ten epochs'"),
         (
             {"optimizer": Optimizer(warmup="soon")},

@@ -134,7 +134,7 @@ def test_schedule_free_optimizers_are_evaluated_at_their_average(replace_optimiz
 
 def test_schedule_free_optimizers_refuse_a_moving_average():
     with pytest.raises(
-        ConfigError, match=r"ema_decay: expected 0, got 0\.9: schedule_free_sgd averages"
+        ConfigError, match=r"ema_decay: invalid value 0\.9: expected 0 with schedule_free"
     ):
         Experiment(task=None, optimizer=Optimizer(name="schedule_free_sgd"), ema_decay=0.9)
 

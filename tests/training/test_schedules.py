@@ -79,7 +79,7 @@ def test_the_trainer_resolves_durations(experiment, tmp_path, replace_optimizer)
     ("options", "message"),
     [
         ({"schedule": "cosin"}, "unknown schedule 'cosin'; did you mean 'cosine'?"),
-        ({"milestones": ("1 epoch",)}, 'milestones: expected none with schedule "cosine"'),
+        ({"milestones": ("1 epoch",)}, 'expected none with "cosine"'),
         ({"schedule": "piecewise_constant"}, "milestones: missing; schedule"),
     ],
 )
