@@ -152,7 +152,7 @@ class Checkpoints:
         record = dict(self._manager.restore(step, args=read)["progress"])
         expected = record.pop("fingerprint")
         names = _leaf_names(target)
-        whole = target.params is not None and target.opt_state is not None
+        whole = bool(target.totals)  # `for_inference` removes them
         missing = sorted(set(names) - set(expected))
         unknown = sorted(set(expected) - set(names)) if whole else []
         if missing or unknown:

@@ -131,12 +131,12 @@ class Optimizer:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of optax, about arguments that have a default
                 jax.eval_shape(calling_optax(update), params)
+                transform = self._transform(learning_rate, self._decays)
         except Exception as error:  # each optimizer raises its own
             reason = (str(error).strip() or repr(error)).splitlines()[0]
             key = "optimizer.options" if self.options else "optimizer.name"
             problem = f"optax's {self.name} cannot be used with these settings: {reason}"
             raise ConfigError(key, problem) from None
-        transform = self._transform(learning_rate, self._decays)
         return optax.GradientTransformationExtraArgs(
             calling_optax(transform.init), calling_optax(transform.update)
         )
@@ -166,14 +166,22 @@ class Optimizer:
 def evaluation_params(params: Any, opt_state: Any) -> Any:
     """Returns the parameters to evaluate with.
 
-    Schedule-free optimizers (Defazio et al. 2024) take gradients at other parameters than those to
-    evaluate; all other optimizers at the same.
+    Those of schedule-free optimizers (Defazio et al. 2024) differ from the parameters at which
+    gradients are computed.
     """
-    is_schedule_free = lambda node: isinstance(node, optax.contrib.ScheduleFreeState)  # noqa: E731
-    for node in jax.tree.leaves(opt_state, is_leaf=is_schedule_free):
-        if is_schedule_free(node):
-            return calling_optax(optax.contrib.schedule_free_eval_params)(node, params)
+    for state in _schedule_free_states(opt_state):
+        return calling_optax(optax.contrib.schedule_free_eval_params)(state, params)
     return params
+
+
+def is_schedule_free(opt_state: Any) -> bool:
+    """Returns whether an (abstract) optimizer state is that of a schedule-free optimizer."""
+    return bool(_schedule_free_states(opt_state))
+
+
+def _schedule_free_states(opt_state: Any) -> list[Any]:
+    matches = lambda node: isinstance(node, optax.contrib.ScheduleFreeState)  # noqa: E731
+    return [node for node in jax.tree.leaves(opt_state, is_leaf=matches) if matches(node)]
 
 
 def _suggest(name: str) -> str:
@@ -181,7 +189,7 @@ def _suggest(name: str) -> str:
 
 
 def _makers() -> dict[str, Callable[..., optax.GradientTransformation]]:
-    """The optimizers of optax: public functions whose first argument is a learning rate."""
+    """Returns the optimizers of optax: public functions whose first argument is a learning rate."""
     functions = (vars(optax.contrib) | vars(optax)).items()
     return {
         name: function

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from research.common.patterns import path_name
 from research.hardware.mesh import Rules, parameter_shardings, replicated
 from research.task import Average, Task, Tree
-from research.training.optimizer import evaluation_params
+from research.training.optimizer import evaluation_params, is_schedule_free
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class TrainState(PyTreeNode):
     def for_inference(self) -> Self:
         """Returns this (abstract) state without the leaves that `inference` does not read."""
         opt_state = self.opt_state
-        if self.ema is not None or evaluation_params(self.params, opt_state) is self.params:
+        if self.ema is not None or not is_schedule_free(opt_state):
             opt_state = None
         params = self.params if self.ema is None else None
         return self.replace(params=params, opt_state=opt_state, totals={})

@@ -19,7 +19,17 @@ from tests.training.test_step import run
 # without a default, or a constant learning rate.
 REFUSED = {"dpsgd", "lbfgs", "optimistic_adam", "rprop", "sm3", "sophia"}
 # These need further arguments to make progress in two steps, or update rarely.
-SLOW = {"adadelta", "cocob", "dog", "dowg", "fromage", "prodigy", "galore", "noisy_sgd"}
+SLOW = {
+    "adadelta",
+    "cocob",
+    "dadapt_adamw",
+    "dog",
+    "dowg",
+    "fromage",
+    "prodigy",
+    "galore",
+    "noisy_sgd",
+}
 
 
 def all_names():
