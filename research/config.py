@@ -18,7 +18,7 @@ from research.common.errors import UserError
 from research.training.experiment import load_experiment
 
 FLAGS = flags.FLAGS
-_WIDTH = 100  # characters of a line
+_WIDTH = 100  # of a line, in characters
 _MAX_LENGTH = 200  # characters of a value; vocabularies are longer
 
 
@@ -38,7 +38,7 @@ def format_entry(entry: Entry) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    """Prints the keys."""
+    """Prints every key of an experiment."""
     if len(arguments) != 1:
         raise UserError("expected one experiment file: python -m research.config FILE")
     experiment = load_experiment(Path(arguments[0]), cli.config_changes())

@@ -14,17 +14,17 @@ FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
-    """The flags of this verb; not at import, so that other verbs can import this one."""
-    flags.DEFINE_list("workdir", None, "Folder of the run, or of several: A,B,...")
-    flags.DEFINE_string("output", None, "File to write; by default in the first folder.")
+    """Defines the flags of this command, when called: other modules import this one."""
+    flags.DEFINE_list("workdir", None, "Folders of one or several runs: A,B,...")
+    flags.DEFINE_string("output", None, "HTML file to write; by default in the first folder.")
 
 
 def main(_: list[str]) -> None:
-    """Prints where the report is."""
+    """Writes the report and prints its path."""
     writes = not FLAGS.output
     workdirs = [as_path(name, write=writes and not i) for i, name in enumerate(FLAGS.workdir)]
     if not workdirs:
-        raise UserError("--workdir is empty; name the folder of a run")
+        raise UserError("invalid --workdir: expected the folder of a run")
     name = REPORT if len(workdirs) == 1 else "comparison.html"
     output = as_path(FLAGS.output, write=True) if FLAGS.output else workdirs[0] / name
     print(absolute(write_report(workdirs, output)))

@@ -5,7 +5,7 @@ import os
 
 # JAX reads these when it is imported.
 os.environ["JAX_PLATFORMS"] = "cpu"
-# Only explicit conversions between dtypes: an implicit one can cost precision or memory unseen.
+# Implicit promotion between dtypes is an error, since it can silently cost precision or memory.
 os.environ["JAX_NUMPY_DTYPE_PROMOTION"] = "strict"
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 os.environ.pop("TFDS_DATA_DIR", None)
@@ -22,11 +22,11 @@ from research.training.optimizer import Optimizer
 
 @pytest.fixture(scope="session", autouse=True)
 def compilation_cache(tmp_path_factory):
-    """A folder that all workers share: tests compile the same small programs again and again."""
+    """A compilation cache that all test workers share, since tests compile the same programs."""
     import jax
 
     folder = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:  # each has a folder in that of the session
+    if "PYTEST_XDIST_WORKER" in os.environ:  # its parent is the folder of the session
         folder = folder.parent
     jax.config.update("jax_compilation_cache_dir", str(folder / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.02)
@@ -35,7 +35,7 @@ def compilation_cache(tmp_path_factory):
 
 @pytest.fixture
 def standard_promotion():
-    """For bfloat16 networks with Flax's BatchNorm, which multiplies bfloat16 by float32."""
+    """Allows implicit promotion: Flax's BatchNorm multiplies bfloat16 by float32."""
     import jax
 
     with jax.numpy_dtype_promotion("standard"):
@@ -44,7 +44,7 @@ def standard_promotion():
 
 @pytest.fixture(scope="session")
 def experiment() -> Experiment:
-    """Digits and a small MLP on one device: a run of 24 steps that takes a second."""
+    """A small MLP on scikit-learn's digits, on one device: 24 steps take a second."""
     return Experiment(
         task=ImageClassification(source=Digits(), model=MLP(widths=(32,))),
         duration="24 steps",
@@ -59,7 +59,7 @@ def experiment() -> Experiment:
 
 @pytest.fixture(scope="session")
 def with_model(experiment):
-    """The experiment with another model and other keys of the task."""
+    """Returns a function that replaces the model and other fields of the task."""
 
     def change(model, **task):
         return dataclasses.replace(

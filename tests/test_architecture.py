@@ -1,4 +1,4 @@
-"""The rooms of the package: imports go downwards only, and the engine's path stays light."""
+"""The layers of the package: modules import only from layers below; heavy imports are lazy."""
 
 import ast
 import subprocess
@@ -25,7 +25,7 @@ def room_of(module):
 
 
 def imports(path):
-    """The modules of the project that a file imports, also inside functions."""
+    """Returns the modules of the project that a file imports, also inside functions."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "research":
             if node.module == "research":
@@ -37,7 +37,7 @@ def imports(path):
 
 
 def is_type_checking_only(path, module):
-    """Whether a module is imported for annotations alone."""
+    """Returns whether a module is imported only for annotations."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
             inner = [n.module for n in ast.walk(node) if isinstance(n, ast.ImportFrom)]
@@ -53,7 +53,7 @@ def test_no_room_imports_a_room_above_it():
         here = room_of(name)
         for module in imports(path):
             there = room_of(module)
-            # The registry of tasks looks them up by name.
+            # The registry imports tasks by name.
             if (here, module) == ("contracts", "research.tasks"):
                 continue
             above = ROOMS.index(there) < ROOMS.index(here)
@@ -86,7 +86,7 @@ def test_modules_do_not_import_in_circles():
 
 
 def top_level_imports(path):
-    """The modules of the project that importing a file imports."""
+    """Returns the modules of the project that are imported with a file."""
     for node in ast.parse(path.read_text()).body:
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "research":
             if node.module == "research":
@@ -105,6 +105,6 @@ ENGINE = ("research.task", "research.training.loop", "research.training.evaluati
 
 
 @pytest.mark.parametrize("module", ENGINE)
-def test_the_engine_needs_no_pictures(module):
+def test_the_engine_imports_neither_matplotlib_nor_pillow(module):
     code = IMPORTS.format(module=module)
     subprocess.run([sys.executable, "-c", code], check=True, cwd=RESEARCH.parent)

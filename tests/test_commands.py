@@ -1,4 +1,4 @@
-"""The commands as a user types them: training, evaluation, prediction, report, and their errors."""
+"""End-to-end tests of the commands: training, evaluation, prediction, report, and errors."""
 
 import json
 import multiprocessing
@@ -25,14 +25,14 @@ SHORT = ("--config.duration=4 epochs", "--config.checkpoint_every=1 epoch")
 
 @pytest.fixture(scope="module", autouse=True)
 def cache(compilation_cache):
-    """Sets a compilation cache that the commands of the tests share, not the user's own."""
+    """Sets a compilation cache for the commands, instead of the user's."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(compilation_cache))
         yield
 
 
 def call(command, *arguments):
-    """Runs a command as a shell would."""
+    """Runs a command in a new Python process."""
     environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
     return subprocess.run(
         [sys.executable, "-m", f"research.{command}", *map(str, arguments)],
@@ -43,13 +43,13 @@ def call(command, *arguments):
     )
 
 
-# Imports take half of the time of a short command; the server has done them and forks.
+# Imports take half of the time of a short command, so processes are forked after the imports.
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload([__name__, "research.reporting.report", "research.training.loop"])
 
 
 def quick_call(command, *arguments):
-    """Runs a command in a process that has the libraries imported."""
+    """Runs a command in a forked process with imported libraries."""
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder) / name for name in ("stdout", "stderr")]
         process = SERVER.Process(target=_become, args=(command, list(map(str, arguments)), files))

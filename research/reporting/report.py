@@ -1,4 +1,4 @@
-"""The report of one run, or of several side by side: one HTML file that holds its pictures."""
+"""HTML reports of one run or of several side by side, with embedded pictures."""
 
 import base64
 import html
@@ -14,13 +14,13 @@ from research.reporting.figures import DPI, learning_curves, png
 from research.training.metrics import is_breakdown, read_metrics
 from research.training.run import saved_config
 
-_LONGEST = 200  # characters of a config's value
+_MAX_VALUE = 200  # maximum length of a config value, in characters
 REPORT, SUMMARY, FIGURES = "report.html", "summary.json", "figures"
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1f2328; margin: 2.5rem auto; max-width: 1080px;
        padding: 0 1.5rem; }
 h1 { font-size: 1.7rem; margin: 0; } h2 { font-size: 1.15rem; margin: 2.4rem 0 .6rem; }
-p.what { color: #59636e; margin: .2rem 0 1.4rem; }
+p.subtitle { color: #59636e; margin: .2rem 0 1.4rem; }
 .tiles { display: flex; flex-wrap: wrap; gap: .8rem; }
 .tile { border: 1px solid #d1d9e0; border-radius: 8px; padding: .6rem 1rem; min-width: 6.5rem; }
 .tile b { display: block; font-size: 1.45rem; font-variant-numeric: tabular-nums; }
@@ -36,15 +36,15 @@ code { font-size: .85rem; } summary { cursor: pointer; color: #59636e; margin-to
 
 
 def evaluation_file(split: str) -> str:
-    """Where a workdir keeps the evaluation on a split."""
+    """Returns the name of the file with the evaluation of a split."""
     return f"evaluation_{split}.json"
 
 
 def write_report(workdirs: Sequence[AnyPath], output: AnyPath) -> AnyPath:
-    """Writes the report of what lies in the workdirs, and returns its path.
+    """Writes a report of the runs in the workdirs, and returns its path.
 
     Raises:
-      UserError: a workdir holds no run.
+      UserError: a workdir contains no run, or a run without metrics.
     """
     runs = [_Run(workdir) for workdir in workdirs]
     names = [run.name for run in runs]
@@ -66,7 +66,7 @@ def write_report(workdirs: Sequence[AnyPath], output: AnyPath) -> AnyPath:
 
 
 class _Run:
-    """What a workdir tells, without opening its data or its checkpoints."""
+    """The files of a workdir that a report shows; data and checkpoints are not opened."""
 
     def __init__(self, workdir: AnyPath):
         self.workdir, self.name = workdir, absolute(workdir).name
@@ -75,18 +75,18 @@ class _Run:
         self.summary = _read(workdir / SUMMARY)
         self.test = _read(workdir / evaluation_file("test"))
         if not self.metrics:
-            raise UserError(f"{workdir} has no metrics yet; train it first")
+            raise UserError(f"missing metrics in {workdir}; train the run first")
 
     @property
     def scores(self) -> dict[str, str]:
-        """The measured numbers, as text."""
+        """Formatted scores, times and costs by name."""
         scores = {f"test {name}": _number(v) for name, v in self.test.get("metrics", {}).items()}
         scores["steps"] = f"{self.metrics[-1]['step']:,}"
         if self.summary:
             scores["parameters"] = f"{self.summary['parameters']:,}"
             scores["training"] = f"{self.summary['seconds']:.1f} s"
             scores["compiling"] = f"{self.summary['compile_seconds']:.1f} s"
-        if "dollars" in self.summary:  # its devices are TPUs
+        if "dollars" in self.summary:  # for TPUs
             scores["training and compiling"] = f"${self.summary['dollars']:,.2f}"
         return scores
 
@@ -94,23 +94,27 @@ class _Run:
 def _head(run: _Run) -> str:
     task = run.config["task"]
     model = task.get("model", {}).get("type", "")
-    what = " · ".join(filter(None, [task["type"], model, _hardware(run.summary)]))
+    subtitle = " · ".join(filter(None, [task["type"], model, _hardware(run.summary)]))
     tiles = "".join(
         f"<div class=tile><b>{html.escape(value)}</b><span>{html.escape(name)}</span></div>"
         for name, value in run.scores.items()
         if not is_breakdown(name)
     )
     parts = {name: value for name, value in run.scores.items() if is_breakdown(name)}
-    listed = f"<details><summary>Of each part</summary>{_table(parts)}</details>" if parts else ""
-    note = "" if run.test else "<p>Not evaluated yet: <code>python -m research.evaluate</code>.</p>"
+    details = f"<details><summary>By part</summary>{_table(parts)}</details>" if parts else ""
+    note = (
+        ""
+        if run.test
+        else "<p>Not evaluated yet; run <code>python -m research.evaluate</code>.</p>"
+    )
     command = run.summary.get("command")
-    made = f"<p><code>{html.escape(command)}</code></p>" if command else ""
-    title = f"<h1>{html.escape(run.name)}</h1><p class=what>{html.escape(what)}</p>"
-    return f"{title}{made}<div class=tiles>{tiles}</div>{listed}{note}"
+    origin = f"<p><code>{html.escape(command)}</code></p>" if command else ""
+    title = f"<h1>{html.escape(run.name)}</h1><p class=subtitle>{html.escape(subtitle)}</p>"
+    return f"{title}{origin}<div class=tiles>{tiles}</div>{details}{note}"
 
 
 def _hardware(summary: dict[str, Any]) -> str:
-    """The devices in words, and where they are TPUs what an hour of them costs."""
+    """Returns a description of the devices, with the price per hour of TPUs."""
     hardware = summary.get("hardware", "")
     if "dollars_per_hour" not in summary:
         return hardware
@@ -118,7 +122,7 @@ def _hardware(summary: dict[str, Any]) -> str:
 
 
 def _comparison(names: list[str], runs: list[_Run]) -> str:
-    """A table of the scores, and of the config keys in which the runs differ."""
+    """Returns a table of the scores, and of the config keys that differ between the runs."""
     configs = [flatten(run.config) for run in runs]
     keys = sorted({key for config in configs for key in config})
     different = [k for k in keys if len({json.dumps(config.get(k)) for config in configs}) > 1]
@@ -131,14 +135,14 @@ def _comparison(names: list[str], runs: list[_Run]) -> str:
 
 
 def _test_figures(names: list[str], runs: list[_Run]) -> list[str]:
-    """The figures of the evaluations, those of the same place side by side."""
+    """Returns the figures of the evaluations; those of equal position are side by side."""
     sections = []
-    for place in range(max(len(run.test.get("figures", {})) for run in runs)):
+    for position in range(max(len(run.test.get("figures", {})) for run in runs)):
         shown, heading = [], ""
         for name, run in zip(names, runs, strict=True):
             figures = list(run.test.get("figures", {}).items())
-            if place < len(figures) and (run.workdir / figures[place][1]).exists():
-                title, file = figures[place]
+            if position < len(figures) and (run.workdir / figures[position][1]).exists():
+                title, file = figures[position]
                 heading = heading or (title if len(runs) == 1 else title.split(",")[0])
                 caption = "" if len(runs) == 1 else f"{name}: {title}"
                 shown.append(_image((run.workdir / file).read_bytes(), caption))
@@ -155,15 +159,15 @@ def _table(values: dict[str, Any]) -> str:
 
 
 def _short(value: Any) -> str:
-    """A tokenizer or a language model can be part of a config, and is long."""
+    """Truncates long values, such as a vocabulary or a language model."""
     text = str(value)
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}... ({len(text):,} characters)"
+    return text if len(text) <= _MAX_VALUE else f"{text[:_MAX_VALUE]}... ({len(text):,} characters)"
 
 
 def _image(picture: bytes, caption: str = "") -> str:
     data = base64.b64encode(picture).decode()
     text = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
-    # The width in CSS pixels, 96 to an inch, so that pictures have the size they were drawn for.
+    # CSS pixels are 1/96 inch; this width shows a picture at its size in inches.
     width = round(int.from_bytes(picture[16:20], "big") * 96 / DPI)
     source = f"data:image/png;base64,{data}"
     return f'<figure><img width={width} alt="{html.escape(caption)}" src="{source}">{text}</figure>'

@@ -10,6 +10,6 @@ def test_within_prefixes_the_key_of_a_config_error():
     assert str(error.value) == "config.task.source.path: missing folder"
 
 
-def test_within_leaves_other_errors_alone():
+def test_within_does_not_change_other_errors():
     with pytest.raises(UserError, match="no such file"), within("source"):
         raise UserError("no such file")

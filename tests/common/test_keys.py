@@ -43,7 +43,7 @@ def nodes():
 
 
 def last_name(node):
-    """`c` of `a.b.c`, and of a call of it."""
+    """Returns `c` for the expressions `a.b.c` and `a.b.c()`."""
     if isinstance(node, ast.Call):
         return last_name(node.func)
     return getattr(node, "attr", getattr(node, "id", None))
@@ -51,7 +51,7 @@ def last_name(node):
 
 @cache
 def attributes_read():
-    """Pairs (owner, attribute) of all `....owner.attribute` in the package."""
+    """Returns the pairs (owner, attribute) of all expressions `owner.attribute` in the package."""
     return {
         (last_name(node.value), node.attr)
         for node in nodes()
@@ -61,7 +61,7 @@ def attributes_read():
 
 @cache
 def holders():
-    """The names of arguments, variables and properties by the classes in their annotations."""
+    """Returns the names of arguments, variables and properties by annotated class."""
     found = {}
     for node in nodes():
         annotation = getattr(node, "annotation", None) or getattr(node, "returns", None)
@@ -74,7 +74,7 @@ def holders():
 
 
 def holders_of(cls):
-    """The names under which objects of a class are known: `model` of a task, `mesh: MeshConfig`."""
+    """Returns the names of variables of a class, such as `mesh` for `mesh: MeshConfig`."""
     names = {
         name
         for owner in CLASSES
@@ -87,7 +87,7 @@ def holders_of(cls):
 
 
 def read_by_its_methods(cls):
-    """The fields that a class and its bases read, also by `getattr(self, key)`."""
+    """Returns the fields that a class and its bases read, also by `getattr(self, key)`."""
     names = set()
     for base in cls.__mro__:
         if not base.__module__.startswith("research."):
@@ -104,7 +104,7 @@ def read_by_its_methods(cls):
 
 @cache
 def named_by_the_engine():
-    """The keys that `research/training/` names in text: it converts durations by their keys."""
+    """Returns the keys that `research/training/` reads by string, such as durations."""
     files = (Path(research.__file__).parent / "training").glob("*.py")
     constants = {
         node.value
@@ -121,7 +121,7 @@ def test_there_are_configs_to_check():
 
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
 def test_every_key_is_read(cls):
-    """A key that nobody reads would be accepted in silence."""
+    """A key that no code reads would be ignored silently."""
     inside, owners = read_by_its_methods(cls), holders_of(cls)
     if cls.__module__.startswith("research.training."):
         inside |= named_by_the_engine()

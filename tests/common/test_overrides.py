@@ -176,7 +176,7 @@ def test_the_same_class_keeps_its_fields(with_model):
     assert with_changes(experiment, ["task.model.type=CNN"]) == experiment
 
 
-def test_changes_leave_the_original_alone(with_model):
+def test_changes_do_not_modify_the_original(with_model):
     experiment = with_model(MLP(widths=(8,)))
     before = to_config_dict(experiment).to_dict()
     with_changes(experiment, ["optimizer.options.b1=0.5", "task.model.widths.0=3"])

@@ -23,7 +23,7 @@ def test_values_may_be_trees_and_the_tree_abstract():
 
 
 @pytest.mark.parametrize("rules", [(("kernal", 1),), (("kernel", 1), ("head/kernel", 2))])
-def test_a_pattern_that_decides_nothing_is_refused_with_the_nearest_path(rules):
+def test_a_pattern_without_effect_is_refused_with_the_nearest_path(rules):
     with pytest.raises(ConfigError, match=r"config.my.key: pattern 'k?.*'") as error:
         match(TREE, rules, "my.key")
     assert "did you mean" in str(error.value) or "known:" in str(error.value)

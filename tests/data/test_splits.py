@@ -38,7 +38,7 @@ def test_a_hold_out_is_a_fixed_partition(hold_out):
     assert np.array_equal(kept, again.kept) and np.array_equal(held_out, again.held_out)
 
 
-def test_the_examples_that_are_held_out_stay_the_same():
+def test_the_held_out_examples_never_change():
     """Scores of earlier runs refer to these examples."""
     assert hold_out_random(20, 0.2).held_out.tolist() == [2, 4, 6, 19]
     assert hold_out_groups(list("dcbaedcba"), 0.4).held_out.tolist() == [1, 4, 6]
@@ -53,7 +53,7 @@ def test_every_class_is_held_out_in_proportion():
     assert np.bincount(LABELS[held_out]).tolist() == [10, 6, 4]
 
 
-def test_no_group_is_on_both_sides():
+def test_no_group_is_in_both_splits():
     kept, held_out = hold_out_groups(SPEAKERS, 0.2)
     assert not {SPEAKERS[i] for i in kept} & {SPEAKERS[i] for i in held_out}
 
@@ -82,7 +82,7 @@ def test_too_few_examples_are_refused(hold_out, message):
 
 
 @pytest.mark.parametrize("fraction", [0, 1, -0.1, float("nan")])
-def test_a_fraction_lies_between_0_and_1(fraction):
+def test_a_fraction_outside_0_to_1_is_refused(fraction):
     with pytest.raises(ConfigError, match=r"config\.test_fraction: invalid fraction"):
         check_fraction("test_fraction", fraction)
 
@@ -120,7 +120,7 @@ def test_equal_texts_and_bytes_are_duplicates():
     assert find_duplicates(train, held_out) == {"validation": [], "test": [("t:2", "train:2")]}
 
 
-def test_equal_files_are_duplicates_whatever_they_are_called(folder):
+def test_equal_files_are_duplicates_regardless_of_their_names(folder):
     large = np.random.default_rng(0).bytes(100_000)
     changed = large[:50_000] + b"?" + large[50_001:]
     train = folder("train", a=large, b=b"short", c=b"")
@@ -129,7 +129,7 @@ def test_equal_files_are_duplicates_whatever_they_are_called(folder):
     assert shared == {"test": [("test/e", "train/a"), ("test/f", "train/b")]}
 
 
-def test_files_that_cannot_be_read_are_passed_over(folder):
+def test_unreadable_files_are_ignored(folder):
     train = folder("train", a=b"one")
     held_out = [("test/missing", Path("missing")), *folder("test", b=b"one")]
     assert find_duplicates(train, {"test": held_out}) == {"test": [("test/b", "train/a")]}

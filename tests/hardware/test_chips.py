@@ -39,7 +39,7 @@ def test_other_device_kinds_have_no_chip(kind):
 
 
 def test_every_chip_has_plausible_facts():
-    # JAX has such a table too, but no public function returns it, so typing errors are found by
+    # JAX has such a table too, but no public function returns it, so typing errors are detected by
     # their order of magnitude and by the ratio of compute to bandwidth instead.
     for chip in chips.chips():
         assert chip.devices_per_chip in (1, 2)

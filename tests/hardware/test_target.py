@@ -15,7 +15,7 @@ from research.hardware.target import (
 
 
 class Device:
-    """A device that is not there."""
+    """A fake device of a platform that this machine lacks."""
 
     def __init__(self, platform):
         self.platform = platform

@@ -89,7 +89,7 @@ def test_result_does_not_depend_on_padding(x):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), d_short, d_long)
 
 
-def test_chunks_with_carried_state_equal_the_whole(x):
+def test_chunks_with_carried_state_equal_the_full_sequence(x):
     """Gradients flow through the state."""
     layer, params = make(x, bidirectional=False)
     lengths = jnp.full(BATCH, TIME)

@@ -1,4 +1,4 @@
-"""What tests look for in a figure."""
+"""Inspection of figures in tests."""
 
 import io
 
@@ -6,7 +6,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 
 def drawn(figure):
-    """The figure, drawn as the report draws it."""
+    """Renders a figure and checks its width, as the report does."""
     figure.savefig(io.BytesIO(), dpi=40)
     assert figure.get_size_inches()[0] <= 10.5
     return figure
@@ -17,7 +17,7 @@ def texts(figure):
 
 
 def extents(figure, axes):
-    """The boxes, in pixels, of the texts in some axes."""
+    """Returns the extents of all texts in some axes, in pixels."""
     figure.set_dpi(160)
     renderer = FigureCanvasAgg(figure).get_renderer()
     return [text.get_window_extent(renderer) for each in axes for text in each.texts]

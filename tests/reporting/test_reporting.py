@@ -21,16 +21,16 @@ def write(workdir, resume_at, steps):
     writer.close()
 
 
-def test_a_resumed_run_reads_as_if_uninterrupted(tmp_path):
+def test_metrics_of_a_resumed_run_equal_those_of_an_uninterrupted_one(tmp_path):
     write(tmp_path / "a", 0, [10, 20, 30, 40])
     write(tmp_path / "b", 0, [10, 20, 30])
     with (tmp_path / "b" / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 40, "spl')  # cut off by the interruption
+        file.write('{"step": 40, "spl')  # truncated by the interruption
     write(tmp_path / "b", 20, [30, 40])
     assert read_metrics(tmp_path / "a") == read_metrics(tmp_path / "b")
 
 
-def test_tensorboard_has_the_same_numbers(tmp_path):
+def test_tensorboard_has_the_same_values(tmp_path):
     write(tmp_path, 0, [10, 20])
     (file,) = (tmp_path / "tensorboard").iterdir()
     data, events = file.read_bytes(), {}
@@ -43,7 +43,7 @@ def test_tensorboard_has_the_same_numbers(tmp_path):
     assert events[("validation/loss", 10)] == pytest.approx(0.2)
 
 
-def test_each_metric_has_its_curve(tmp_path):
+def test_each_metric_has_a_curve(tmp_path):
     write(tmp_path, 0, [10, 20])
     one = learning_curves({"a": read_metrics(tmp_path)})
     assert [axes.get_title() for axes in one.axes if axes.lines] == ["loss", "accuracy"]
@@ -56,7 +56,7 @@ def test_each_metric_has_its_curve(tmp_path):
     ]
 
 
-def test_parts_of_a_metric_are_listed_and_neither_drawn_nor_a_tile(tmp_path):
+def test_parts_of_a_metric_are_in_a_table_without_curve_or_tile(tmp_path):
     (tmp_path / "config.json").write_text('{"task": {"type": "Toy"}}')
     writer = MetricWriter(tmp_path, 0)
     writer.write(10, "validation", {"ap": 0.5, "ap/cat": 0.25, "ap/dog": 0.75})
@@ -89,7 +89,7 @@ def runs(tmp_path):
     return [tmp_path / "small", tmp_path / "<large>"]
 
 
-def test_a_report_holds_scores_curves_figures_and_config(runs):
+def test_a_report_contains_scores_curves_figures_and_config(runs):
     summary = {"seconds": 12.34, "compile_seconds": 5, "parameters": 4321, "hardware": "1 x abacus"}
     (runs[0] / SUMMARY).write_text(json.dumps(summary | {"command": "python -m research.train"}))
     page = write_report(runs[:1], runs[0] / "report.html").read_text()
@@ -104,10 +104,10 @@ def test_a_report_holds_scores_curves_figures_and_config(runs):
     ):
         assert text in page
     assert len(re.findall('<img width=[0-9]+ alt="[^"]*" src="data:image/png;base64,', page)) == 2
-    assert "http" not in page  # it must open where there is no network
+    assert "http" not in page  # a report opens without network access
 
 
-def test_a_report_of_tpus_tells_what_they_cost(runs):
+def test_a_report_of_a_tpu_run_contains_its_cost(runs):
     summary = {"seconds": 1, "compile_seconds": 5, "parameters": 4, "hardware": "16 x TPU v5 lite"}
     spent = {"dollars": 1234.567, "dollars_per_hour": 19.2, "price": "list price in Utopia"}
     (runs[0] / SUMMARY).write_text(json.dumps(summary | spent))
@@ -116,7 +116,7 @@ def test_a_report_of_tpus_tells_what_they_cost(runs):
     assert "$1,234.57" in page
 
 
-def test_a_comparison_shows_what_differs_and_nothing_else(runs):
+def test_a_comparison_shows_only_config_keys_that_differ(runs):
     page = write_report(runs, runs[0] / "comparison.html").read_text()
     assert "<th>task.model.width</th><td>8</td><td>64</td>" in page
     assert "<th>test accuracy</th><td>0.0800</td><td>0.6400</td>" in page
@@ -125,14 +125,14 @@ def test_a_comparison_shows_what_differs_and_nothing_else(runs):
     assert "<large>" not in page
 
 
-def test_an_unfinished_run_says_so(runs):
+def test_the_report_of_a_run_without_evaluation_says_so(runs):
     (runs[0] / evaluation_file("test")).unlink()
     assert "Not evaluated yet" in write_report(runs[:1], runs[0] / "report.html").read_text()
 
 
 def test_a_workdir_without_metrics_is_refused(tmp_path):
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(UserError, match="has no metrics yet"):
+    with pytest.raises(UserError, match="missing metrics"):
         write_report([tmp_path], tmp_path / "report.html")
     assert not (tmp_path / "report.html").exists()
 

@@ -72,7 +72,7 @@ def test_updates_equal_the_formula():
     gradients = {"kernel": jnp.full((3, 1), 2.0), "bias": jnp.full(3, 1.0)}
     transform = config.build(lambda _: 0.5)
     updates, _ = transform.update(gradients, transform.init(params), params, value=jnp.ones(()))
-    norm = float(optax.global_norm(gradients))
+    norm = float(optax.tree.norm(gradients))
     np.testing.assert_allclose(updates["kernel"], -0.5 * (2 * 0.1 / norm + 0.01), rtol=1e-6)
     np.testing.assert_allclose(updates["bias"], -0.5 * (1 * 0.1 / norm), rtol=1e-6)
 
