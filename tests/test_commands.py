@@ -154,7 +154,7 @@ def test_a_changed_config_is_evaluated_but_not_saved(workdir):
         (["evaluate", "--change=task.source.split"], "invalid change 'task.source.split'"),
         (["evaluate", "--change=task.source.splt=last"], "did you mean 'split'"),
         (["predict", "--beam=5", "a.png"], "config.task.decoding: unknown key"),
-        (["evaluate", "--average=9"], "readable checkpoints, not 9"),
+        (["evaluate", "--average=9"], "cannot average 9 checkpoints"),
         (["predict", "--stream", "a.png"], "does not support streaming"),
     ],
 )
