@@ -237,12 +237,12 @@ class Commands:
         cloud_of(plan)
         if args.max_dollars is not None:
             plan = self._with_dollar_cap(plan, args.max_dollars)
-        return self._with_training(plan) if args.verb == "run" else plan
+        return self._with_training(plan) if args.command == "run" else plan
 
     def _with_dollar_cap(self, plan: Plan, dollars: float) -> Plan:
         """Returns the plan with a limit in dollars converted to hours."""
         if not 0 < dollars < math.inf:
-            raise UserError(f"invalid --max-dollars={dollars:g}: must be more than 0")
+            raise UserError(f"invalid --max-dollars={dollars:g}: expected more than 0")
         price = plan.dollars_per_hour
         if price is None:
             raise UserError(f"invalid --max-dollars: unknown price in {plan.zone}; use --max-hours")
@@ -311,7 +311,7 @@ class Commands:
     def _ssh_commands(self, plan: Plan, command: str) -> list[Argv]:
         """Returns the SSH commands for all workers, with assumed VM names in a dry run."""
         cloud, names = cloud_of(plan), tuple(f"{plan.name}-{n}" for n in range(plan.workers))
-        rehearsal = self._args.dry_run and self._args.verb == "run"
+        rehearsal = self._args.dry_run and self._args.command == "run"
         found = Resources(State.READY, "", names) if rehearsal else cloud.describe(self._local_host)
         return cloud.ssh(command, found)
 

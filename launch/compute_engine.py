@@ -19,17 +19,18 @@ _WAITING = ("PENDING", "PROVISIONING", "STAGING", "REPAIRING")
 
 
 class ComputeEngine:
-    """A plan's command lines for `gcloud compute`.
+    """The `gcloud compute` commands for a plan.
 
     Raises:
-      UserError: the plan asks for what this way does not have.
+      UserError: Compute Engine does not support the plan.
     """
 
     def __init__(self, plan: Plan):
         if plan.slices > 1:
-            raise UserError("several slices come through the Cloud TPU API only; use --slices=1")
+            problem = f"{plan.accelerator} has no multislice; use --slices=1"
+            raise UserError(f"invalid --slices={plan.slices}: {problem}")
         if plan.capacity == "reserved":
-            raise UserError(f"{plan.accelerator} is had by --spot, --flex-start or on demand here")
+            raise UserError(f"invalid --reserved: not offered for {plan.accelerator}; use --spot")
         self.plan = plan
         self._zone = [f"--project={plan.project}", f"--zone={plan.zone}"]
         self._region_name = plan.zone.rpartition("-")[0]
@@ -43,7 +44,7 @@ class ComputeEngine:
         group += ["--default-action-on-vm-failure=do-nothing", "--quiet"]
         if plan.slice.hosts == 1:
             return [self._template(metadata), group]
-        # Machines of one slice are had together or not at all, which is what "bulk" means.
+        # In bulk mode the group creates all machines of the slice or none.
         policy = f"--workload-policy={regional}/resourcePolicies/{plan.name}"
         group += ["--target-size-policy-mode=bulk", policy]
         return [self._template(metadata), self._policy(), group]
@@ -64,7 +65,7 @@ class ComputeEngine:
             *DISK,
             "--maintenance-policy=TERMINATE",
             f"--provisioning-model={_MODELS[plan.capacity]}",
-            # The cloud's own timer, beside ours.
+            # The cloud's own timer, in addition to the dead man's timer.
             f"--max-run-duration={max(30, round(plan.hours * 3600))}s",
             "--instance-termination-action=DELETE",
             f"--scopes={SCOPE}",

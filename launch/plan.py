@@ -109,7 +109,7 @@ class Plan:
             if not least <= getattr(self, key) < math.inf:  # also rejects NaN
                 flag = f"--{key.replace('_', '-')}"
                 raise UserError(
-                    f"invalid {flag}={getattr(self, key):g}: must be at least {least:g}"
+                    f"invalid {flag}={getattr(self, key):g}: expected at least {least:g}"
                 )
         if self.slices > 1 and not self.slice.multislice:
             raise UserError(

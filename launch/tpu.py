@@ -22,7 +22,7 @@ from launch.lifecycle import CloudError
 from launch.plan import Plan
 from research.common.errors import UserError
 
-VERBS = ("run", "attach", "status", "logs", "ssh", "stop", "delete", "list", "leaks")
+COMMANDS = ("run", "attach", "status", "logs", "ssh", "stop", "delete", "list", "leaks")
 MANUAL = ("create", "setup", "start")
 METHODS = {"list": "launches"}  # commands whose method has another name
 WITHOUT_NAME = ("list", "leaks")
@@ -42,10 +42,10 @@ def main(argv: list[str], local_host: LocalHost) -> int:
     split = argv.index("--") if "--" in argv else len(argv)
     given = parser().parse_args(argv[:split])
     given.rest = argv[split + 1 :]
-    if given.rest and given.verb not in ("run", "start", "ssh"):
-        parser().error(f"{given.verb} takes no arguments after --")
+    if given.rest and given.command not in ("run", "start", "ssh"):
+        parser().error(f"{given.command} takes no arguments after --")
     try:
-        return getattr(Commands(given, local_host), METHODS.get(given.verb, given.verb))()
+        return getattr(Commands(given, local_host), METHODS.get(given.command, given.command))()
     except UserError as error:
         problem = str(error)
     except GcloudError as error:
@@ -66,54 +66,56 @@ def parser() -> argparse.ArgumentParser:
     top = _Parser(
         prog="launch/tpu.py", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    verbs = top.add_subparsers(dest="verb", required=True, metavar="COMMAND", parser_class=_Parser)
-    for name in (*VERBS, *MANUAL):
+    subparsers = top.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", parser_class=_Parser
+    )
+    for name in (*COMMANDS, *MANUAL):
         about = (inspect.getdoc(getattr(Commands, METHODS.get(name, name))) or "").splitlines()[0]
-        verb = verbs.add_parser(name, help=about, description=about)
+        command = subparsers.add_parser(name, help=about, description=about)
         if name not in WITHOUT_NAME:
-            verb.add_argument("name", metavar="NAME")
-        verb.add_argument("--project", help="default: gcloud's")
+            command.add_argument("name", metavar="NAME")
+        command.add_argument("--project", help="default: gcloud's")
         if name not in WITHOUT_NAME:
-            verb.add_argument("--zone", help="default: gcloud's compute/zone")
-        verb.add_argument("--json", action="store_true", help="print JSON")
-        verb.set_defaults(dry_run=False)
+            command.add_argument("--zone", help="default: gcloud's compute/zone")
+        command.add_argument("--json", action="store_true", help="print JSON")
+        command.set_defaults(dry_run=False)
         if name in WITH_DRY_RUN:
-            verb.add_argument(
+            command.add_argument(
                 "--dry-run", action="store_true", help="print the commands without running them"
             )
-        _add_of_verb(name, verb)
+        _add_arguments(name, command)
     return top
 
 
-def _add_of_verb(name: str, verb: argparse.ArgumentParser) -> None:
+def _add_arguments(name: str, command: argparse.ArgumentParser) -> None:
     if name in ("run", "create"):
-        _add_machines(verb)
+        _add_machines(command)
     if name in ("run", "setup"):
-        verb.add_argument("--data", help="TFDS datasets, gs://..., copied to each worker's disk")
-        verb.add_argument("--dirty", action="store_true", help="include uncommitted changes")
+        command.add_argument("--data", help="TFDS datasets, gs://..., copied to each worker's disk")
+        command.add_argument("--dirty", action="store_true", help="include uncommitted changes")
     if name == "setup":
-        verb.add_argument("--workdir", required=True, help="the run's workdir, gs://...")
+        command.add_argument("--workdir", required=True, help="the run's workdir, gs://...")
     if name == "ssh":
-        verb.add_argument("--worker", type=int, default=0, help="worker index over all slices")
+        command.add_argument("--worker", type=int, default=0, help="worker index over all slices")
 
 
-def _add_machines(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("--accelerator", required=True, help="such as v5litepod-16")
-    verb.add_argument("--slices", type=int, help=f"default: {Plan.slices}")
-    capacity = verb.add_mutually_exclusive_group()
+def _add_machines(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--accelerator", required=True, help="such as v5litepod-16")
+    command.add_argument("--slices", type=int, help=f"default: {Plan.slices}")
+    capacity = command.add_mutually_exclusive_group()
     for word in ("spot", "reserved", "flex-start"):
         capacity.add_argument(f"--{word}", action="store_const", const=word, dest="capacity")
-    verb.add_argument("--direct", action="store_true", help="create without the queue")
+    command.add_argument("--direct", action="store_true", help="create without the queue")
     for key in ("max-hours", "max-wait-hours", "lease-minutes", "stall-minutes"):
         default = getattr(Plan, key.replace("-", "_"))
-        verb.add_argument(f"--{key}", type=float, help=f"default: {default:g}")
-    verb.add_argument("--max-dollars", type=float, help="limit on the cost by list price")
-    verb.add_argument(
+        command.add_argument(f"--{key}", type=float, help=f"default: {default:g}")
+    command.add_argument("--max-dollars", type=float, help="limit on the cost by list price")
+    command.add_argument(
         "--tries", type=int, help=f"maximum number of attempts; default: {Plan.tries}"
     )
     for key in ("network", "subnetwork", "service-account", "runtime-version"):
-        verb.add_argument(f"--{key}")
-    verb.add_argument("--internal-ips", action="store_true", help="no external IP addresses")
+        command.add_argument(f"--{key}")
+    command.add_argument("--internal-ips", action="store_true", help="no external IP addresses")
 
 
 if __name__ == "__main__":

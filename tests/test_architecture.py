@@ -1,4 +1,4 @@
-"""The layers of the package: modules import only from layers below; heavy imports are lazy."""
+"""Dependencies between the folders of `research/`; lazy imports of heavy libraries."""
 
 import ast
 import subprocess
@@ -8,20 +8,20 @@ from pathlib import Path
 import pytest
 
 RESEARCH = Path(__file__).parents[1] / "research"
-# A room may import from itself and from the rooms after it. Modules of `research/` itself that are
-# no contract are commands, above all rooms.
-ROOMS = ("commands", "tasks", "reporting", "training", "contracts")
-ROOMS = (*ROOMS, "layers", "data", "hardware", "common")
+# A folder may import from itself and from the folders after it. The commands, the modules of
+# `research/` that are not contracts, come first.
+FOLDERS = ("commands", "tasks", "reporting", "training", "contracts")
+FOLDERS = (*FOLDERS, "layers", "data", "hardware", "common")
 CONTRACTS = ("task", "predictor")
 
 
-def room_of(module):
+def folder_of(module):
     parts = module.split(".")[1:]
     if not parts:
         return "common"
     if parts[0] in CONTRACTS:
         return "contracts"
-    return parts[0] if parts[0] in ROOMS else "commands"
+    return parts[0] if parts[0] in FOLDERS else "commands"
 
 
 def imports(path):
@@ -46,17 +46,17 @@ def is_type_checking_only(path, module):
     return False
 
 
-def test_no_room_imports_a_room_above_it():
+def test_no_folder_imports_from_a_folder_above_it():
     upward = []
     for path in sorted(RESEARCH.rglob("*.py")):
         name = ".".join(("research", *path.relative_to(RESEARCH).with_suffix("").parts))
-        here = room_of(name)
+        here = folder_of(name)
         for module in imports(path):
-            there = room_of(module)
+            there = folder_of(module)
             # The registry imports tasks by name.
             if (here, module) == ("contracts", "research.tasks"):
                 continue
-            above = ROOMS.index(there) < ROOMS.index(here)
+            above = FOLDERS.index(there) < FOLDERS.index(here)
             if above and not is_type_checking_only(path, module):
                 upward.append(f"{name} -> {module}")
     assert not upward

@@ -4,7 +4,7 @@ Command:  make dataset NAME=fashion_mnist
           make train CONFIG=experiments/image_classification/fashion_mnist_cnn.py
 Hardware: not measured
 Time:     not measured
-Score:    not measured; the data set could not be downloaded on the machine of the others
+Score:    not measured; the data set was not available on the machine of the other experiments
 """
 
 from research.common.config import to_config_dict

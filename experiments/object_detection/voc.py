@@ -7,8 +7,8 @@ Command:  make dataset NAME=voc/2007
           make train CONFIG=experiments/object_detection/voc.py
 Hardware: not measured
 Time:     not measured
-Score:    not measured; published for CenterNet with a ResNet-18 pretrained on ImageNet, which this
-          one is not, and trained on VOC 2012 too: mAP 75.7 (Zhou et al. 2019)
+Score:    not measured; published for CenterNet with a ResNet-18, unlike this one pretrained on
+          ImageNet and trained on VOC 2012 too: mAP 75.7 (Zhou et al. 2019)
 """
 
 from research.common.config import to_config_dict

@@ -3,7 +3,7 @@
 The data set is that of `multi30k_transformer.py`.
 
 Command:  make train CONFIG=experiments/sequence_to_sequence/multi30k_lstm.py
-Hardware: meant for one GPU
+Hardware: intended for one GPU
 Time:     not measured
 Score:    not measured
 """

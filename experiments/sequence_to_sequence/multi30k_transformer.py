@@ -5,11 +5,11 @@ expected in a folder `multi30k`. The recipe is that of the "tiny" Transformer of
 "Good for Misconceived Reasons".
 
 Command:  make train CONFIG=experiments/sequence_to_sequence/multi30k_transformer.py
-Hardware: meant for one GPU
+Hardware: intended for one GPU
 Time:     not measured
 Score:    not measured
 
-Scaled down, on 2 cores of a shared x86-64 server, 11 min 51 s the whole command:
+Scaled down, on 2 cores of a shared x86-64 server, 11 min 51 s for the whole command:
 
 Command:  ... ARGS='"--config.duration=8 epochs" --config.task.input_tokenizer.vocab_size=4000
           --config.task.model.num_encoder_layers=2 --config.task.model.num_decoder_layers=2

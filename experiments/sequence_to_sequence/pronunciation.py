@@ -5,7 +5,7 @@ marks. The test split is one word in twenty, chosen by a hash of its letters.
 
 Command:  make train CONFIG=experiments/sequence_to_sequence/pronunciation.py
 Hardware: 2 cores of a shared x86-64 server, Python 3.11, JAX 0.10.2
-Time:     9 min 25 s the whole command
+Time:     9 min 25 s for the whole command
 Score:    27.83 % of the 6,370 test words are wrong, 6.66 % of their phonemes; 29.81 % where the
           first pronunciation alone is right. Validation 29.47 %, one seed
 
@@ -13,7 +13,7 @@ The full-length recipe, larger and with dropout, takes half an hour:
 
 Command:  ... ARGS='"--config.duration=14 epochs" --config.task.model.features=256
           --config.task.model.dropout=0.2'
-Time:     25 min 50 s the whole command, with other programs beside it
+Time:     25 min 50 s for the whole command, with other programs running
 Score:    25.51 % of the test words wrong, 5.97 % of their phonemes; 27.50 % by the first
           pronunciation alone. Validation 25.75 %, one seed
 """

@@ -3,7 +3,7 @@
 The data and the split are those of `pronunciation.py`.
 
 Command:  make train CONFIG=experiments/sequence_to_sequence/pronunciation_transformer.py
-Hardware: meant for one GPU
+Hardware: intended for one GPU
 Time:     not measured
 Score:    not measured
 """

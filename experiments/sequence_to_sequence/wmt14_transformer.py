@@ -5,7 +5,7 @@ feed-forward layers over the tensor axis, for example with `ARGS="--config.mesh.
 
 Command:  make dataset NAME=wmt14_translate/de-en
           make train CONFIG=experiments/sequence_to_sequence/wmt14_transformer.py
-Hardware: meant for 8 TPU chips or 8 GPUs
+Hardware: intended for 8 TPU chips or 8 GPUs
 Time:     not measured
 Score:    not measured
 """

@@ -35,7 +35,7 @@ and apostrophe area code double enter erase go half help no of repeat rubout sta
 
 
 def get_config():
-    """Returns the experiment's config; the command line can change it."""
+    """Returns the experiment as a `ConfigDict`."""
     task = SpeechRecognition(
         source=Manifest(train="an4_mfcc/train.jsonl", test="an4_mfcc/test.jsonl"),
         features=PrecomputedFeatures(size=13),

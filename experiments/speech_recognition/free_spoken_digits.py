@@ -23,7 +23,7 @@ from research.training.optimizer import Optimizer
 
 
 def get_config():
-    """Returns the experiment's config; the command line can change it."""
+    """Returns the experiment as a `ConfigDict`."""
     task = SpeechRecognition(
         source=FreeSpokenDigits(path="recordings"),
         features=LogMel(sample_rate=8000, num_mel_bins=40, normalize="fixed"),

@@ -3,7 +3,7 @@
 After AlgoPerf's DeepSpeech (https://github.com/mlcommons/algorithmic-efficiency).
 
 Command:  make train CONFIG=experiments/speech_recognition/librispeech_lstm.py
-Hardware: meant for 8 TPU chips or 8 GPUs
+Hardware: intended for 8 TPU chips or 8 GPUs
 Time:     not measured
 Score:    not measured
 """
@@ -20,7 +20,7 @@ from research.training.optimizer import Optimizer
 
 
 def get_config():
-    """Returns the experiment's config; the command line can change it."""
+    """Returns the experiment as a `ConfigDict`."""
     task = SpeechRecognition(
         source=LibriSpeech(path="LibriSpeech"),
         features=LogMel(sample_rate=16000, num_mel_bins=80),

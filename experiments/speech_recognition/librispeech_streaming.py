@@ -1,10 +1,10 @@
 """LibriSpeech with unidirectional LSTMs, for streaming.
 
-The convolutions look 120 ms ahead. `research.predict --stream` gives the same transcript as the
-whole utterance.
+The convolutions have a look-ahead of 120 ms. `research.predict --stream` gives the same transcript
+as the complete utterance.
 
 Command:  make train CONFIG=experiments/speech_recognition/librispeech_streaming.py
-Hardware: meant for 8 TPU chips or 8 GPUs
+Hardware: intended for 8 TPU chips or 8 GPUs
 Time:     not measured
 Score:    not measured
 """
@@ -21,7 +21,7 @@ from research.training.optimizer import Optimizer
 
 
 def get_config():
-    """Returns the experiment's config; the command line can change it."""
+    """Returns the experiment as a `ConfigDict`."""
     task = SpeechRecognition(
         source=LibriSpeech(path="LibriSpeech"),
         features=LogMel(sample_rate=16000, num_mel_bins=80, normalize="fixed"),

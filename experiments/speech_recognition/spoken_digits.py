@@ -18,7 +18,7 @@ from research.training.optimizer import Optimizer
 
 
 def get_config():
-    """Returns the experiment's config; the command line can change it."""
+    """Returns the experiment as a `ConfigDict`."""
     task = SpeechRecognition(
         source=SpokenDigits(),
         features=LogMel(sample_rate=16000, num_mel_bins=64, normalize="fixed"),

@@ -150,18 +150,18 @@ def _log_from(folder: Path, offset: int, over: bool) -> tuple[bytes, int]:
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    verbs = parser.add_subparsers(dest="verb", required=True)
+    subparsers = parser.add_subparsers(dest="command", required=True)
     for name in ("start", "supervise"):
-        verb = verbs.add_parser(name)
-        verb.add_argument("--job", type=json.loads, required=True, help="the job, as JSON")
-        verb.add_argument("--rank", type=int, help="worker index, if the job lists hosts")
-    verb = verbs.add_parser("poll")
-    verb.add_argument(
+        command = subparsers.add_parser(name)
+        command.add_argument("--job", type=json.loads, required=True, help="the job, as JSON")
+        command.add_argument("--rank", type=int, help="worker index, if the job lists hosts")
+    command = subparsers.add_parser("poll")
+    command.add_argument(
         "--offsets", type=json.loads, default={}, help="log offsets in bytes, by rank"
     )
-    verb = verbs.add_parser("stop")
-    verb.add_argument("--grace", type=float, help="seconds until the training is killed")
-    verb.add_argument("--again", action="store_true", help="the training will be restarted")
+    command = subparsers.add_parser("stop")
+    command.add_argument("--grace", type=float, help="seconds until the training is killed")
+    command.add_argument("--again", action="store_true", help="the training will be restarted")
     return parser.parse_args(arguments)
 
 
@@ -169,12 +169,12 @@ def main(arguments: list[str]) -> int:
     """Runs a command and returns the exit code."""
     options = _parse(arguments)
     try:
-        if options.verb == "start":
+        if options.command == "start":
             start(options.job, options.rank)
-        elif options.verb == "supervise":
+        elif options.command == "supervise":
             result = supervise(options.job, worker_rank(options.job, options.rank))
             return exit_code(result["code"])
-        elif options.verb == "poll":
+        elif options.command == "poll":
             poll(options.offsets)
         else:
             stop(options.grace, options.again)

@@ -44,10 +44,12 @@ class Augmentation:
 
     def __post_init__(self):
         if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1]:
-            raise ConfigError("scale", f"expected 0 < minimum <= maximum, got {self.scale}")
+            problem = f"invalid value {self.scale}: expected 0 < minimum <= maximum"
+            raise ConfigError("scale", problem)
         for key in ("color_jitter", "mosaic_probability"):
             if not 0 <= getattr(self, key) <= 1:
-                raise ConfigError(key, f"expected a value in [0, 1], got {getattr(self, key)}")
+                problem = f"invalid value {getattr(self, key)}: expected a number in [0, 1]"
+                raise ConfigError(key, problem)
 
     def __call__(
         self,

@@ -67,19 +67,21 @@ class ObjectDetection(Task):
         strides, available = self.model.strides, self.model.backbone.strides
         first = available.index(strides[0]) if strides and strides[0] in available else 0
         if not strides or strides != available[first : first + len(strides)]:
-            problem = f"expected consecutive strides of the backbone, {available}, got {strides}"
+            expected = f"expected consecutive strides of the backbone, {available}"
+            problem = f"invalid value {strides}: {expected}"
             raise ConfigError("model.strides", problem)
         if self.model.channels < 1 or self.model.num_head_convs < 0:
-            problem = "expected at least 1 for channels and at least 0 for num_head_convs"
+            problem = "invalid value: expected channels of at least 1, num_head_convs of at least 0"
             raise ConfigError("model", problem)
         for size in self.image_size:
             if size < 1 or size % strides[-1]:
-                problem = f"expected multiples of the largest stride, {strides[-1]}"
-                raise ConfigError("image_size", f"{problem}, got {self.image_size}")
+                expected = f"expected multiples of the largest stride, {strides[-1]}"
+                raise ConfigError("image_size", f"invalid value {self.image_size}: {expected}")
         if self.max_objects < 1:
-            raise ConfigError("max_objects", f"expected at least 1, got {self.max_objects}")
+            problem = f"invalid value {self.max_objects}: expected at least 1"
+            raise ConfigError("max_objects", problem)
         if min(self.std) <= 0:
-            raise ConfigError("std", f"expected positive values, got {self.std}")
+            raise ConfigError("std", f"invalid value {self.std}: expected positive numbers")
 
     def resolve(self) -> "ObjectDetection":
         """Returns the task with the class names of its dataset."""

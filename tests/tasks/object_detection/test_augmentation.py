@@ -214,5 +214,5 @@ def test_brightness_contrast_and_saturation_are_scaled():
     ],
 )
 def test_invalid_values_are_refused(key, value):
-    with pytest.raises(ConfigError, match=f"config.{key}: expected .* got "):
+    with pytest.raises(ConfigError, match=f"config.{key}: invalid value .*: expected "):
         Augmentation(**{key: value})

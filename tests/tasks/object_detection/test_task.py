@@ -221,23 +221,23 @@ def test_in_bfloat16_losses_and_predictions_are_float32(standard_promotion):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"image_size": (64, 40)}, "image_size: expected multiples of the largest stride, 16, got"),
-        ({"image_size": (0, 64)}, "image_size: expected multiples"),
-        ({"max_objects": 0}, "max_objects: expected at least 1, got 0"),
-        ({"std": (1.0, 0.0, 1.0)}, "std: expected positive values"),
+        ({"image_size": (64, 40)}, "expected multiples of the largest stride, 16"),
+        ({"image_size": (0, 64)}, r"image_size: invalid value \(0, 64\): expected multiples"),
+        ({"max_objects": 0}, "max_objects: invalid value 0: expected at least 1"),
+        ({"std": (1.0, 0.0, 1.0)}, r"std: invalid value .*: expected positive numbers"),
         (
             {"model": Detector(strides=(8, 16, 64))},
-            r"consecutive .*, \(4, 8, 16, 32\), got",
+            r"consecutive .*, \(4, 8, 16, 32\)",
         ),
         (
             {"model": Detector(strides=(8, 32))},
-            "strides: expected consecutive",
+            "expected consecutive strides of the backbone",
         ),
         (
             {"model": Detector(strides=(16, 8))},
-            "strides: expected consecutive",
+            "expected consecutive strides of the backbone",
         ),
-        ({"model": Detector(strides=())}, "strides: expected consecutive"),
+        ({"model": Detector(strides=())}, "expected consecutive strides of the backbone"),
     ],
 )
 def test_invalid_configs_are_refused(changes, message):

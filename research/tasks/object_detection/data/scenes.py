@@ -47,17 +47,19 @@ class DigitScenes:
 
     def __post_init__(self):
         if len(self.num_digits) != 2 or not 1 <= self.num_digits[0] <= self.num_digits[1]:
-            problem = f"expected 1 <= minimum <= maximum, got {self.num_digits}"
+            problem = f"invalid value {self.num_digits}: expected 1 <= minimum <= maximum"
             raise ConfigError("num_digits", problem)
         low, high = self.digit_height
         if not 4 <= low <= high <= self.scene_size:
-            problem = f"expected 4 <= minimum <= maximum <= {self.scene_size}, got {(low, high)}"
+            expected = f"expected 4 <= minimum <= maximum <= {self.scene_size}"
+            problem = f"invalid value {(low, high)}: {expected}"
             raise ConfigError("digit_height", problem)
         if not 0 <= self.max_overlap <= 1:
-            raise ConfigError("max_overlap", f"expected a value in [0, 1], got {self.max_overlap}")
+            problem = f"invalid value {self.max_overlap}: expected a number in [0, 1]"
+            raise ConfigError("max_overlap", problem)
         for key in ("num_train_scenes", "num_test_scenes"):
             if getattr(self, key) < 1:
-                raise ConfigError(key, f"expected at least 1, got {getattr(self, key)}")
+                raise ConfigError(key, f"invalid value {getattr(self, key)}: expected at least 1")
 
     @property
     def class_names(self) -> tuple[str, ...]:

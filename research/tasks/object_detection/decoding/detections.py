@@ -32,10 +32,11 @@ class Decoding:
     def __post_init__(self):
         for key in ("topk_candidates", "max_detections"):
             if getattr(self, key) < 1:
-                raise ConfigError(key, f"expected at least 1, got {getattr(self, key)}")
+                raise ConfigError(key, f"invalid value {getattr(self, key)}: expected at least 1")
         for key in ("iou_threshold", "score_threshold", "display_threshold"):
             if not 0 <= getattr(self, key) <= 1:
-                raise ConfigError(key, f"expected a value in [0, 1], got {getattr(self, key)}")
+                problem = f"invalid value {getattr(self, key)}: expected a number in [0, 1]"
+                raise ConfigError(key, problem)
 
     def __call__(
         self, scores: jax.Array, boxes: jax.Array

@@ -164,5 +164,5 @@ def test_scenes_as_small_as_a_digit_or_larger_than_the_photographs(scene_size):
     ],
 )
 def test_invalid_values_are_refused(key, value):
-    with pytest.raises(ConfigError, match=f"config.{key}: expected .* got "):
+    with pytest.raises(ConfigError, match=f"config.{key}: invalid value .*: expected "):
         DigitScenes(**{key: value})

@@ -93,11 +93,20 @@ def test_scores_from_the_threshold_on_are_detections():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"topk_candidates": 0}, "topk_candidates: expected at least 1, got 0"),
-        ({"max_detections": -1}, "max_detections: expected at least 1, got -1"),
-        ({"iou_threshold": 1.1}, r"iou_threshold: expected a value in \[0, 1\], got 1.1"),
-        ({"score_threshold": -0.1}, r"score_threshold: expected a value in \[0, 1\], got -0.1"),
-        ({"display_threshold": 50}, r"display_threshold: expected a value in \[0, 1\], got 50"),
+        ({"topk_candidates": 0}, "topk_candidates: invalid value 0: expected at least 1"),
+        ({"max_detections": -1}, "max_detections: invalid value -1: expected at least 1"),
+        (
+            {"iou_threshold": 1.1},
+            r"iou_threshold: invalid value 1.1: expected a number in \[0, 1\]",
+        ),
+        (
+            {"score_threshold": -0.1},
+            r"score_threshold: invalid value -0.1: expected a number in \[0, 1\]",
+        ),
+        (
+            {"display_threshold": 50},
+            r"display_threshold: invalid value 50: expected a number in \[0, 1\]",
+        ),
     ],
 )
 def test_invalid_values_are_refused(changes, message):
