@@ -256,9 +256,10 @@ def test_kill_by_environment_spares_other_processes(tmp_path):
 
 def test_processes_that_use_the_accelerator_are_killed(tmp_path):
     device, other = tmp_path / "accel0", tmp_path / "disk0"
-    holders = [
-        subprocess.Popen(["sleep", "1000"], stdin=path.open("w+")) for path in (device, other)
-    ]
+    holders = []
+    for path in (device, other):
+        with path.open("w+") as file:
+            holders.append(subprocess.Popen(["sleep", "1000"], stdin=file))
     killed = devices.kill_holders((str(tmp_path / "accel*"),))
     assert killed == [f"{holders[0].pid} sleep 1000"]
     assert holders[0].wait(5) == -signal.SIGKILL

@@ -57,7 +57,7 @@ def uninterrupted(experiment, tmp_path_factory):
 def killed(experiment, bucket):
     """A run in the bucket that was killed after step 13, without cleanup, and resumed."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(MetricWriter, "close", lambda self: None)
+        patch.setattr(MetricWriter, "close", lambda writer: writer._copied.cleanup())
         train_and_die(experiment, as_path("gs://runs/killed"), patch, after=13)
     assert (folder(bucket, "killed") / "checkpoints" / "8" / "commit_success.txt").exists()
     run, _ = Trainer(experiment, as_path("gs://runs/killed")).train()
