@@ -30,7 +30,7 @@ def get_config():
     task = ImageClassification(
         source=source,
         model=FastResNet(widths=(32, 128, 128), stem_width=16),
-        augmentation=Augmentation(crop_padding=2, flip=True),
+        augmentation=Augmentation(crop_padding=2, horizontal_flip=True),
         label_smoothing=0.1,
         test_time_flip=True,
         mean=(0.491, 0.482, 0.447),

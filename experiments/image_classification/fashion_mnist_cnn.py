@@ -22,7 +22,7 @@ def get_config():
     task = ImageClassification(
         source=source,
         model=CNN(widths=(32, 64, 128), dropout=0.3),
-        augmentation=Augmentation(crop_padding=2, flip=True),
+        augmentation=Augmentation(crop_padding=2, horizontal_flip=True),
         label_smoothing=0.1,
         test_time_flip=True,
         mean=(0.286,),

@@ -34,7 +34,7 @@ def get_config():
     task = ImageClassification(
         source=source,
         model=ResNet(depth=50),
-        augmentation=Augmentation(flip=True),
+        augmentation=Augmentation(horizontal_flip=True),
         label_smoothing=0.1,
         mean=(0.485, 0.456, 0.406),
         std=(0.229, 0.224, 0.225),

@@ -35,7 +35,9 @@ def not_configured(default: Any) -> Any:
     return dataclasses.field(default=default, metadata={"configured": False})
 
 
-def formerly(*names: str, default: Any, convert: Callable[[Any], Any] = lambda value: value) -> Any:
+def renamed_from(
+    *names: str, default: Any, convert: Callable[[Any], Any] = lambda value: value
+) -> Any:
     """Declares a renamed dataclass field, so that saved configs with its old names still load.
 
     A renamed class lists its old names in a class attribute `former_names` instead.
@@ -45,7 +47,9 @@ def formerly(*names: str, default: Any, convert: Callable[[Any], Any] = lambda v
       default: the default value of the field.
       convert: maps a value saved under an old name to the current form.
     """
-    return dataclasses.field(default=default, metadata={"formerly": dict.fromkeys(names, convert)})
+    return dataclasses.field(
+        default=default, metadata={"renamed_from": dict.fromkeys(names, convert)}
+    )
 
 
 def to_config_dict(value: Any) -> ConfigDict:
@@ -323,7 +327,7 @@ def _renamed(
     return {
         old: (name, convert)
         for name, field in fields.items()
-        for old, convert in field.metadata.get("formerly", {}).items()
+        for old, convert in field.metadata.get("renamed_from", {}).items()
     }
 
 

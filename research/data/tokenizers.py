@@ -17,7 +17,7 @@ from typing import Self
 import numpy as np
 import sentencepiece
 
-from research.common.config import formerly
+from research.common.config import renamed_from
 from research.common.errors import ConfigError, UserError
 
 _NAMED = 5  # number of unknown characters or words in an error message
@@ -210,7 +210,7 @@ class WordPieces(Tokenizer):
     sentencepiece's id 0, the unknown token, is left out: ids are sentencepiece's minus one.
     """
 
-    vocab_size: int = formerly("pieces", default=1024)
+    vocab_size: int = renamed_from("pieces", default=1024)
     """Size of the vocabulary, which includes every character of the texts and the word start."""
 
     byte_fallback: bool = False

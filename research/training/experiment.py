@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from research.common.config import formerly, from_config_dict
+from research.common.config import from_config_dict, renamed_from
 from research.common.errors import ConfigError, UserError
 from research.common.overrides import with_changes
 from research.data.dataset import Bucket
@@ -34,12 +34,13 @@ class Experiment:
     """Examples per optimizer step, over all devices."""
 
     batch_length: int = 0
-    """For examples with lengths: the largest sum of padded lengths over all sides of a batch, in
-    the task's unit such as tokens; `batch_size` is then the largest number of examples. 0: every
-    batch has `batch_size` examples."""
+    """Largest total length of a batch, padding included, for examples with lengths: in the task's
+    unit, such as tokens, with source and target both counted. A batch of a bucket then has as many
+    examples as fit, at most `batch_size`, in multiples of 8. 0: always `batch_size` examples."""
 
-    gradient_accumulation_steps: int = formerly("accumulate", default=1)
-    """Number of parts of a batch that are processed in sequence, to save memory."""
+    gradient_accumulation_steps: int = renamed_from("accumulate", default=1)
+    """Parts that a batch is split into and processed one after another, to save memory; the
+    effective batch stays `batch_size`."""
 
     seed: int = 0
     """Seed of the initial parameters, the order of the data and all augmentation."""
@@ -48,8 +49,8 @@ class Experiment:
     """The update rule."""
 
     ema_decay: float = 0.0
-    """Decay of an exponential moving average of the parameters, which evaluation uses; 0 disables
-    it."""
+    """Decay of an exponential moving average of the parameters, which evaluation then uses; smaller
+    in the first steps, min(decay, (1 + step) / (10 + step)). 0: no average."""
 
     mesh: MeshConfig = field(default_factory=MeshConfig)
     """The shape of the device mesh, and the sharding of parameters."""

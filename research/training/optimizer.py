@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import optax
 import optax.contrib
 
-from research.common.config import formerly, suggest
+from research.common.config import renamed_from, suggest
 from research.common.errors import ConfigError
 from research.common.patterns import check_patterns, match
-from research.training.schedules import DECAYS, Schedule, calling_optax
+from research.training.schedules import SCHEDULES, Schedule, with_standard_promotion
 
 _MASKS = ("mask", "weight_decay_mask")  # optax's names of the weight decay mask
 
@@ -30,8 +30,8 @@ class Optimizer:
     """Peak of the schedule."""
 
     schedule: str = "cosine"
-    """The decay after the warm-up: "constant", "linear", "cosine", "warmup_stable_decay",
-    "reciprocal_sqrt" or "piecewise_constant" (research/training/schedules.py)."""
+    """The schedule after the warm-up, a key of `SCHEDULES` in research/training/schedules.py such
+    as "constant", "cosine" or "warmup_stable_decay"."""
 
     warmup: str = "0 steps"
     """Duration of the linear warm-up from a learning rate of 0."""
@@ -49,17 +49,18 @@ class Optimizer:
     gamma: float = 0.1
     """Factor of the learning rate at each of the `milestones`."""
 
-    clip_norm: float = formerly("clip", default=0.0)
+    clip_norm: float = renamed_from("clip", default=0.0)
     """Maximum global norm of the gradient; 0 disables clipping."""
 
     weight_decay: float = 0.0
     """Weight decay, decoupled if the optax function has a mask, else added to the gradient (L2)."""
 
-    weight_decay_mask: tuple[tuple[Any, ...], ...] = formerly(
+    weight_decay_mask: tuple[tuple[Any, ...], ...] = renamed_from(
         "decay_mask", default=(), convert=lambda pattern: ((pattern, True),)
     )
     """(pattern, bool) pairs; the first pattern that matches a parameter's path decides whether it
-    decays; unmatched parameters do not. Empty: parameters with two or more dimensions decay."""
+    decays; unmatched parameters do not. Empty: parameters with two or more dimensions decay. An
+    example: `(("embedding", False), ("kernel$", True))`."""
 
     options: dict[str, Any] = field(default_factory=dict)
     """Further arguments of the optax function, such as `{"momentum": 0.9}`."""
@@ -85,8 +86,8 @@ class Optimizer:
                 raise ConfigError("weight_decay_mask", problem)
 
     def _check_schedule(self) -> None:
-        if self.schedule not in DECAYS:
-            problem = f"unknown schedule '{self.schedule}'; {suggest(self.schedule, DECAYS)}"
+        if self.schedule not in SCHEDULES:
+            problem = f"unknown schedule '{self.schedule}'; {suggest(self.schedule, SCHEDULES)}"
             raise ConfigError("schedule", problem)
         if not self.milestones and self.schedule == "piecewise_constant":
             problem = 'missing; schedule "piecewise_constant" requires at least one'
@@ -104,7 +105,7 @@ class Optimizer:
     ) -> Schedule:
         """Returns the schedule, given all durations in steps."""
         return Schedule(
-            decay=self.schedule,
+            name=self.schedule,
             peak=self.learning_rate,
             total_steps=total_steps,
             warmup_steps=warmup_steps,
@@ -130,7 +131,7 @@ class Optimizer:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of optax, about arguments that have a default
-                jax.eval_shape(calling_optax(update), params)
+                jax.eval_shape(with_standard_promotion(update), params)
                 transform = self._transform(learning_rate, self._decays)
         except Exception as error:  # each optimizer raises its own
             reason = (str(error).strip() or repr(error)).splitlines()[0]
@@ -138,7 +139,7 @@ class Optimizer:
             problem = f"optax's {self.name} cannot be used with these settings: {reason}"
             raise ConfigError(key, problem) from None
         return optax.GradientTransformationExtraArgs(
-            calling_optax(transform.init), calling_optax(transform.update)
+            with_standard_promotion(transform.init), with_standard_promotion(transform.update)
         )
 
     def _transform(
@@ -170,7 +171,7 @@ def evaluation_params(params: Any, opt_state: Any) -> Any:
     gradients are computed.
     """
     for state in _schedule_free_states(opt_state):
-        return calling_optax(optax.contrib.schedule_free_eval_params)(state, params)
+        return with_standard_promotion(optax.contrib.schedule_free_eval_params)(state, params)
     return params
 
 

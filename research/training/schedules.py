@@ -1,7 +1,7 @@
-"""Learning rate schedules: a linear warm-up, then one of the decays of `DECAYS`.
+"""Learning rate schedules: a linear warm-up, then one of `SCHEDULES`.
 
 To add a schedule, write a function from a `Schedule` to an `optax.Schedule` over the steps after
-the warm-up, and list it in `DECAYS`.
+the warm-up, and list it in `SCHEDULES`.
 """
 
 import functools
@@ -17,7 +17,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def calling_optax(function: Callable[P, R]) -> Callable[P, R]:
+def with_standard_promotion(function: Callable[P, R]) -> Callable[P, R]:
     """Returns the function with JAX's standard dtype promotion, on which optax relies.
 
     Our own code is tested under strict promotion.
@@ -35,8 +35,8 @@ def calling_optax(function: Callable[P, R]) -> Callable[P, R]:
 class Schedule:
     """A learning rate schedule with all durations in steps."""
 
-    decay: str
-    """One of `DECAYS`."""
+    name: str
+    """A key of `SCHEDULES`."""
 
     peak: float
     """Learning rate at the end of the warm-up."""
@@ -66,11 +66,11 @@ class Schedule:
 
     def build(self) -> optax.Schedule:
         """Returns the optax schedule, a function from a step to a float32 scalar."""
-        schedule = DECAYS[self.decay](self)
+        schedule = SCHEDULES[self.name](self)
         if self.warmup_steps:
             warmup = optax.linear_schedule(0.0, self.peak, self.warmup_steps)
             schedule = optax.join_schedules([warmup, schedule], [self.warmup_steps])
-        return calling_optax(schedule)
+        return with_standard_promotion(schedule)
 
 
 def _constant(schedule: Schedule) -> optax.Schedule:
@@ -96,7 +96,7 @@ def _warmup_stable_decay(schedule: Schedule) -> optax.Schedule:
     return optax.linear_schedule(schedule.peak, end, schedule.cooldown_steps, start)
 
 
-def _reciprocal_sqrt(schedule: Schedule) -> optax.Schedule:
+def _inverse_sqrt(schedule: Schedule) -> optax.Schedule:
     """Proportional to 1 / sqrt(step) (Vaswani et al. 2017, section 5.3), the peak at the warm-up.
 
     Without a warm-up the peak is at step 1.
@@ -114,11 +114,11 @@ def _piecewise_constant(schedule: Schedule) -> optax.Schedule:
     return optax.piecewise_constant_schedule(schedule.peak, scales)
 
 
-DECAYS: dict[str, Callable[[Schedule], optax.Schedule]] = {
+SCHEDULES: dict[str, Callable[[Schedule], optax.Schedule]] = {
     "constant": _constant,
     "linear": _linear,
     "cosine": _cosine,
     "warmup_stable_decay": _warmup_stable_decay,
-    "reciprocal_sqrt": _reciprocal_sqrt,
+    "inverse_sqrt": _inverse_sqrt,
     "piecewise_constant": _piecewise_constant,
 }

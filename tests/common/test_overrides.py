@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 import pytest
 
-from research.common.config import differences, formerly, from_config_dict, to_config_dict
+from research.common.config import differences, from_config_dict, renamed_from, to_config_dict
 from research.common.errors import ConfigError, UserError
 from research.common.overrides import with_changes
 from research.tasks.image_classification.models import CNN, MLP, ResNet
@@ -39,7 +39,7 @@ class Recipe:
     names: tuple[str, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
     level: Literal[1, 2, "all"] = 1
-    patch_size: int = formerly("patch", default=8)
+    patch_size: int = renamed_from("patch", default=8)
     enabled: bool = False
     title: str = ""
 

@@ -4,7 +4,7 @@ import pytest
 from research.common.errors import ConfigError
 from research.training.loop import Trainer
 from research.training.optimizer import Optimizer
-from research.training.schedules import DECAYS, Schedule
+from research.training.schedules import SCHEDULES, Schedule
 
 
 def rates(schedule, **options):
@@ -15,7 +15,7 @@ def rates(schedule, **options):
     return np.array([built(step) for step in range(101)])
 
 
-@pytest.mark.parametrize("schedule", sorted(set(DECAYS) - {"piecewise_constant"}))
+@pytest.mark.parametrize("schedule", sorted(set(SCHEDULES) - {"piecewise_constant"}))
 def test_every_schedule_rises_linearly_to_its_peak(schedule):
     np.testing.assert_allclose(rates(schedule)[:11], np.linspace(0, 2, 11), rtol=1e-6)
 
@@ -28,7 +28,7 @@ def test_every_schedule_rises_linearly_to_its_peak(schedule):
         # After a quarter of the decay: 2 - 1.8 * (1 - cos(pi / 4)) / 2.
         ("cosine", {10: 2.0, 32.5: 1.7364, 55: 1.1, 100: 0.2}),
         ("warmup_stable_decay", {11: 2.0, 80: 2.0, 90: 1.1, 100: 0.2}),
-        ("reciprocal_sqrt", {40: 1.0, 90: 2 / 3}),
+        ("inverse_sqrt", {40: 1.0, 90: 2 / 3}),
     ],
 )
 def test_a_schedule_has_the_published_form(schedule, expected):
@@ -44,7 +44,7 @@ def test_the_cosine_decreases_at_every_step():
 
 def test_piecewise_constant_multiplies_at_its_milestones():
     options = {"warmup_steps": 0, "milestones": (30, 60), "gamma": 0.5}
-    schedule = Schedule(decay="piecewise_constant", peak=2.0, total_steps=100, **options).build()
+    schedule = Schedule(name="piecewise_constant", peak=2.0, total_steps=100, **options).build()
     found = [float(schedule(step)) for step in (0, 29, 30, 59, 60, 99)]
     assert found == pytest.approx([2, 2, 1, 1, 0.5, 0.5])
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
+from research.common.config import renamed_from
 from research.common.errors import ConfigError
 
 
@@ -13,9 +14,10 @@ class Augmentation:
     """Augmentations of a training batch, applied in this order; by default none."""
 
     crop_padding: int = 0
-    """Random crop: pixels of zero padding on each side before the crop; 0 disables it."""
+    """Random crop: pixels of padding on each side before the crop, zero after normalisation and so
+    of the mean colour; 0 disables it."""
 
-    flip: bool = False
+    horizontal_flip: bool = renamed_from("flip", default=False)
     """Random horizontal flip, with probability 0.5."""
 
     mixup: float = 0.0
@@ -46,7 +48,7 @@ class Augmentation:
         crop_key, flip_key, mix_key, choice_key = jax.random.split(key, 4)
         if self.crop_padding:
             images = random_crop(crop_key, images, self.crop_padding)
-        if self.flip:
+        if self.horizontal_flip:
             images = random_flip(flip_key, images)
         if self.mixup and self.cutmix:
             mixed = mixup(mix_key, images, targets, self.mixup)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from research.common.config import formerly
+from research.common.config import renamed_from
 from research.common.errors import ConfigError, within
 from research.data.dataset import Bucket, Dataset
 from research.predictor import Predictor
@@ -36,7 +36,7 @@ class ImageClassification(Task):
     label_smoothing: float = 0.0
     """Fraction of each target distributed evenly over all classes (Szegedy et al. 2015)."""
 
-    test_time_flip: bool = formerly("flip_in_prediction", default=False)
+    test_time_flip: bool = renamed_from("flip_in_prediction", default=False)
     """Test-time augmentation: average the logits of each image and its mirror image."""
 
     mean: tuple[float, ...] = (0.5,)

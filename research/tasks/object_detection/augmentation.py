@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from research.common.config import formerly
+from research.common.config import renamed_from
 from research.common.errors import ConfigError
 from research.tasks.object_detection.boxes import Annotation
 from research.tasks.object_detection.transforms import (
@@ -29,17 +29,17 @@ class Augmentation:
     """Minimum and maximum of a random scale, relative to the scale at which the whole image fits.
     A larger image is cropped at random; a smaller one is padded on all sides at random."""
 
-    horizontal_flip: bool = formerly("flip", default=False)
+    horizontal_flip: bool = renamed_from("flip", default=False)
     """Mirror images left to right, with probability 0.5."""
 
-    vertical_flip: bool = formerly("flip_vertically", default=False)
+    vertical_flip: bool = renamed_from("flip_vertically", default=False)
     """Mirror images top to bottom, with probability 0.5; for images without an upright orientation,
     such as microscopy and aerial images."""
 
-    color_jitter: float = formerly("colour", default=0.0)
+    color_jitter: float = renamed_from("colour", default=0.0)
     """Scale brightness, contrast and saturation by random factors in 1 ± `color_jitter`."""
 
-    mosaic_probability: float = formerly("mosaic", default=0.0)
+    mosaic_probability: float = renamed_from("mosaic", default=0.0)
     """Probability of a mosaic of four images (Bochkovskiy et al. 2020)."""
 
     def __post_init__(self):

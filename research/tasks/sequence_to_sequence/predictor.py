@@ -42,7 +42,7 @@ class SequenceToSequencePredictor(Predictor):
             raise UserError(f"invalid text '{shown}': expected UTF-8; convert it") from None
         except UserError as error:
             raise UserError(f"invalid text '{start}': {error}") from None
-        pairs = EncodedPairs([Pair(item, "", (), where="")], [encode], limit, buckets)
+        pairs = EncodedPairs([Pair(item, "", (), origin="")], [encode], limit, buckets)
         if (length := int(pairs.lengths.max())) > limit.max_length:
             expected = f"expected at most max_length={limit.max_length}"
             raise UserError(f"invalid text '{start}': {expected} tokens, got {length}; split it")

@@ -284,4 +284,4 @@ def _heading(word: _Word) -> str:
 
 def _translation(sentence: _Sentence) -> Translation:
     pair, output, chrf = sentence
-    return Translation(f"{pair.where}: chrF {chrf:.2f}", pair.source, pair.references, output.text)
+    return Translation(f"{pair.origin}: chrF {chrf:.2f}", pair.source, pair.references, output.text)

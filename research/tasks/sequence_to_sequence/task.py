@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from research.common.config import formerly
+from research.common.config import renamed_from
 from research.common.errors import ConfigError, within
 from research.data.buckets import choose_buckets
 from research.data.dataset import Bucket, Dataset
@@ -48,7 +48,7 @@ class SequenceToSequence(Task):
     output_tokenizer: Characters | Words | WordPieces | Bytes = field(default_factory=Words)
     """Tokenizer of the outputs; unused with `joint_vocabulary`."""
 
-    joint_vocabulary: bool = formerly("joint", default=False)
+    joint_vocabulary: bool = renamed_from("joint", default=False)
     """Share one vocabulary and one embedding: `input_tokenizer`, trained on both sides."""
 
     lowercase: bool = False
@@ -66,13 +66,15 @@ class SequenceToSequence(Task):
     scoring: Literal["pronunciation", "translation"] = "translation"
     """Metrics: word and phoneme error rates, or BLEU and chrF."""
 
-    max_length: int = formerly("longest", default=128)
+    max_length: int = renamed_from("longest", default=128)
     """Maximum number of tokens of a side, EOS included."""
 
-    truncate: bool = formerly("too_long", default=False, convert=lambda value: value == "truncate")
+    truncate: bool = renamed_from(
+        "too_long", default=False, convert=lambda value: value == "truncate"
+    )
     """Truncate longer sequences; otherwise their pairs are dropped. The log counts either."""
 
-    num_buckets: int = formerly("buckets", default=12)
+    num_buckets: int = renamed_from("buckets", default=12)
     """Number of buckets, pairs of lengths to pad batches to; each one is compiled once."""
 
     bucket_lengths: tuple[tuple[int, int], ...] = ()
@@ -299,9 +301,11 @@ class SequenceToSequence(Task):
         chosen = np.arange(len(pairs))
         if len(pairs) > _SAMPLE:
             chosen = np.sort(np.random.default_rng(0).permutation(chosen)[:_SAMPLE])
-        usable = [pair for pair in map(pairs.__getitem__, chosen.tolist()) if not pair.fault]
+        usable = [pair for pair in map(pairs.__getitem__, chosen.tolist()) if not pair.problem]
         if not usable:
-            problem = f"no usable training pair; the first one, {pairs[0].where}: {pairs[0].fault}"
+            problem = (
+                f"no usable training pair; the first one, {pairs[0].origin}: {pairs[0].problem}"
+            )
             raise ConfigError("source", problem)
         return usable
 

@@ -11,7 +11,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from research.common.config import formerly
+from research.common.config import renamed_from
 from research.common.errors import ConfigError
 
 _STEPS = 128  # speeds are multiples of 1/128
@@ -27,10 +27,10 @@ class Augmentation:
     The defaults change nothing.
     """
 
-    speed_perturbation: float = formerly("speed", default=0.0)
+    speed_perturbation: float = renamed_from("speed", default=0.0)
     """Maximum relative change of speed (Ko et al. 2015 use 0.1)."""
 
-    reverberation_probability: float = formerly("reverberation", default=0.0)
+    reverberation_probability: float = renamed_from("reverberation", default=0.0)
     """Probability that an utterance is reverberated.
 
     With several devices each computes this for the whole batch, because XLA does not partition
@@ -43,22 +43,22 @@ class Augmentation:
     gain_db: float = 0.0
     """Maximum change of the volume in dB."""
 
-    time_stretch: float = formerly("stretch", default=0.0)
+    time_stretch: float = renamed_from("stretch", default=0.0)
     """Maximum relative change of speed of the features, for data sets without audio."""
 
-    frequency_warp: float = formerly("band_warp", default=0.0)
+    frequency_warp: float = renamed_from("band_warp", default=0.0)
     """Maximum relative scaling of the frequency axis, which imitates other vocal tract lengths.
 
     After Jaitly and Hinton (2013), but on the mel scale and on normalised features.
     """
 
-    num_frequency_masks: int = formerly("frequency_masks", default=0)
+    num_frequency_masks: int = renamed_from("frequency_masks", default=0)
     """Number of random frequency bands to set to zero (SpecAugment, Park et al. 2019)."""
 
     frequency_mask_width: int = 27
     """Maximum width of a frequency mask in features."""
 
-    num_time_masks: int = formerly("time_masks", default=0)
+    num_time_masks: int = renamed_from("time_masks", default=0)
     """Number of random time spans to set to zero (SpecAugment)."""
 
     time_mask_fraction: float = 0.05

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from research.common.config import formerly
+from research.common.config import renamed_from
 from research.common.errors import ConfigError
 
 # Smallest power in a mel band for audio in [-1, 1]: 5 dB below the quantisation noise of 16-bit
@@ -40,7 +40,7 @@ class LogMel:
     hop_ms: float = 10.0
     """Time between the starts of consecutive windows in milliseconds."""
 
-    num_mel_bins: int = formerly("bands", default=80)
+    num_mel_bins: int = renamed_from("bands", default=80)
     """Number of mel bands, the features of a frame."""
 
     low_hz: float = 20.0

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from research.common.config import formerly
+from research.common.config import renamed_from
 from research.common.errors import ConfigError, within
 from research.data.buckets import choose_buckets
 from research.data.dataset import Bucket, Dataset
@@ -65,7 +65,7 @@ class SpeechRecognition(Task):
     tokens_per_second: float = 25.0
     """Maximum number of tokens per second of input; utterances with more are skipped."""
 
-    num_buckets: int = formerly("buckets", default=6)
+    num_buckets: int = renamed_from("buckets", default=6)
     """Maximum number of lengths that batches are padded to; each is compiled once."""
 
     bucket_seconds: tuple[float, ...] = ()

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from research.common.config import formerly
+from research.common.config import renamed_from
 from research.common.errors import ConfigError
 from research.data.dataset import ArrayDataset, Dataset, Example
 from research.data.tfds import TFDSSource
@@ -22,7 +22,7 @@ class TFDS(TFDSSource):
     image_shape: tuple[int, int, int]
     """Height, width and channels (1 or 3) to which every image is resized."""
 
-    num_classes: int = formerly("classes", default=dataclasses.MISSING)
+    num_classes: int = renamed_from("classes", default=dataclasses.MISSING)
     """Number of classes; must agree with the data set."""
 
     train: str = "train[:95%]"

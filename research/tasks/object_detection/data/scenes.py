@@ -6,7 +6,7 @@ from functools import cache
 import numpy as np
 from PIL import Image, ImageOps
 
-from research.common.config import formerly
+from research.common.config import renamed_from
 from research.common.errors import ConfigError
 from research.data.splits import SPLITS
 from research.tasks.image_classification.data import Digits
@@ -30,19 +30,19 @@ class DigitScenes:
     scene_size: int = 128
     """Height and width of a scene, in pixels."""
 
-    num_digits: tuple[int, int] = formerly("digits", default=(1, 8))
+    num_digits: tuple[int, int] = renamed_from("digits", default=(1, 8))
     """Minimum and maximum number of digits in a scene."""
 
     digit_height: tuple[int, int] = (14, 40)
     """Minimum and maximum height of a digit, in pixels."""
 
-    max_overlap: float = formerly("overlap", default=0.15)
+    max_overlap: float = renamed_from("overlap", default=0.15)
     """Maximum intersection of two boxes, as a fraction of the smaller one."""
 
-    num_train_scenes: int = formerly("train_scenes", default=4000)
+    num_train_scenes: int = renamed_from("train_scenes", default=4000)
     """Number of scenes per training epoch."""
 
-    num_test_scenes: int = formerly("test_scenes", default=500)
+    num_test_scenes: int = renamed_from("test_scenes", default=500)
     """Number of scenes of the test split, and of the validation split."""
 
     def __post_init__(self):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from research.common.config import formerly
+from research.common.config import renamed_from
 from research.common.errors import ConfigError
 from research.tasks.object_detection.decoding.nms import non_max_suppression
 
@@ -14,7 +14,7 @@ from research.tasks.object_detection.decoding.nms import non_max_suppression
 class Decoding:
     """Selects the detections of an image: top-k scores, then non-maximum suppression."""
 
-    topk_candidates: int = formerly("candidates", default=300)
+    topk_candidates: int = renamed_from("candidates", default=300)
     """Number of highest scores, over all anchor points and classes, that enter suppression."""
 
     iou_threshold: float = 0.6
@@ -23,10 +23,10 @@ class Decoding:
     score_threshold: float = 0.01
     """Minimum score of a detection; low, because AP depends on the ranking of all detections."""
 
-    display_threshold: float = formerly("told_from", default=0.3)
+    display_threshold: float = renamed_from("told_from", default=0.3)
     """Minimum score of a detection in figures and in the output of `predict`."""
 
-    max_detections: int = formerly("detections", default=100)
+    max_detections: int = renamed_from("detections", default=100)
     """Maximum number of detections per image; COCO's AP evaluates 100."""
 
     def __post_init__(self):

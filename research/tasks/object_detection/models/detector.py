@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from research.common.config import formerly, not_configured
+from research.common.config import not_configured, renamed_from
 from research.layers.resnet import ResNet
 
 _PRIOR = 0.01  # initial score of every class: most anchor points are background (Lin et al. 2017)
@@ -30,10 +30,10 @@ class Detector(nn.Module):
     strides: tuple[int, ...] = (8, 16, 32)
     """Strides of the pyramid levels in pixels: consecutive strides of the backbone."""
 
-    channels: int = formerly("width", default=128)
+    channels: int = renamed_from("width", default=128)
     """Channels of the feature pyramid and of the head."""
 
-    num_head_convs: int = formerly("head_depth", default=2)
+    num_head_convs: int = renamed_from("head_depth", default=2)
     """Number of 3x3 convolutions of the classification and of the box branch."""
 
     num_classes: int = not_configured(0)

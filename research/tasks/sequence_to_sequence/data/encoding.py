@@ -92,15 +92,15 @@ class EncodedPairs(Dataset):
         """Returns the classes of each side without EOS; empty lists for an unusable pair."""
         pair = self.pairs[index]
         try:
-            if pair.fault:
-                raise UserError(pair.fault)
+            if pair.problem:
+                raise UserError(pair.problem)
             source, *target = self._encoders
             encoded = [source(pair.source)]
             if target:
                 encoded.append(self._encode_target(index, target[0]))
             return encoded
         except UserError as error:
-            self.skip(index, f"{pair.where}: {error}")
+            self.skip(index, f"{pair.origin}: {error}")
             return [[] for _ in self._sides]
 
     def _encode_target(self, index: int, encode: Encode) -> list[int]:

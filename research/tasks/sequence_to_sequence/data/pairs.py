@@ -16,10 +16,10 @@ class Pair(NamedTuple):
     references: tuple[str, ...]
     """All correct outputs, the target first."""
 
-    where: str
+    origin: str
     """Name of the pair in messages, such as "train.en:12"."""
 
-    fault: str = ""
+    problem: str = ""
     """Why the pair is unusable; empty if it is usable."""
 
 
@@ -47,8 +47,8 @@ class LazyPairs(Sequence[Pair]):
         return self.build(self.indices[position])
 
 
-def pair_with_one_reference(source: str, target: str, where: str) -> Pair:
+def pair_with_one_reference(source: str, target: str, origin: str) -> Pair:
     """Returns a pair whose only reference is its target, faulty if either text is empty."""
     empty = [name for name, text in (("source", source), ("target", target)) if not text.strip()]
-    fault = f"the {empty[0]} is empty" if empty else ""
-    return Pair(source, target, (target,), where, fault)
+    problem = f"the {empty[0]} is empty" if empty else ""
+    return Pair(source, target, (target,), origin, problem)

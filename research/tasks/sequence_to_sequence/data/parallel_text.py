@@ -55,8 +55,8 @@ class ParallelText:
         if split == "test" and not self.test:
             return
         for pair in self._open(split):
-            if not pair.fault:  # blank lines are no duplicates
-                yield pair.where, f"{pair.source}\t{pair.target}"
+            if not pair.problem:  # blank lines are no duplicates
+                yield pair.origin, f"{pair.source}\t{pair.target}"
 
     def _open(self, split: str) -> Sequence[Pair]:
         if split == "test" or self.validation:

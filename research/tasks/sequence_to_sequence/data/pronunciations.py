@@ -32,7 +32,7 @@ class Pronunciations:
             pronunciations = tuple(dict.fromkeys(map(self._joined, entries)))
             for target in pronunciations if split == "train" else pronunciations[:1]:
                 references = (target, *(other for other in pronunciations if other != target))
-                pairs.append(Pair(word, target, references, where=word))
+                pairs.append(Pair(word, target, references, origin=word))
         return pairs
 
     def _joined(self, phonemes: Sequence[str]) -> str:

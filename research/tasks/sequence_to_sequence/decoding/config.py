@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from research.common.config import formerly
+from research.common.config import renamed_from
 from research.common.errors import ConfigError
 
 
@@ -10,7 +10,7 @@ from research.common.errors import ConfigError
 class Decoding:
     """Beam search for the output with the highest score."""
 
-    beam_size: int = formerly("beam", default=1)
+    beam_size: int = renamed_from("beam", default=1)
     """Number of hypotheses kept while decoding; 1 is greedy decoding."""
 
     n_best: int = 1
@@ -19,11 +19,11 @@ class Decoding:
     length_penalty: float = 0.6
     """Exponent alpha of the length normalisation (Wu et al. 2016); larger favours long outputs."""
 
-    max_length_ratio: float = formerly("length_factor", default=1.5)
+    max_length_ratio: float = renamed_from("length_factor", default=1.5)
     """An output has at most this many tokens per token of its padded input, plus
     `max_length_offset`."""
 
-    max_length_offset: int = formerly("length_margin", default=10)
+    max_length_offset: int = renamed_from("length_margin", default=10)
     """Number of tokens added to that limit."""
 
     def __post_init__(self):

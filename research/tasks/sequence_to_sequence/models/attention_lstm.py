@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from research.common.config import formerly, not_configured
+from research.common.config import not_configured, renamed_from
 from research.layers.attention import additive_attention
 from research.layers.recurrent import LSTM
 from research.tasks.sequence_to_sequence.models.protocol import (
@@ -25,16 +25,16 @@ class AttentionLSTM(nn.Module):
     of the next decoder step (Luong et al. 2015).
     """
 
-    embedding_dim: int = formerly("embedding", default=128)
+    embedding_dim: int = renamed_from("embedding", default=128)
     """Size of the token embeddings."""
 
     features: int = 256
     """Size of the state of each layer, per direction."""
 
-    num_encoder_layers: int = formerly("encoder_layers", default=1)
+    num_encoder_layers: int = renamed_from("encoder_layers", default=1)
     """Number of bidirectional encoder layers."""
 
-    num_decoder_layers: int = formerly("decoder_layers", default=1)
+    num_decoder_layers: int = renamed_from("decoder_layers", default=1)
     """Number of decoder layers."""
 
     dropout: float = 0.2

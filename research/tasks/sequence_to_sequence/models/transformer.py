@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from research.common.config import formerly, not_configured
+from research.common.config import not_configured, renamed_from
 from research.common.errors import ConfigError
 from research.layers.transformer import (
     TransformerLayer,
@@ -33,16 +33,16 @@ class Transformer(nn.Module):
     features: int = 256
     """Size of the token embeddings and of each layer's output."""
 
-    num_heads: int = formerly("heads", default=4)
+    num_heads: int = renamed_from("heads", default=4)
     """Number of heads of each attention; it divides `features`."""
 
-    feedforward_dim: int = formerly("feedforward", default=512)
+    feedforward_dim: int = renamed_from("feedforward", default=512)
     """Hidden size of the feed-forward networks."""
 
-    num_encoder_layers: int = formerly("encoder_layers", default=3)
+    num_encoder_layers: int = renamed_from("encoder_layers", default=3)
     """Number of encoder layers."""
 
-    num_decoder_layers: int = formerly("decoder_layers", default=3)
+    num_decoder_layers: int = renamed_from("decoder_layers", default=3)
     """Number of decoder layers."""
 
     dropout: float = 0.1

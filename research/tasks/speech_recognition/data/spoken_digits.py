@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 import soxr
 
-from research.common.config import formerly
+from research.common.config import renamed_from
 from research.common.errors import ConfigError
 from research.data.splits import SPLITS
 from research.tasks.speech_recognition.data.corpus import DIGITS, Corpus, Features, Utterance
@@ -25,13 +25,13 @@ class SpokenDigits:
     speakers.
     """
 
-    num_train_utterances: int = formerly("train_utterances", default=6000)
+    num_train_utterances: int = renamed_from("train_utterances", default=6000)
     """Number of training utterances."""
 
-    num_test_utterances: int = formerly("test_utterances", default=500)
+    num_test_utterances: int = renamed_from("test_utterances", default=500)
     """Number of test utterances, and of validation utterances."""
 
-    max_digits: int = formerly("most_digits", default=7)
+    max_digits: int = renamed_from("most_digits", default=7)
     """Maximum number of digits in an utterance; the minimum is one."""
 
     def __post_init__(self):

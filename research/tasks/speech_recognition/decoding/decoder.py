@@ -6,7 +6,7 @@ from pathlib import Path
 
 import jax
 
-from research.common.config import formerly
+from research.common.config import renamed_from
 from research.common.errors import ConfigError
 from research.data.tokenizers import Tokenizer
 from research.tasks.speech_recognition.decoding.arpa import parse_arpa
@@ -25,7 +25,7 @@ TRANSCRIPTS = "transcripts"
 class Decoding:
     """Greedy search, or prefix beam search with a word n-gram language model."""
 
-    beam_size: int = formerly("beam", default=1)
+    beam_size: int = renamed_from("beam", default=1)
     """Number of hypotheses; 1 without a language model is greedy search."""
 
     tokens_per_frame: int = 16
@@ -34,7 +34,7 @@ class Decoding:
     language_model: str = ""
     """Path of an ARPA file of word n-grams; "transcripts": estimate one on the training texts."""
 
-    ngram_order: int = formerly("order", default=3)
+    ngram_order: int = renamed_from("order", default=3)
     """Order n of the estimated n-grams."""
 
     language_model_weight: float = 0.5

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from research.common.config import formerly, not_configured
+from research.common.config import not_configured, renamed_from
 from research.common.errors import ConfigError
 from research.layers.recurrent import LSTM, Carry
 
@@ -24,13 +24,13 @@ class LSTMEncoder(nn.Module):
     channels: tuple[int, ...] = (256, 256)
     """Output channels of each convolution; the input channels are the features of a frame."""
 
-    kernel_size: int = formerly("kernel", default=5)
+    kernel_size: int = renamed_from("kernel", default=5)
     """Kernel size of each convolution in frames."""
 
     strides: tuple[int, ...] = (2, 1)
     """Stride of each convolution in frames."""
 
-    num_layers: int = formerly("layers", default=3)
+    num_layers: int = renamed_from("layers", default=3)
     """Number of LSTM layers."""
 
     features: int = 256

@@ -40,8 +40,8 @@ def test_pairs_are_lines_of_two_files_or_columns_of_one(write, suffix, first, ne
         pairs = ParallelText(train=("-",), test=paths).open("test")
         assert [(pair.source, pair.target) for pair in pairs] == list(SENTENCES)
         assert [pair.references for pair in pairs] == [(text,) for text in english]
-        assert [pair.where for pair in pairs] == [f"{paths[0]}:{n}" for n in (1, 2, 3)]
-        assert not any(pair.fault for pair in pairs)
+        assert [pair.origin for pair in pairs] == [f"{paths[0]}:{n}" for n in (1, 2, 3)]
+        assert not any(pair.problem for pair in pairs)
 
 
 def test_a_fraction_of_the_lines_is_held_out_for_validation(write):
@@ -75,7 +75,7 @@ def test_with_validation_files_no_line_is_held_out(write):
 def test_a_pair_with_an_empty_text_is_faulty(write):
     path = write("a.tsv", "ja\tyes\n\tno\nnein\t \n")
     pairs = ParallelText(train=("-",), test=(path,)).open("test")
-    assert [pair.fault for pair in pairs] == ["", "the source is empty", "the target is empty"]
+    assert [pair.problem for pair in pairs] == ["", "the source is empty", "the target is empty"]
 
 
 @pytest.mark.parametrize(

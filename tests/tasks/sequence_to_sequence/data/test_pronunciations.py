@@ -35,7 +35,7 @@ def test_every_pronunciation_is_trained_and_is_a_reference(words):
         assert len({pair.source for pair in words[split]}) == len(words[split])
         assert max(len(pair.references) for pair in words[split]) > 1
         assert all(pair.target == pair.references[0] for pair in words[split])
-    assert trained[0].where == "tomato" and not trained[0].fault
+    assert trained[0].origin == "tomato" and not trained[0].problem
 
 
 def test_stress_marks_are_optional(words):

@@ -63,9 +63,12 @@ def test_pairs_of_a_prepared_data_set(proverbs):
     back = replace(proverbs, source_language="en", target_language="de").open("train")
     assert {(pair.target, pair.source) for pair in back} == set(SENTENCES)
     assert pairs[1].references == (pairs[1].target,)
-    assert pairs[1].where == "proverbs/de-en train:1"
+    assert pairs[1].origin == "proverbs/de-en train:1"
     assert len(proverbs.open("validation")) == 1
-    assert {pair.fault for pair in proverbs.open("test")} == {"the target is empty", "is not UTF-8"}
+    assert {pair.problem for pair in proverbs.open("test")} == {
+        "the target is empty",
+        "is not UTF-8",
+    }
 
 
 def test_pairs_are_read_on_access(proverbs, monkeypatch):
