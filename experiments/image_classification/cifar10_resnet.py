@@ -4,8 +4,8 @@ Command:  make dataset NAME=cifar10
           make train CONFIG=experiments/image_classification/cifar10_resnet.py
 Hardware: 2 cores of a shared x86-64 server, Python 3.12, JAX 0.12.0
 Time:     9 min 23 s for the whole command, 508 s of training
-Score:    85.66 % test accuracy, one seed, on JPEG copies of the images; on one H100: not
-          measured
+Score:    85.66 % test accuracy, one seed, on JPEG copies of the images; on one H100 (JAX 0.11.2)
+          85.29 % in 61 s for the whole command, of which 2.6 s of training
 """
 
 from research.common.config import to_config_dict
