@@ -11,7 +11,7 @@ RESEARCH = Path(__file__).parents[1] / "research"
 # A room may import from itself and from the rooms after it. Modules of `research/` itself that are
 # no contract are commands, above all rooms.
 ROOMS = ("commands", "tasks", "reporting", "training", "contracts")
-ROOMS = (*ROOMS, "layers", "data", "hardware", "common")
+ROOMS = (*ROOMS, "layers", "data", "weights", "hardware", "common")
 CONTRACTS = ("task", "predictor")
 
 
