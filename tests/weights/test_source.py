@@ -36,6 +36,15 @@ def test_a_file_is_read_by_its_content(tmp_path, name):
             assert np.array_equal(read_tensors(str(name))["a"], A)
 
 
+def test_a_header_whose_length_begins_like_a_pickle_is_read(tmp_path):
+    lengths = set()
+    for padding in range(0, 256, 8):
+        save_safetensors(tmp_path / "x.safetensors", {"a": A}, {"k": "v" * padding})
+        lengths.add((tmp_path / "x.safetensors").read_bytes()[0])
+        assert np.array_equal(read_tensors(str(tmp_path / "x.safetensors"))["a"], A)
+    assert 0x80 in lengths
+
+
 def test_the_only_weights_file_of_a_folder_is_read(tmp_path):
     path = write(tmp_path / "model.safetensors")
     (tmp_path / "README.md").touch()
@@ -70,6 +79,8 @@ def test_a_file_of_another_format_is_refused(tmp_path, content, word):
 
 def test_a_damaged_file_is_refused_whatever_its_suffix(tmp_path):
     (tmp_path / "x.safetensors").write_bytes(b"nonsense and more")
+    refused(tmp_path / "x.safetensors", "damaged")
+    (tmp_path / "x.safetensors").write_bytes(b"nonsense{and more")
     refused(tmp_path / "x.safetensors", "header")
     (tmp_path / "x.pth").write_bytes(b"\x80\x02cos\nsystem\n.")
     refused(tmp_path / "x.pth", "'os.system'")
@@ -181,7 +192,7 @@ def test_errors_of_the_hub_are_one_line(hub, monkeypatch):
     }
     for error, words in expected.items():
 
-        def fail(*_, error=error):
+        def fail(*_, error=error, **options):
             failure = error.__new__(error, "server\nsecond line")
             failure.args = ("server\nsecond line",)
             raise failure
