@@ -44,7 +44,7 @@ def read_zip(path: Path) -> Contents:
     """Reads the pickle of a file in the zip format and locates its storages.
 
     Raises:
-      UnpicklingError: the file is no state_dict, or a record is compressed.
+      UnpicklingError: the file is not a state_dict, or a record is compressed.
       Exception: of `zipfile` or `struct`, if the file is damaged.
     """
     with zipfile.ZipFile(path) as archive:
@@ -78,7 +78,7 @@ def read_legacy(path: Path) -> Contents:
     """Reads the pickles of a file in the legacy format and locates its storages.
 
     Raises:
-      UnpicklingError: the file is damaged or no state_dict.
+      UnpicklingError: the file is damaged or not a state_dict.
     """
     storages: dict[str, Storage] = {}
 
