@@ -1,7 +1,6 @@
 """Finds the file of foreign parameters that a user names, and opens it."""
 
 import importlib.metadata
-import importlib.util
 import re
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
@@ -116,8 +115,6 @@ def _download(source: str) -> Path:
     match = re.fullmatch(r"hf:([\w.-]+/[\w.-]+)(?:/(.+))?", source)
     if match is None:
         raise UserError(f"invalid source '{source}': expected hf:OWNER/NAME or hf:OWNER/NAME/FILE")
-    if importlib.util.find_spec("huggingface_hub") is None:
-        raise UserError(f'{source} needs huggingface_hub; `pip install -e ".[hub]"`')
     repository, file = match.groups()
     is_offline = False
     for candidate in (file,) if file else _HUB_FILES:
@@ -145,11 +142,15 @@ def _download_file(repository: str, file: str, source: str, is_offline: bool) ->
       is_offline: whether only the local cache is searched.
 
     Raises:
-      UserError: the repository is unknown or restricted, or the download fails.
+      UserError: huggingface_hub is missing, the repository is unknown or restricted, or the
+        download fails.
       _NoNetworkError: the Hub cannot be reached.
     """
-    from huggingface_hub import errors, hf_hub_download
-
+    try:
+        from huggingface_hub import errors, hf_hub_download
+    except ImportError as error:
+        remedy = '`pip install -e ".[hub]"`'
+        raise UserError(f"cannot download {source}: {error}; {remedy}") from None
     try:
         return Path(hf_hub_download(repository, file, local_files_only=is_offline))
     except errors.LocalEntryNotFoundError:

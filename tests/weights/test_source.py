@@ -1,4 +1,4 @@
-import importlib.util
+import sys
 
 import numpy as np
 import pytest
@@ -123,11 +123,7 @@ def test_an_unknown_package_is_refused(package):
 
 
 def test_the_hub_needs_its_extra(monkeypatch):
-    find = importlib.util.find_spec
-    absent = {"huggingface_hub"}
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name in absent else find(name)
-    )
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     refused("hf:owner/name", 'pip install -e ".[hub]"')
 
 
@@ -142,7 +138,9 @@ REVISION = "0" * 40
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
     """The Hub without network: writes files of `owner/name` into an empty local cache."""
-    constants = pytest.importorskip("huggingface_hub.constants")
+    pytest.importorskip("huggingface_hub.errors")
+    from huggingface_hub import constants
+
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
 
@@ -180,8 +178,9 @@ def test_a_repository_outside_the_cache_needs_the_network(hub):
 
 
 def test_errors_of_the_hub_are_one_line(hub, monkeypatch):
-    huggingface_hub = pytest.importorskip("huggingface_hub")
-    errors = huggingface_hub.errors
+    import huggingface_hub
+    from huggingface_hub import errors
+
     expected = {
         errors.RepositoryNotFoundError: "unknown repository 'owner/name'",
         errors.GatedRepoError: "https://huggingface.co/owner/name",
