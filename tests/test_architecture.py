@@ -11,7 +11,7 @@ RESEARCH = Path(__file__).parents[1] / "research"
 # A folder may import from itself and from the folders after it. The commands, the modules of
 # `research/` that are not contracts, come first.
 FOLDERS = ("commands", "tasks", "reporting", "training", "contracts")
-FOLDERS = (*FOLDERS, "layers", "data", "hardware", "common")
+FOLDERS = (*FOLDERS, "layers", "data", "weights", "hardware", "common")
 CONTRACTS = ("task", "predictor")
 
 

@@ -80,7 +80,8 @@ class EfficientNetLite(nn.Module):
         layers: dict[str, Any] = {"padding": "same", "conv": conv, "norm": norm}
         layers["activation"] = nn.relu6
         x = ConvNorm(_STEM, 3, 2, **layers, name="stem")(images)
-        feature_maps, stride, index = [], 2, 0
+        feature_maps: list[jax.Array] = []
+        stride, index = 2, 0
         counts = _num_blocks(self.variant)
         for stage, (_, kernel_size, stage_stride, expansion, features) in enumerate(_STAGES):
             stride *= stage_stride
@@ -132,7 +133,9 @@ def _rules(variant: int) -> Rules:
         (r"_fc|classifier", "head", "dense"),
     ]
     parts = ("expand", "depthwise", "project")
-    rules += [(rf"_blocks\.(\d+)\._{part}_conv", rf"block_\1/{part}/conv", "conv") for part in parts]
+    rules += [
+        (rf"_blocks\.(\d+)\._{part}_conv", rf"block_\1/{part}/conv", "conv") for part in parts
+    ]
     rules += [
         (rf"_blocks\.(\d+)\._bn{i}", rf"block_\1/{part}/norm", "batch_norm")
         for i, part in enumerate(parts)

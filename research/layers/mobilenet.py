@@ -101,7 +101,8 @@ class MobileNetV3(nn.Module):
         norm = partial(norm, momentum=0.99, epsilon=1e-3)
         layers: dict[str, Any] = {"padding": "torch", "conv": conv, "norm": norm}
         x = ConvNorm(_STEM, 3, 2, **layers, activation=nn.hard_swish, name="stem")(images)
-        feature_maps, stride = [], 2
+        feature_maps: list[jax.Array] = []
+        stride = 2
         for index, block in enumerate(_BLOCKS[self.size]):
             stride *= block.stride
             if stages is not None and stride > self.strides[stages - 1]:

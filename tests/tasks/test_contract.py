@@ -25,7 +25,14 @@ from research.common.config import from_config_dict, to_config_dict
 from research.layers.resnet import ResNet
 from research.task import Average, Task
 from research.tasks.image_classification.data import Digits
-from research.tasks.image_classification.models import CNN, MLP, FastResNet
+from research.tasks.image_classification.models import (
+    CNN,
+    MLP,
+    EfficientNetLite,
+    FastResNet,
+    MobileNetV3,
+    ViT,
+)
 from research.tasks.image_classification.task import ImageClassification
 from research.tasks.object_detection.data import DigitScenes
 from research.tasks.object_detection.decoding import Decoding as DetectionDecoding
@@ -142,6 +149,16 @@ TABLE = {
             CNN(widths=(4, 8), dropout=0.5),
             ResNet(stem="cifar", width=4),
             FastResNet(widths=(4, 8), stem_width=4),
+            EfficientNetLite(),
+            MobileNetV3(),
+            ViT(
+                patch_size=4,
+                features=8,
+                num_layers=1,
+                num_heads=2,
+                feedforward_dim=8,
+                dropout=0.5,
+            ),
         ),
         inputs=("image",),
         predictions={"probability": "float32[batch, 10]"},
