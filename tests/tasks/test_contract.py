@@ -236,8 +236,21 @@ CASES = {
     for task, entry in TABLE.items()
     for number, model in enumerate(entry.models)
 }
+# Models of a fixed size, whose programs take a minute to compile.
+SLOW = (EfficientNetLite, MobileNetV3)
+
+
+def marked(names):
+    """Returns the names of cases as parameters, marked `slow` where the model is."""
+    return [
+        pytest.param(name, marks=[pytest.mark.slow] * isinstance(CASES[name][1], SLOW))
+        for name in names
+    ]
+
+
+ALL_CASES = marked(CASES)
 CASES_WITH_LENGTHS = [name for name, (task, _) in CASES.items() if TABLE[task].has_lengths]
-LINEN_CASES = [name for name, (_, model) in CASES.items() if model]
+LINEN_CASES = marked(name for name, (_, model) in CASES.items() if model)
 
 
 class Case:
@@ -360,7 +373,7 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("contract")
 
 
-@pytest.fixture(scope="session", params=list(CASES))
+@pytest.fixture(scope="session", params=ALL_CASES)
 def case(request, folder):
     return _case(request.param, folder)
 
