@@ -1,12 +1,19 @@
 """Building blocks that the convolutional networks share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
+
+from research.hardware.target import target
+
+Padding = Literal["same", "torch"]
+"""Zeros around the input of a strided convolution: "same" as in TensorFlow, on an even size more
+after it than before it; "torch" as in PyTorch models, equally many on both sides."""
 
 
 def conv_and_norm(
@@ -40,3 +47,42 @@ def max_pool_3x3(x: jax.Array) -> jax.Array:
         taps = [jax.lax.slice_in_dim(x, i, i + size, stride=2, axis=axis) for i in range(3)]
         x = jnp.maximum(jnp.maximum(taps[0], taps[1]), taps[2])
     return x
+
+
+def padding_of(kernel_size: int, padding: Padding) -> str | list[tuple[int, int]]:
+    """Returns the `padding` of `nn.Conv` for a square kernel of an odd size."""
+    return "SAME" if padding == "same" else [(kernel_size // 2, kernel_size // 2)] * 2
+
+
+def depthwise_conv(
+    x: jax.Array,
+    kernel: jax.Array,
+    strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    **options: Any,
+) -> jax.Array:
+    """Depthwise convolution, as the `conv_general_dilated` of `nn.Conv`.
+
+    On a CPU it is a sum over the kernel's taps, which XLA fuses into one loop: EfficientNet-Lite0
+    takes a fifth of the time, and a quarter with gradients (float32, 8 images of 224x224). On
+    accelerators the sum could read the input once for each tap, so there it is XLA's convolution.
+
+    Args:
+      x: [batch, height, width, channels].
+      kernel: [height, width, 1, channels].
+      strides: vertical and horizontal.
+      padding: "SAME" or the zeros before and after each spatial axis.
+      **options: further arguments of `jax.lax.conv_general_dilated`; dilation is not supported.
+    """
+    if target().platform != "cpu":
+        return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
+    window = kernel.shape[:2]
+    if isinstance(padding, str):
+        padding = jax.lax.padtype_to_pads(x.shape[1:3], window, strides, padding)
+    padded = jnp.pad(x, [(0, 0), *padding, (0, 0)]).astype(jnp.float32)
+    total = jnp.zeros((), jnp.float32)
+    for row, column in np.ndindex(*window):
+        last = (padded.shape[1] - window[0] + row, padded.shape[2] - window[1] + column)
+        tap = padded[:, row : last[0] + 1 : strides[0], column : last[1] + 1 : strides[1]]
+        total = total + tap * kernel[row, column, 0].astype(jnp.float32)
+    return total.astype(x.dtype)

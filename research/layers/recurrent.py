@@ -11,6 +11,7 @@ from jax.experimental import rnn as cudnn
 
 from research.common.config import not_configured
 from research.hardware.target import has_cudnn
+from research.weights.conversion import Rules
 
 
 class Carry(NamedTuple):
@@ -274,3 +275,6 @@ def _before(states: jax.Array, first: jax.Array) -> jax.Array:
 _recurrence.defvjp(_forward, _backward)
 
 _ORDERS = (lambda frames: frames, lambda frames: jnp.flip(frames, 0))  # by direction
+
+NAME_TABLES: dict[str, Rules] = {"lstm": (("lstm", "LSTM_{layer}", "lstm"),)}
+"""PyTorch names of the parameters: a `torch.nn.LSTM` named `lstm` is a stack of layers here."""

@@ -1,6 +1,7 @@
 """Residual networks, as image classifiers and as backbones that return feature maps."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, Protocol, Self, overload
 
 import jax
@@ -8,7 +9,11 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from research.common.config import not_configured
-from research.layers.convolution import conv_and_norm, max_pool_3x3
+from research.layers.convolution import Padding, conv_and_norm, max_pool_3x3, padding_of
+from research.weights.conversion import Rules
+
+# Blocks of each stage, by depth.
+_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 
 
 class Backbone(Protocol):
@@ -40,8 +45,8 @@ class ResNet(nn.Module):
     It is an image classifier and a `Backbone`.
     """
 
-    depth: Literal[18, 50] = 18
-    """Number of layers with weights: 18 (basic blocks) or 50 (bottleneck blocks)."""
+    depth: Literal[18, 34, 50, 101] = 18
+    """Number of layers with weights: 18 and 34 (basic blocks), 50 and 101 (bottleneck blocks)."""
 
     stem: Literal["imagenet", "strided", "cifar"] = "imagenet"
     """First layers: "imagenet", a 7x7 convolution of stride 2 and a max-pooling; "strided", two 3x3
@@ -49,6 +54,9 @@ class ResNet(nn.Module):
 
     width: int = 64
     """Channels of the first stage; each further stage doubles them."""
+
+    padding: Padding = "same"
+    """Padding of the strided 3x3 convolutions; weights from PyTorch expect "torch"."""
 
     num_classes: int = not_configured(0)
     dtype: Any = not_configured(jnp.float32)
@@ -65,20 +73,21 @@ class ResNet(nn.Module):
     ) -> jax.Array | list[jax.Array]:
         """Returns logits float32 [batch, classes], or the feature maps of the first `stages`."""
         conv, norm = conv_and_norm(self.dtype, train)
-        block = _BasicBlock if self.depth == 18 else _Bottleneck
+        conv_3x3 = partial(conv, kernel_size=(3, 3), padding=padding_of(3, self.padding))
+        block = _BasicBlock if self.depth < 50 else _Bottleneck
         if self.stem == "imagenet":
             x = nn.relu(norm()(conv(self.width, (7, 7), (2, 2), padding=[(3, 3), (3, 3)])(images)))
             x = max_pool_3x3(x)
         elif self.stem == "strided":
-            x = nn.relu(norm()(conv(self.width, (3, 3), (2, 2))(images)))
-            x = nn.relu(norm()(conv(self.width, (3, 3), (2, 2))(x)))
+            x = nn.relu(norm()(conv_3x3(self.width, strides=(2, 2))(images)))
+            x = nn.relu(norm()(conv_3x3(self.width, strides=(2, 2))(x)))
         else:
-            x = nn.relu(norm()(conv(self.width, (3, 3))(images)))
+            x = nn.relu(norm()(conv_3x3(self.width)(images)))
         feature_maps = []
-        for stage, blocks in enumerate({18: (2, 2, 2, 2), 50: (3, 4, 6, 3)}[self.depth][:stages]):
+        for stage, blocks in enumerate(_BLOCKS[self.depth][:stages]):
             for i in range(blocks):
                 stride = 2 if stage > 0 and i == 0 else 1
-                x = block(self.width * 2**stage, stride, conv, norm)(x)
+                x = block(self.width * 2**stage, stride, conv, conv_3x3, norm)(x)
             feature_maps.append(x)
         if stages is not None:
             return feature_maps
@@ -91,6 +100,11 @@ class ResNet(nn.Module):
         first = 1 if self.stem == "cifar" else 4
         return tuple(first * 2**stage for stage in range(4))
 
+    @property
+    def name_table(self) -> Rules:
+        """Names of the parameters in torchvision and timm, for the "imagenet" stem."""
+        return NAME_TABLES[f"resnet{self.depth}"]
+
 
 class _BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut."""
@@ -98,15 +112,16 @@ class _BasicBlock(nn.Module):
     width: int
     stride: int
     conv: Callable[..., nn.Module]
+    conv_3x3: Callable[..., nn.Module]
     norm: Callable[..., nn.Module]
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         strides = (self.stride, self.stride)
-        y = nn.relu(self.norm()(self.conv(self.width, (3, 3), strides)(x)))
+        y = nn.relu(self.norm()(self.conv_3x3(self.width, strides=strides)(x)))
         # The last scale starts at zero, so that each block starts as the identity (Goyal et al.
         # 2017).
-        y = self.norm(scale_init=nn.initializers.zeros)(self.conv(self.width, (3, 3))(y))
+        y = self.norm(scale_init=nn.initializers.zeros)(self.conv_3x3(self.width)(y))
         if x.shape != y.shape:
             x = self.norm()(self.conv(self.width, (1, 1), strides)(x))
         return nn.relu(x + y)
@@ -118,14 +133,41 @@ class _Bottleneck(nn.Module):
     width: int
     stride: int
     conv: Callable[..., nn.Module]
+    conv_3x3: Callable[..., nn.Module]
     norm: Callable[..., nn.Module]
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         strides = (self.stride, self.stride)
         y = nn.relu(self.norm()(self.conv(self.width, (1, 1))(x)))
-        y = nn.relu(self.norm()(self.conv(self.width, (3, 3), strides)(y)))
+        y = nn.relu(self.norm()(self.conv_3x3(self.width, strides=strides)(y)))
         y = self.norm(scale_init=nn.initializers.zeros)(self.conv(4 * self.width, (1, 1))(y))
         if x.shape != y.shape:
             x = self.norm()(self.conv(4 * self.width, (1, 1), strides)(x))
         return nn.relu(x + y)
+
+
+def _rules(depth: int) -> Rules:
+    """Names in torchvision and timm, where a block is numbered within its stage."""
+    rules = [
+        (r"conv1", "Conv_0", "conv"),
+        (r"bn1", "BatchNorm_0", "batch_norm"),
+        (r"fc", "head", "dense"),
+    ]
+    block, convolutions = ("_BasicBlock", 2) if depth < 50 else ("_Bottleneck", 3)
+    index = 0
+    for stage, blocks in enumerate(_BLOCKS[depth], 1):
+        for i in range(blocks):
+            theirs, ours = rf"layer{stage}\.{i}\.", f"{block}_{index}/"
+            for n in range(convolutions):
+                rules.append((theirs + f"conv{n + 1}", ours + f"Conv_{n}", "conv"))
+                rules.append((theirs + f"bn{n + 1}", ours + f"BatchNorm_{n}", "batch_norm"))
+            shortcut = rf"{theirs}downsample\."
+            rules.append((shortcut + "0", ours + f"Conv_{convolutions}", "conv"))
+            rules.append((shortcut + "1", ours + f"BatchNorm_{convolutions}", "batch_norm"))
+            index += 1
+    return tuple(rules)
+
+
+NAME_TABLES: dict[str, Rules] = {f"resnet{depth}": _rules(depth) for depth in _BLOCKS}
+"""PyTorch names of the parameters, by model."""

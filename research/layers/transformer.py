@@ -4,6 +4,7 @@ Several sequences may be packed into one row. Their *segments*, int [batch, leng
 from 1 within the row; 0 is padding.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -47,6 +48,9 @@ class TransformerLayer(nn.Module):
     """Whether the layer attends to a second sequence too."""
 
     dtype: Any
+
+    activation: Callable[[jax.Array], jax.Array] = nn.relu
+    """Activation of the feed-forward network."""
 
     def setup(self):
         # The attribute names are the parameters' paths in checkpoints.
@@ -103,7 +107,7 @@ class TransformerLayer(nn.Module):
             keys, values = memory
             output, weights = self.across(self.across_norm(x), keys, values, memory_mask, train)
             x = x + drop(output)
-        hidden = drop(nn.relu(self.up(self.feedforward_norm(x))))
+        hidden = drop(self.activation(self.up(self.feedforward_norm(x))))
         return x + drop(self.down(hidden)), weights
 
 

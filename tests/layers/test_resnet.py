@@ -9,12 +9,14 @@ from research.layers.resnet import ResNet
 @pytest.mark.parametrize(
     ("model", "image_size", "count"),
     [
-        # torchvision's resnet18 and resnet50; the CIFAR stem as in kuangliu's pytorch-cifar.
+        # torchvision's resnet18 to resnet101; the CIFAR stem as in kuangliu's pytorch-cifar.
         (ResNet(depth=18, num_classes=1000), 224, 11_689_512),
+        (ResNet(depth=34, num_classes=1000), 224, 21_797_672),
         (ResNet(depth=50, num_classes=1000), 224, 25_557_032),
+        (ResNet(depth=101, num_classes=1000), 224, 44_549_160),
         (ResNet(depth=18, stem="cifar", num_classes=10), 32, 11_173_962),
     ],
-    ids=["resnet18", "resnet50", "resnet18-cifar"],
+    ids=["resnet18", "resnet34", "resnet50", "resnet101", "resnet18-cifar"],
 )
 def test_models_have_the_published_number_of_parameters(model, image_size, count):
     images = jnp.zeros((1, image_size, image_size, 3))
@@ -101,3 +103,20 @@ def test_unused_stages_have_no_parameters():
         return len(init["params"])
 
     assert count(2) < count(4) < count(None)
+
+
+def test_padding_changes_the_position_of_strided_convolutions_alone():
+    images = np.random.default_rng(0).normal(size=(1, 32, 32, 3)).astype(np.float32)
+
+    @jax.jit
+    def feature_maps():
+        same, torch = (ResNet(stem="cifar", width=4, padding=p) for p in ("same", "torch"))
+        variables = same.init(jax.random.key(0), images, False, 2)
+        # The last scale of a block starts at zero.
+        variables = jax.tree.map(lambda x: jnp.where(x == 0, 0.1, x), variables)
+        return [model.apply(variables, images, False, 2) for model in (same, torch)]
+
+    (first_same, second_same), (first_torch, second_torch) = feature_maps()
+    np.testing.assert_array_equal(first_same, first_torch)
+    assert second_same.shape == second_torch.shape
+    assert np.abs(second_same - second_torch).max() > 1e-3

@@ -25,7 +25,14 @@ from research.common.config import from_config_dict, to_config_dict
 from research.layers.resnet import ResNet
 from research.task import Average, Task
 from research.tasks.image_classification.data import Digits
-from research.tasks.image_classification.models import CNN, MLP, FastResNet
+from research.tasks.image_classification.models import (
+    CNN,
+    MLP,
+    EfficientNetLite,
+    FastResNet,
+    MobileNetV3,
+    ViT,
+)
 from research.tasks.image_classification.task import ImageClassification
 from research.tasks.object_detection.data import DigitScenes
 from research.tasks.object_detection.decoding import Decoding as DetectionDecoding
@@ -142,6 +149,16 @@ TABLE = {
             CNN(widths=(4, 8), dropout=0.5),
             ResNet(stem="cifar", width=4),
             FastResNet(widths=(4, 8), stem_width=4),
+            EfficientNetLite(),
+            MobileNetV3(),
+            ViT(
+                patch_size=4,
+                features=8,
+                num_layers=1,
+                num_heads=2,
+                feedforward_dim=8,
+                dropout=0.5,
+            ),
         ),
         inputs=("image",),
         predictions={"probability": "float32[batch, 10]"},
@@ -219,8 +236,21 @@ CASES = {
     for task, entry in TABLE.items()
     for number, model in enumerate(entry.models)
 }
+# Models of a fixed size, whose programs take a minute to compile.
+SLOW = (EfficientNetLite, MobileNetV3)
+
+
+def marked(names):
+    """Returns the names of cases as parameters, marked `slow` where the model is."""
+    return [
+        pytest.param(name, marks=[pytest.mark.slow] * isinstance(CASES[name][1], SLOW))
+        for name in names
+    ]
+
+
+ALL_CASES = marked(CASES)
 CASES_WITH_LENGTHS = [name for name, (task, _) in CASES.items() if TABLE[task].has_lengths]
-LINEN_CASES = [name for name, (_, model) in CASES.items() if model]
+LINEN_CASES = marked(name for name, (_, model) in CASES.items() if model)
 
 
 class Case:
@@ -343,7 +373,7 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("contract")
 
 
-@pytest.fixture(scope="session", params=list(CASES))
+@pytest.fixture(scope="session", params=ALL_CASES)
 def case(request, folder):
     return _case(request.param, folder)
 

@@ -16,7 +16,16 @@ from research.predictor import Predictor
 from research.task import Average, Batch, Task, Tree
 from research.tasks.image_classification.augmentation import Augmentation
 from research.tasks.image_classification.data import TFDS, Digits, ImageFolder
-from research.tasks.image_classification.models import CNN, MLP, Classifier, FastResNet, ResNet
+from research.tasks.image_classification.models import (
+    CNN,
+    MLP,
+    Classifier,
+    EfficientNetLite,
+    FastResNet,
+    MobileNetV3,
+    ResNet,
+    ViT,
+)
 from research.tasks.image_classification.scorer import ClassificationScorer
 
 
@@ -27,7 +36,9 @@ class ImageClassification(Task):
     source: Digits | TFDS | ImageFolder = field(default_factory=Digits)
     """Images and labels."""
 
-    model: MLP | CNN | ResNet | FastResNet = field(default_factory=CNN)
+    model: MLP | CNN | ResNet | FastResNet | EfficientNetLite | MobileNetV3 | ViT = field(
+        default_factory=CNN
+    )
     """Network that computes the logits of the classes."""
 
     augmentation: Augmentation = field(default_factory=Augmentation)

@@ -1,0 +1,28 @@
+import jax
+import jax.numpy as jnp
+import pytest
+
+from research.layers.efficientnet import EfficientNetLite
+from tests.layers.backbones import check_feature_maps, check_stages
+
+
+# The numbers of tf_efficientnet_lite0 to lite4 in timm.
+@pytest.mark.parametrize(
+    ("variant", "count"),
+    list(enumerate((4_652_008, 5_416_680, 6_092_072, 8_197_096, 13_006_568))),
+)
+def test_models_have_the_published_number_of_parameters(variant, count):
+    model = EfficientNetLite(variant, num_classes=1000)
+    images = jnp.zeros((1, 64, 64, 3))
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), images, train=False))
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes["params"])) == count
+
+
+@pytest.mark.parametrize("variant", [0, 4])
+def test_feature_maps_have_the_declared_strides(variant):
+    channels = {0: (24, 40, 112, 320), 4: (32, 56, 160, 448)}[variant]
+    check_feature_maps(EfficientNetLite(variant), channels)
+
+
+def test_unused_stages_have_no_parameters():
+    check_stages(EfficientNetLite(num_classes=3))
