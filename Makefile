@@ -67,7 +67,7 @@ TPU_VM := --python-version 3.12 --python-platform x86_64-manylinux_2_31 \
 
 lock: setup  ## Update the lock files, for all Python versions and for TPU machines.
 	$(BIN)/pip install --quiet uv
-	$(BIN)/$(LOCK) $(EVERYWHERE) pyproject.toml --extra dev --extra espeak \
+	$(BIN)/$(LOCK) $(EVERYWHERE) pyproject.toml --extra dev --extra espeak --extra hub --extra pretrained \
 	  --output-file requirements.lock
 	$(BIN)/$(LOCK) $(TPU_VM) pyproject.toml --extra tpu --output-file requirements-tpu.lock
 	printf 'importlib-resources\npydub\ntensorflow\ntensorflow-datasets\n' | \

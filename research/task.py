@@ -90,6 +90,11 @@ class Task(abc.ABC):
         """Returns the available tasks by class name, for the config language."""
         return _Tasks()
 
+    @property
+    def name_table(self) -> tuple[tuple[str, str, str], ...]:
+        """Rules that convert PyTorch's parameter names (`research/weights/conversion.py`)."""
+        return ()
+
     def resolve(self) -> Self:
         """Returns the task with values that depend on its data filled in, such as class names.
 

@@ -14,6 +14,7 @@ from research.common.overrides import with_changes
 from research.data.dataset import Bucket
 from research.hardware.mesh import MeshConfig
 from research.task import Task
+from research.training.initialize import Initialize
 from research.training.optimizer import Optimizer
 
 # Batch sizes of buckets are multiples of this, so that 1, 2, 4 and 8 devices get equal batches.
@@ -51,6 +52,9 @@ class Experiment:
     ema_decay: float = 0.0
     """Decay of an exponential moving average of the parameters, which evaluation then uses; smaller
     in the first steps, min(decay, (1 + step) / (10 + step)). 0: no average."""
+
+    initialize: Initialize | None = None
+    """Initial parameters from elsewhere; None: drawn at random."""
 
     mesh: MeshConfig = field(default_factory=MeshConfig)
     """The shape of the device mesh, and the sharding of parameters."""

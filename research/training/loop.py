@@ -18,13 +18,22 @@ from research.training.clock import Clock, CompilationCounter
 from research.training.duration import in_steps
 from research.training.evaluation import evaluate
 from research.training.experiment import Experiment
+from research.training.initialize import load, log_table
 from research.training.input import input_pipeline
 from research.training.interruption import Interruption
 from research.training.logging import TrainingLogger
 from research.training.program import Program
-from research.training.run import CHECKPOINTS, Run, claim, resolve
+from research.training.run import (
+    CHECKPOINTS,
+    Run,
+    claim,
+    has_checkpoint,
+    read_parameters,
+    resolve,
+)
 from research.training.schedules import Schedule
 from research.training.state import Progress, TrainState
+from research.training.trainable import NEVER
 
 
 class Trainer:
@@ -55,6 +64,7 @@ class Trainer:
         self.program = Program(self.experiment, self._schedule())
         self._check_batch()
         _ = self.program.shardings  # checks the optimizer and the sharding rules
+        self.loaded = self._load_initial()
         claim(workdir, self.experiment, allow_config_change)
 
     def train(self) -> tuple[Run, bool]:
@@ -69,7 +79,7 @@ class Trainer:
         with _closing(checkpoints):
             saved = checkpoints.restore(self.program.state_shape, self.program.shardings)
             if saved is None:
-                saved = Saved(self.program.initialize(), Progress())
+                saved = Saved(self.program.initialize(self.loaded), Progress())
             finished = saved.progress.step >= self.total
             if not finished:
                 with CompilationCounter() as compilations:
@@ -115,6 +125,18 @@ class Trainer:
                     raise Interrupted(step)
         return Saved(state, progress)
 
+    def _load_initial(self) -> dict[str, np.ndarray]:
+        """The arrays of `config.initialize`, unless the run has a checkpoint of its own."""
+        config = self.experiment.initialize
+        if config is None or has_checkpoint(self.workdir):
+            return {}
+        params, variables = self.program.initial_shape
+        shapes = {"params": params, **variables}
+        loaded, rows = load(config, shapes, self.program.task.name_table, read_parameters)
+        if jax.process_index() == 0:
+            log_table(config.source, rows)
+        return loaded
+
     def _next_batch(self, progress: Progress) -> int:
         """Returns the number of the next batch, counted over all epochs."""
         sampler, epoch = self.data.sampler, progress.epoch
@@ -152,7 +174,13 @@ class Trainer:
             warmup_steps=warmup,
             cooldown_steps=min(self._steps("optimizer.cooldown", self.total), self.total - warmup),
             milestones=tuple(milestones),
+            freeze=tuple((pattern, self._unfreeze_step(v)) for pattern, v in optimizer.freeze),
         )
+
+    def _unfreeze_step(self, value: bool | str) -> int:
+        if isinstance(value, str):
+            return self._in_steps("optimizer.freeze", value, self.total)
+        return NEVER if value else 0
 
     def _steps(self, key: str, total: int | None) -> int:
         owner: Any = self.experiment

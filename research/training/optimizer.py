@@ -4,7 +4,7 @@ import inspect
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -62,6 +62,18 @@ class Optimizer:
     decays; unmatched parameters do not. Empty: parameters with two or more dimensions decay. An
     example: `(("embedding", False), ("kernel$", True))`."""
 
+    decay_to: Literal["zero", "initial"] = "zero"
+    """The point that weight decay pulls parameters to: "initial" is L2-SP (Li et al. 2018), in
+    which it is added to the gradient."""
+
+    freeze: tuple[tuple[Any, ...], ...] = ()
+    """(pattern, value) pairs; the first pattern that matches a parameter's path decides. True:
+    frozen for the whole run; False: trained; a duration such as "25%": frozen until then."""
+
+    learning_rate_multipliers: tuple[tuple[Any, ...], ...] = ()
+    """(pattern, factor) pairs; the first pattern that matches a parameter's path decides, and its
+    factor multiplies the parameter's updates."""
+
     options: dict[str, Any] = field(default_factory=dict)
     """Further arguments of the optax function, such as `{"momentum": 0.9}`."""
 
@@ -79,11 +91,22 @@ class Optimizer:
             if getattr(self, key) < 0:
                 raise ConfigError(key, f"invalid value {getattr(self, key)}: expected at least 0")
         self._check_schedule()
-        check_patterns(self.weight_decay_mask, "weight_decay_mask")
-        for pattern, value in self.weight_decay_mask:
-            if not isinstance(value, bool):
-                problem = f"invalid value {value!r} of '{pattern}': expected True or False"
-                raise ConfigError("weight_decay_mask", problem)
+        self._check_patterns()
+
+    def _check_patterns(self) -> None:
+        kinds: dict[str, tuple[tuple[type, ...], str]] = {
+            "weight_decay_mask": ((bool,), "True or False"),
+            "freeze": ((bool, str), "True, False or a duration"),
+            "learning_rate_multipliers": ((float, int), "a factor"),
+        }
+        for key, (types, expected) in kinds.items():
+            check_patterns(getattr(self, key), key)
+            for pattern, value in getattr(self, key):
+                if not isinstance(value, types) or (bool not in types and isinstance(value, bool)):
+                    problem = f"invalid value {value!r} of '{pattern}': expected {expected}"
+                    raise ConfigError(key, problem)
+        if self.freeze and self.name.startswith("schedule_free"):
+            raise ConfigError("freeze", f"must be empty: {self.name} averages all parameters")
 
     def _check_schedule(self) -> None:
         if self.schedule not in SCHEDULES:
@@ -102,6 +125,7 @@ class Optimizer:
         warmup_steps: int = 0,
         cooldown_steps: int = 0,
         milestones: tuple[int, ...] = (),
+        freeze: tuple[tuple[str, int], ...] = (),
     ) -> Schedule:
         """Returns the schedule, given all durations in steps."""
         return Schedule(
@@ -113,6 +137,7 @@ class Optimizer:
             cooldown_steps=cooldown_steps,
             milestones=milestones,
             gamma=self.gamma,
+            freeze=freeze,
         )
 
     def build(self, learning_rate: optax.Schedule) -> optax.GradientTransformationExtraArgs:
@@ -125,14 +150,17 @@ class Optimizer:
         params = {"kernel": jnp.zeros((2, 2)), "bias": jnp.zeros(2)}
 
         def update(params: Any) -> Any:
-            optimizer = self._transform(learning_rate, lambda _: True)
+            optimizer = self._transform(
+                learning_rate, lambda tree: jax.tree.map(lambda _: True, tree)
+            )
             return optimizer.update(params, optimizer.init(params), params, value=jnp.ones(()))
 
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of optax, about arguments that have a default
                 jax.eval_shape(with_standard_promotion(update), params)
-                transform = self._transform(learning_rate, self._decays)
+                multipliers = self._multiply if self.learning_rate_multipliers else None
+                transform = self._transform(learning_rate, self._decays, multipliers)
         except Exception as error:  # each optimizer raises its own
             reason = (str(error).strip() or repr(error)).splitlines()[0]
             key = "optimizer.options" if self.options else "optimizer.name"
@@ -143,18 +171,33 @@ class Optimizer:
         )
 
     def _transform(
-        self, learning_rate: optax.Schedule, mask: Callable[[Any], Any]
+        self,
+        learning_rate: optax.Schedule,
+        mask: Callable[[Any], Any],
+        multipliers: Callable[[Any, Any], Any] | None = None,
     ) -> optax.GradientTransformationExtraArgs:
         maker = _makers()[self.name]
         arguments: dict[str, Any] = dict(self.options)
         chain = [optax.clip_by_global_norm(self.clip_norm)] if self.clip_norm else []
         known = inspect.signature(maker).parameters
         masks = [name for name in _MASKS if name in known and "weight_decay" in known]
-        if masks:
+        if self.decay_to == "initial":
+            chain.append(_decay_to_initial(self.weight_decay, mask))
+            arguments |= {"weight_decay": 0.0} if "weight_decay" in known else {}
+        elif masks:
             arguments |= {"weight_decay": self.weight_decay, masks[0]: mask}
         elif self.weight_decay:
             chain.append(optax.add_decayed_weights(self.weight_decay, mask))
-        return optax.with_extra_args_support(optax.chain(*chain, maker(learning_rate, **arguments)))
+        chain.append(maker(learning_rate, **arguments))
+        if multipliers:
+            chain.append(optax.stateless(multipliers))
+        return optax.with_extra_args_support(optax.chain(*chain))
+
+    def _multiply(self, updates: Any, params: Any) -> Any:
+        """Multiplies the updates by `learning_rate_multipliers`."""
+        key = "optimizer.learning_rate_multipliers"
+        factors = match(params, self.learning_rate_multipliers, key, default=1.0)
+        return jax.tree.map(lambda update, factor: update * factor, updates, factors)
 
     def _decays(self, params: Any) -> Any:
         """Returns whether each parameter decays, a tree of bools."""
@@ -162,6 +205,20 @@ class Optimizer:
             return jax.tree.map(lambda parameter: parameter.ndim >= 2, params)
         key = "optimizer.weight_decay_mask"
         return match(params, self.weight_decay_mask, key, default=False)
+
+
+def _decay_to_initial(
+    weight_decay: float, mask: Callable[[Any], Any]
+) -> optax.GradientTransformation:
+    """Adds `weight_decay` times the distance from the initial parameters to the gradient."""
+
+    def update(updates: Any, initial: Any, params: Any = None) -> tuple[Any, Any]:
+        def decay(update: Any, start: Any, param: Any, decays: bool) -> Any:
+            return update + weight_decay * (param - start) if decays else update
+
+        return jax.tree.map(decay, updates, initial, params, mask(params)), initial
+
+    return optax.GradientTransformation(lambda params: jax.tree.map(jnp.copy, params), update)
 
 
 def evaluation_params(params: Any, opt_state: Any) -> Any:

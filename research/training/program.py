@@ -1,20 +1,24 @@
 """An experiment compiled for devices: mesh, shardings and the jitted functions."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
+from research.common.patterns import path_name
 from research.data.dataset import Bucket
 from research.hardware.mesh import batch_sharding, batch_shards, replicated, shares_cores
 from research.hardware.target import compile_for, traced_for
+from research.task import Tree
 from research.training.experiment import Experiment
 from research.training.schedules import Schedule
-from research.training.state import InferenceState, TrainState, initializer, state_shardings
+from research.training.state import InferenceState, TrainState, initial_state, state_shardings
 from research.training.step import evaluate_step, metric_names, train_step
+from research.training.trainable import unfreeze_steps
 
 
 class Program:
@@ -70,22 +74,46 @@ class Program:
         return self.experiment.optimizer.build(self.learning_rate)
 
     @cached_property
+    def initial_shape(self) -> tuple[Tree, Tree]:
+        """Shapes and dtypes of the parameters and of the other variables."""
+        with compile_for(self.mesh):
+            return jax.eval_shape(self.task.init, jax.eval_shape(lambda: jax.random.key(0)))
+
+    @cached_property
+    def unfreeze_steps(self) -> Tree:
+        """The step from which each parameter is trained."""
+        return unfreeze_steps(self.initial_shape[0], self.schedule.freeze)
+
+    @cached_property
     def state_shape(self) -> TrainState:
         """Shapes and dtypes of the training state."""
-        return jax.eval_shape(self._initialize, self._key)
+        return jax.eval_shape(self._initial_state, *self.initial_shape)
 
     @cached_property
     def shardings(self) -> Any:
         """Sharding of each leaf of the training state."""
         return state_shardings(self.state_shape, self.mesh, self.experiment.mesh.rules)
 
-    def initialize(self) -> TrainState:
-        """Returns the initial training state; its parameters are created sharded."""
-        initialize = jax.jit(
-            lambda: self._initialize(jax.random.key(self.experiment.seed)),
-            out_shardings=self.shardings,
-        )
-        return initialize()
+    def initialize(self, loaded: Mapping[str, np.ndarray] | None = None) -> TrainState:
+        """Computes the state before the first step, each parameter sharded from the start.
+
+        Args:
+          loaded: arrays that replace initial parameters and variables, by their paths, such as
+            "params/head/kernel" or "batch_stats/BatchNorm_0/mean".
+        """
+
+        def initialize(loaded: Mapping[str, jax.Array]) -> TrainState:
+            params, variables = self.task.init(jax.random.key(self.experiment.seed))
+
+            def value(path: Any, initial: jax.Array) -> jax.Array:
+                return loaded.get(path_name(path), initial)
+
+            tree = {"params": params, **variables}
+            tree = jax.tree_util.tree_map_with_path(value, tree)
+            return self._initial_state(tree.pop("params"), tree)
+
+        initialize = jax.jit(traced_for(self.mesh, initialize), out_shardings=self.shardings)
+        return initialize(dict(loaded or {}))
 
     @cached_property
     def train_step(self):
@@ -95,6 +123,7 @@ class Program:
             self.task,
             self.optimizer,
             self.learning_rate,
+            self.unfreeze_steps,
             experiment.gradient_accumulation_steps,
             experiment.ema_decay,
             experiment.seed,
@@ -135,13 +164,8 @@ class Program:
         )
 
     @cached_property
-    def _key(self) -> jax.Array:
-        return jax.eval_shape(lambda: jax.random.key(0))
-
-    @cached_property
-    def _initialize(self):
+    def _initial_state(self):
         with compile_for(self.mesh):
-            shapes = jax.eval_shape(self.task.init, self._key)
-            metrics = metric_names(self.task, shapes, self.batch_shape())
+            metrics = metric_names(self.task, self.initial_shape, self.batch_shape())
         ema = self.experiment.ema_decay > 0
-        return traced_for(self.mesh, initializer(self.task, self.optimizer, ema, metrics))
+        return initial_state(self.optimizer, self.unfreeze_steps, ema, metrics)

@@ -101,6 +101,25 @@ def open_run(workdir: AnyPath, changes: Sequence[str] = (), average: int = 1) ->
     return Run(workdir, program, saved.state, saved.progress)
 
 
+def has_checkpoint(workdir: AnyPath) -> bool:
+    """Whether a run has saved a checkpoint, readable or not."""
+    folder = workdir / CHECKPOINTS
+    return folder.exists() and any(path.name.isdecimal() for path in folder.iterdir())
+
+
+def read_parameters(workdir: AnyPath) -> dict[str, Any]:
+    """Reads the inference parameters and variables of a run into host memory.
+
+    Returns:
+      {"params": ..., "batch_stats": ...}, NumPy arrays.
+
+    Raises:
+      UserError: as `open_run`.
+    """
+    state = open_run(workdir).state
+    return jax.device_get({"params": state.params, **state.variables})
+
+
 def _fitted(experiment: Experiment) -> Experiment:
     """Returns the experiment adapted to the available devices, if its mesh does not fit them."""
     mesh = experiment.mesh

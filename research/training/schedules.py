@@ -59,6 +59,9 @@ class Schedule:
     gamma: float = 0.1
     """Factor of the learning rate at each milestone."""
 
+    freeze: tuple[tuple[str, int], ...] = ()
+    """(pattern, step) pairs: the step from which parameters are trained, -1 for never."""
+
     @property
     def decay_steps(self) -> int:
         """Number of steps after the warm-up."""

@@ -13,8 +13,9 @@ from jax.sharding import Mesh
 
 from research.common.patterns import path_name
 from research.hardware.mesh import Rules, parameter_shardings, replicated
-from research.task import Average, Task, Tree
+from research.task import Average, Tree
 from research.training.optimizer import evaluation_params, is_schedule_free
+from research.training.trainable import split
 
 
 @dataclass(frozen=True)
@@ -76,18 +77,21 @@ class TrainState(PyTreeNode):
         return self.replace(params=params, opt_state=opt_state, totals={})
 
 
-def initializer(
-    task: Task, optimizer: optax.GradientTransformation, ema: bool, metrics: tuple[str, ...]
-) -> Callable[[jax.Array], TrainState]:
-    """Returns a pure function from a key to the state before the first step."""
+def initial_state(
+    optimizer: optax.GradientTransformation,
+    unfreeze_steps: Tree,
+    ema: bool,
+    metrics: tuple[str, ...],
+) -> Callable[[Tree, Tree], TrainState]:
+    """Returns a pure function from parameters and variables to the state before the first step."""
 
-    def initialize(key: jax.Array) -> TrainState:
-        params, variables = task.init(key)
+    def initialize(params: Tree, variables: Tree) -> TrainState:
+        trainable, _ = split(params, unfreeze_steps)
         return TrainState(
             step=jnp.zeros((), jnp.int32),
             params=params,
             variables=variables,
-            opt_state=optimizer.init(params),
+            opt_state=optimizer.init(trainable),
             ema=params if ema else None,
             totals={name: Average(jnp.zeros(()), jnp.zeros(())) for name in metrics},
         )

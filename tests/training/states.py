@@ -7,10 +7,13 @@ from research.training.program import Program
 from research.training.run import CHECKPOINTS, saved_config
 
 
-def saved_state(workdir, experiment=None):
-    """Returns the state of the newest readable checkpoint, on the mesh of `experiment`."""
+def saved_state(workdir, experiment=None, program=None):
+    """Returns the state of the newest readable checkpoint, on the mesh of `experiment`.
+
+    A run with frozen parameters needs its own program, which knows them.
+    """
     experiment = experiment or from_config_dict(Experiment, saved_config(workdir))
-    program = Program(experiment)
+    program = program or Program(experiment)
     checkpoints = Checkpoints(workdir / CHECKPOINTS, program.mesh)
     try:
         return checkpoints.restore(program.state_shape, program.shardings).state

@@ -14,7 +14,7 @@ from research.tasks.image_classification.models import CNN
 from research.training.input import input_pipeline
 from research.training.optimizer import Optimizer
 from research.training.program import Program
-from research.training.state import InferenceState, initializer
+from research.training.state import InferenceState, initial_state
 from research.training.step import evaluate_step, train_step
 
 
@@ -226,11 +226,14 @@ def step_of_draws(parts, seed=0):
     optimizer = optax.GradientTransformationExtraArgs(
         lambda params: jnp.zeros(()), lambda updates, state, params=None, *, value: (updates, value)
     )
-    step = train_step(Draws(), optimizer, optax.constant_schedule(0.1), parts, 0.0, seed)
+    params, variables = Draws().init(jax.random.key(0))
+    trained = jax.tree.map(lambda _: 0, params)
+    rate = optax.constant_schedule(0.1)
+    step = train_step(Draws(), optimizer, rate, trained, parts, 0.0, seed)
     names = ("loss", "gradient_norm", "learning_rate")
-    initialize = initializer(Draws(), optimizer, False, names)
+    initialize = initial_state(optimizer, trained, False, names)
     batch = {"x": np.zeros(8, np.float32), "mask": np.float32([1, 1, 1, 1, 1, 0, 0, 0])}
-    return jax.jit(lambda: step(initialize(jax.random.key(0)), batch)[0])()
+    return jax.jit(lambda: step(initialize(params, variables), batch)[0])()
 
 
 def test_accumulated_parts_draw_apart_and_pass_on_their_variables():

@@ -93,6 +93,11 @@ class ImageClassification(Task):
         """The model with its number of classes and dtype."""
         return self.model.clone(num_classes=self.num_classes, dtype=jnp.dtype(self.dtype))
 
+    @property
+    def name_table(self) -> tuple[tuple[str, str, str], ...]:
+        """The model's names in PyTorch, where it has such a table."""
+        return getattr(self.network, "name_table", ())
+
     def batch_spec(self, batch_size: int, length: Bucket | None) -> dict[str, jax.ShapeDtypeStruct]:
         """Returns images uint8 [batch, height, width, channels] and labels int32 [batch]."""
         return {

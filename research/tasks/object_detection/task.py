@@ -95,6 +95,12 @@ class ObjectDetection(Task):
         backbone = self.model.backbone.clone(dtype=dtype)
         return self.model.clone(backbone=backbone, num_classes=num_classes, dtype=dtype)
 
+    @property
+    def name_table(self) -> tuple[tuple[str, str, str], ...]:
+        """The backbone's names in PyTorch."""
+        rules = getattr(self.model.backbone, "name_table", ())
+        return tuple((pattern, f"backbone/{path}", layout) for pattern, path, layout in rules)
+
     def batch_spec(self, batch_size: int, length: Bucket | None) -> dict[str, jax.ShapeDtypeStruct]:
         """Returns the arrays of `DetectionExamples` with a batch dimension."""
         shapes = {

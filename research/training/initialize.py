@@ -1,0 +1,198 @@
+"""Initial parameters from elsewhere: a run, a file of weights, a package, or the hub.
+
+The parameters of a run come from its own newest checkpoint, else from `config.initialize`, else
+they are drawn at random; `Trainer` decides in this order.
+"""
+
+import logging
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from research.common.config import suggest
+from research.common.errors import ConfigError, UserError
+from research.common.patterns import path_name
+from research.common.storage import AnyPath
+from research.task import Tree
+from research.weights.conversion import Rules, convert, unmatched
+from research.weights.source import locate, read_tensors
+
+log = logging.getLogger(__name__)
+_SHOWN = 6  # unexplained parameters in an error
+_OURS = ("params/", "batch_stats/")
+
+
+@dataclass(frozen=True)
+class Initialize:
+    """Where initial parameters come from, and which of them are taken."""
+
+    source: str
+    """A workdir, a `.safetensors` file, a PyTorch `state_dict` file, the name of an installed
+    package that contains one, or `hf:OWNER/NAME`."""
+
+    include: tuple[str, ...] = ()
+    """Patterns of the parameters to load, by their paths in this network; empty: all."""
+
+    exclude: tuple[str, ...] = ()
+    """Patterns of parameters that are not loaded, such as "head" for other classes."""
+
+    rename: tuple[tuple[Any, ...], ...] = ()
+    """(pattern, replacement) pairs, applied in order to the paths of the source's parameters."""
+
+    def __post_init__(self):
+        for key in ("include", "exclude"):
+            for pattern in getattr(self, key):
+                _check_pattern(key, pattern)
+        for rule in self.rename:
+            if len(rule) != 2 or not all(isinstance(part, str) for part in rule):
+                problem = f"invalid rule {rule!r}: expected (pattern, replacement)"
+                raise ConfigError("rename", problem)
+            _check_pattern("rename", rule[0])
+
+
+class Row(NamedTuple):
+    """The origin of one parameter or variable."""
+
+    path: str
+    shape: tuple[int, ...]
+    action: str  # "loaded", "re-initialised" or "left out"
+    reason: str = ""
+
+
+def load(
+    config: Initialize, shapes: Tree, name_table: Rules, read_run: Callable[[AnyPath], Tree]
+) -> tuple[dict[str, np.ndarray], list[Row]]:
+    """Loads initial parameters and variables.
+
+    Args:
+      config: the source, and what to take from it.
+      shapes: the network's parameters and variables, abstract, as {"params": ...,
+        "batch_stats": ...}.
+      name_table: converts PyTorch's names to paths in `shapes`.
+      read_run: reads the parameters and variables of a run's workdir, in the form of `shapes`.
+
+    Returns:
+      Arrays by path, such as "params/head/kernel", and the origin of everything in the network and
+      in the source.
+
+    Raises:
+      UserError: the source cannot be read; a parameter of the network is neither in the source nor
+        excluded, or has another shape there; or one of the source is not in the network. Names and
+        shapes are in the message.
+    """
+    ours = by_path(shapes)
+    source = _renamed(_read(config.source, name_table, read_run), config.rename)
+    for key in ("include", "exclude"):
+        _check_used(key, getattr(config, key), [*ours, *source])
+    rows, problems = [], []
+    for path, leaf in ours.items():
+        unselected = _unselected(path, config)
+        found = source.get(path)
+        if unselected:
+            rows.append(Row(path, leaf.shape, "re-initialised", unselected))
+        elif found is None:
+            problems.append(f"{path} {list(leaf.shape)} is not in the source")
+        elif found.shape != leaf.shape:
+            problems.append(f"{path} is {list(leaf.shape)}, in the source {list(found.shape)}")
+        else:
+            rows.append(Row(path, leaf.shape, "loaded"))
+    for path in source:
+        if path in ours and not _unselected(path, config):
+            continue
+        unselected = _unselected(path, config)
+        if unselected:
+            rows.append(Row(path, source[path].shape, "left out", unselected))
+        else:
+            problems.append(
+                f"{path} {list(source[path].shape)} of the source is not in the network"
+            )
+    if problems:
+        more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+        listed = "; ".join(problems[:_SHOWN])
+        remedy = "rename them, or list them in config.initialize.exclude"
+        raise ConfigError("initialize", f"cannot use {config.source}: {listed}{more}; {remedy}")
+    loaded = {
+        row.path: np.asarray(source[row.path]).astype(ours[row.path].dtype)
+        for row in rows
+        if row.action == "loaded"
+    }
+    return loaded, rows
+
+
+def log_table(source: str, rows: Sequence[Row]) -> None:
+    """Logs the origin of every parameter, those of one module in one line."""
+    groups: dict[tuple[str, str, str], list[Row]] = {}
+    for row in rows:
+        module = row.path.rpartition("/")[0]
+        groups.setdefault((row.action, row.reason, module), []).append(row)
+    log.info("initial parameters from %s:", source)
+    for (action, reason, module), members in groups.items():
+        names = ", ".join(f"{r.path.rpartition('/')[2]} {list(r.shape)}" for r in members)
+        log.info("  %-14s %s: %s%s", action, module, names, f" ({reason})" if reason else "")
+
+
+def _read(source: str, rules: Rules, read_run: Callable[[AnyPath], Tree]) -> dict[str, np.ndarray]:
+    """Reads the source's arrays by our paths."""
+    path = locate(source)
+    if path.is_dir():
+        return by_path(read_run(path))
+    tensors = read_tensors(source)
+    if all(name.startswith(_OURS) for name in tensors):
+        return {name: tensors[name] for name in tensors}
+    if not rules:
+        problem = f"the parameters of {source} have foreign names, and this model has no table of"
+        raise UserError(f"{problem} names; choose a model that has one, such as ResNet")
+    unknown = unmatched(tensors, rules)
+    if len(unknown) == len(tensors):
+        raise UserError(
+            f"{source} contains other parameters than this model's, such as '{unknown[0]}' "
+            f"{list(tensors.shapes[unknown[0]].shape)}; choose the model that it belongs to"
+        )
+    return convert(tensors, rules) | {name: tensors[name] for name in unknown}
+
+
+def _renamed(source: Mapping[str, np.ndarray], rules: Sequence[Any]) -> dict[str, np.ndarray]:
+    _check_used("rename", [pattern for pattern, _ in rules], list(source))
+    renamed: dict[str, np.ndarray] = {}
+    for path, array in source.items():
+        new = path
+        for pattern, replacement in rules:
+            new = re.sub(pattern, replacement, new)
+        if new in renamed:
+            problem = f"gives '{new}' to several parameters; use a narrower pattern"
+            raise ConfigError("initialize.rename", problem)
+        renamed[new] = array
+    return renamed
+
+
+def _unselected(path: str, config: Initialize) -> str:
+    """The reason that a path is not loaded; "" if it is."""
+    if any(re.search(pattern, path) for pattern in config.exclude):
+        return "excluded"
+    if config.include and not any(re.search(pattern, path) for pattern in config.include):
+        return "not included"
+    return ""
+
+
+def _check_used(key: str, patterns: Sequence[str], paths: Sequence[str]) -> None:
+    for pattern in patterns:
+        if not any(re.search(pattern, path) for path in paths):
+            problem = f"pattern '{pattern}' matches no parameter; {suggest(pattern, paths)}"
+            raise ConfigError(f"initialize.{key}", problem)
+
+
+def _check_pattern(key: str, pattern: str) -> None:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        problem = f"invalid pattern '{pattern}': {error}; expected a regular expression"
+        raise ConfigError(key, problem) from None
+
+
+def by_path(tree: Tree) -> dict[str, Any]:
+    """Returns the leaves of a tree by their paths, such as "params/head/kernel"."""
+    return {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
