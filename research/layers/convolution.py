@@ -63,9 +63,9 @@ def depthwise_conv(
 ) -> jax.Array:
     """Depthwise convolution, as the `conv_general_dilated` of `nn.Conv`.
 
-    XLA's CPU backend computes it 10 to 60 times as slowly as the sum over the kernel's taps, and
-    its gradient 3 to 15 times (float32, 8 images, two cores). On accelerators the sum would read
-    the input once for each tap.
+    On a CPU it is a sum over the kernel's taps, which XLA fuses into one loop: EfficientNet-Lite0
+    takes a fifth of the time, and a quarter with gradients (float32, 8 images of 224x224). On
+    accelerators the sum could read the input once for each tap, so there it is XLA's convolution.
 
     Args:
       x: [batch, height, width, channels].

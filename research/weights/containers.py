@@ -44,7 +44,7 @@ def read_zip(path: Path) -> Contents:
     """Reads the pickle of a file in the zip format and locates its storages.
 
     Raises:
-      UnpicklingError: the file is no state_dict, or a record is compressed.
+      UnpicklingError: the file is not a state_dict, or a record is compressed.
       Exception: of `zipfile` or `struct`, if the file is damaged.
     """
     with zipfile.ZipFile(path) as archive:
@@ -56,7 +56,7 @@ def read_zip(path: Path) -> Contents:
             raise UnpicklingError("its archive contains no data.pkl of torch.save")
         folder = pickles[0].removesuffix("data.pkl")
         used = {name: one for name, one in records.items() if name.startswith(f"{folder}data")}
-        _check_records(used.values(), path.stat().st_size)
+        _check_records(used.values())
         if records[pickles[0]].file_size > _MAX_PICKLE_BYTES:
             raise UnpicklingError(f"its pickle has more than {_MAX_PICKLE_BYTES:,} bytes")
         value = unpickle(io.BytesIO(archive.read(pickles[0])), FUNCTIONS, persistent_load)
@@ -78,7 +78,7 @@ def read_legacy(path: Path) -> Contents:
     """Reads the pickles of a file in the legacy format and locates its storages.
 
     Raises:
-      UnpicklingError: the file is damaged or no state_dict.
+      UnpicklingError: the file is damaged or not a state_dict.
     """
     storages: dict[str, Storage] = {}
 
@@ -123,13 +123,11 @@ def read_extent(path: Path, extent: Extent) -> bytes:
     return data
 
 
-def _check_records(records: Iterable[zipfile.ZipInfo], file_size: int) -> None:
-    """Checks that records take no more memory than space in the file."""
+def _check_records(records: Iterable[zipfile.ZipInfo]) -> None:
+    """Checks that records take no more memory than space in the file, as those of torch.save."""
     for record in records:
         if record.compress_type != zipfile.ZIP_STORED or record.file_size != record.compress_size:
             raise UnpicklingError(f"its record {record.filename[:100]} is compressed")
-        if record.header_offset + record.file_size > file_size:
-            raise UnpicklingError(f"its record {record.filename[:100]} is truncated")
 
 
 def _locate_record(file: IO[bytes], record: zipfile.ZipInfo) -> Extent:

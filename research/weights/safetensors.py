@@ -47,7 +47,7 @@ def read_safetensors(path: Path) -> Tensors:
         raise unreadable(path, error, _REMEDY) from None
     _check_names(path)
     shapes = {}
-    for name in file.keys():  # noqa: SIM118 (it is no mapping)
+    for name in file.keys():  # noqa: SIM118 (`file` is not a mapping)
         part = file.get_slice(name)
         if part.get_dtype() not in _DTYPES:
             reason = f"tensor '{name}' has the unsupported dtype {part.get_dtype()}"

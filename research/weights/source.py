@@ -1,7 +1,6 @@
 """Finds the file of foreign parameters that a user names, and opens it."""
 
 import importlib.metadata
-import importlib.util
 import re
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
@@ -20,6 +19,10 @@ _KINDS = (
     "expected the workdir of a run, a .safetensors or PyTorch file, an installed package, or "
     "hf:OWNER/NAME"
 )
+
+
+class _NoNetworkError(Exception):
+    """A file is not in the local cache, and the Hub cannot be reached."""
 
 
 def read_tensors(source: str) -> Tensors:
@@ -70,13 +73,14 @@ def _read_file(path: Path) -> Tensors:
             start = file.read(64)
     except OSError as error:
         raise unreadable(path, error.strerror, "check the file") from None
+    # First, since the length of its header may begin like the magic number of a pickle.
+    if start[8:9] == b"{":
+        return read_safetensors(path)
     if start.startswith((ZIP_MAGIC, PICKLE_MAGIC)):
         return read_pytorch(path)
-    if start[8:9] == b"{" or path.suffix == ".safetensors":
-        return read_safetensors(path)
     if start.startswith(b"version https://git-lfs"):
         raise unreadable(path, "it is a pointer of Git LFS", "`git lfs pull` downloads the file")
-    reason = "unknown format" if start else "it is empty"
+    reason = "unknown format, or damaged" if start else "it is empty"
     raise unreadable(path, reason, "expected safetensors, or a state_dict saved by torch.save")
 
 
@@ -111,30 +115,14 @@ def _download(source: str) -> Path:
     match = re.fullmatch(r"hf:([\w.-]+/[\w.-]+)(?:/(.+))?", source)
     if match is None:
         raise UserError(f"invalid source '{source}': expected hf:OWNER/NAME or hf:OWNER/NAME/FILE")
-    if importlib.util.find_spec("huggingface_hub") is None:
-        raise UserError(f'{source} needs huggingface_hub; `pip install -e ".[hub]"`')
-    from huggingface_hub import errors, hf_hub_download
-
     repository, file = match.groups()
     is_offline = False
     for candidate in (file,) if file else _HUB_FILES:
         try:
-            return Path(hf_hub_download(repository, candidate))
-        except errors.LocalEntryNotFoundError:
+            if path := _download_file(repository, candidate, source, is_offline):
+                return path
+        except _NoNetworkError:  # the cache may contain the other file
             is_offline = True
-        except errors.EntryNotFoundError:
-            continue
-        except errors.GatedRepoError:
-            remedy = f"accept its conditions at https://huggingface.co/{repository}"
-            raise UserError(f"cannot read {source}: access is restricted; {remedy}") from None
-        except errors.RepositoryNotFoundError:
-            remedy = "check the name, or `hf auth login` if it is private"
-            raise UserError(
-                f"unknown repository '{repository}' on huggingface.co; {remedy}"
-            ) from None
-        except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-            raise UserError(f"cannot download {source}: {reason}; try again") from None
     if is_offline:
         raise UserError(
             f"cannot download {source}: no network, and it is not in the local cache; connect, or "
@@ -142,3 +130,39 @@ def _download(source: str) -> Path:
         )
     missing = f"no {file}" if file else f"neither {' nor '.join(_HUB_FILES)}"
     raise UserError(f"'{repository}' has {missing}: expected hf:{repository}/FILE, a file of it")
+
+
+def _download_file(repository: str, file: str, source: str, is_offline: bool) -> Path | None:
+    """Returns the local copy of a file on the Hub; None if the repository has no such file.
+
+    Args:
+      repository: as "OWNER/NAME".
+      file: a path in the repository.
+      source: that the user gave, for errors.
+      is_offline: whether only the local cache is searched.
+
+    Raises:
+      UserError: huggingface_hub is missing, the repository is unknown or restricted, or the
+        download fails.
+      _NoNetworkError: the Hub cannot be reached.
+    """
+    try:
+        from huggingface_hub import errors, hf_hub_download
+    except ImportError as error:
+        remedy = '`pip install -e ".[hub]"`'
+        raise UserError(f"cannot download {source}: {error}; {remedy}") from None
+    try:
+        return Path(hf_hub_download(repository, file, local_files_only=is_offline))
+    except errors.LocalEntryNotFoundError:
+        raise _NoNetworkError from None
+    except errors.EntryNotFoundError:
+        return None
+    except errors.GatedRepoError:
+        remedy = f"accept its conditions at https://huggingface.co/{repository}"
+        raise UserError(f"cannot read {source}: access is restricted; {remedy}") from None
+    except errors.RepositoryNotFoundError:
+        remedy = "check the name, or `hf auth login` if it is private"
+        raise UserError(f"unknown repository '{repository}' on huggingface.co; {remedy}") from None
+    except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise UserError(f"cannot download {source}: {reason}; try again") from None

@@ -71,7 +71,7 @@ def new_dict(pairs: Iterable[tuple[Any, Any]] = ()) -> dict[Any, Any]:
     """Returns a dict of pairs, in place of `collections.OrderedDict`.
 
     Raises:
-      UnpicklingError: a key occurs twice, or is no str or int.
+      UnpicklingError: a key occurs twice, or is neither str nor int.
     """
     result: dict[Any, Any] = {}
     _add_items(result, pairs)

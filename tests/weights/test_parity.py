@@ -137,7 +137,8 @@ def test_pretrained_efficientnet_lite_computes_the_reference_logits(variant):
 def test_logits_of_random_weights_agree(library, name, network):
     required("torch")
     module = randomized(getattr(required(library), name)(num_classes=10))
-    images = random_images(224 if isinstance(network, ViT) else 97)
+    # Paddings differ where a strided convolution's input has an even size.
+    images = random_images(224 if isinstance(network, ViT) else 96)
     expected = torch_logits(module, images)
     assert expected.std() > 0.01
     network = network.clone(num_classes=10)

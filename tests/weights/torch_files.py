@@ -7,6 +7,7 @@ import zipfile
 from dataclasses import dataclass
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 STORAGE_CLASSES = {
@@ -154,17 +155,25 @@ class Pickler:
         return opcodes + (b"q" if index < 256 else b"r") + argument
 
 
+def random_array(dtype: str, rng: np.random.Generator) -> np.ndarray:
+    """24 elements of random bits; for bool, 0 or 1."""
+    scalar = np.dtype(getattr(jnp, dtype, dtype))
+    if dtype == "bool":
+        return rng.integers(0, 2, 24).astype(bool)
+    return np.frombuffer(rng.bytes(24 * scalar.itemsize), scalar)
+
+
 def dumps(value: Any) -> bytes:
     """The data.pkl of a value."""
     return Pickler(legacy=False).dumps(value)
 
 
-def write_zip(path, value, byteorder="little", compression=zipfile.ZIP_STORED, data=None):
-    """Writes the zip format; `data` replaces the pickle."""
+def write_zip(path, value, byteorder="little", compression=zipfile.ZIP_STORED):
+    """Writes the zip format."""
     pickler = Pickler(legacy=False)
     pickled = pickler.dumps(value)
     with zipfile.ZipFile(path, "w", compression) as archive:
-        archive.writestr("archive/data.pkl", pickled if data is None else data)
+        archive.writestr("archive/data.pkl", pickled)
         archive.writestr("archive/byteorder", byteorder)
         for key, storage in pickler.storages.items():
             archive.writestr(f"archive/data/{key}", _bytes(storage, byteorder))
