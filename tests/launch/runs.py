@@ -28,9 +28,9 @@ import sys
 sys.path.insert(0, sys.argv[1])
 from launch import lifecycle
 lifecycle.EVERY, lifecycle.UNREACHABLE_SECONDS, lifecycle.UNSEEN_SECONDS = 0.3, 10.0, 5.0
-from launch.gcloud import Laptop
+from launch.gcloud import LocalHost
 from launch.tpu import main
-sys.exit(main(sys.argv[2:], Laptop()))
+sys.exit(main(sys.argv[2:], LocalHost()))
 """
 MACHINES = ("--accelerator=v4-16", "--zone=us-central2-b", "--spot")  # two workers
 TRAINING = (

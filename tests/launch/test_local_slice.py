@@ -163,7 +163,7 @@ def test_a_failure_in_the_engine_waits_for_no_other_process(tmp_path):
         "cli.run(train.main, required=('config', 'workdir'))\n"
     )
     short = ["--config.log_every=12 steps", "--config.checkpoint_every=5 steps"]
-    flags = ["train", DIGITS, f"--workdir={tmp_path / 'run'}", *short]
+    flags = [DIGITS, f"--workdir={tmp_path / 'run'}", *short]
     done = python("-c", FOLLOWED, tmp_path / "slice", "-c", code, *flags)
     verdict = json.loads(done.stdout.splitlines()[-1])
     assert (verdict["rank"], verdict["cause"]) == (1, "exit code 1")

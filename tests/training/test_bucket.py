@@ -216,7 +216,6 @@ def test_a_damaged_checkpoint_in_a_bucket_is_renamed(bucket, experiment, killed,
     data = bytearray(largest.read_bytes())
     data[len(data) // 2] ^= 1
     largest.write_bytes(data)
-    assert int(open_run(as_path("gs://runs/killed")).state.step) == 16
     run, trained = Trainer(experiment, as_path("gs://runs/killed")).train()
     assert trained
     assert_equal(uninterrupted[0].inference, run.state)
