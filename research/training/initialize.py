@@ -28,7 +28,7 @@ _OURS = ("params/", "batch_stats/")
 
 @dataclass(frozen=True)
 class Initialize:
-    """Where initial parameters come from, and which of them are taken."""
+    """The source of initial parameters, and the selection of those to load."""
 
     source: str
     """A workdir, a `.safetensors` file, a PyTorch `state_dict` file, the name of an installed

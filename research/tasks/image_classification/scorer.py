@@ -10,7 +10,7 @@ from research.task import Scorer
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-TOP_5_MIN_CLASSES = 20  # top-5 accuracy says little of fewer classes
+TOP_5_MIN_CLASSES = 20  # with fewer classes top-5 accuracy is close to 1
 GRID_IMAGES = 48
 
 

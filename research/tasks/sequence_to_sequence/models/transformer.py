@@ -120,7 +120,7 @@ class Transformer(nn.Module):
     ) -> tuple[Tree, Tree, Tree]:
         """Encodes sources to keys and values of each layer; see `SequenceToSequenceModel`.
 
-        There is no decoder state. The cache holds the keys and values of all decoded tokens.
+        The decoder has no state. The cache holds the keys and values of all decoded tokens.
         """
         encoded = self.encode(source, segments, train=False)
         memory = [layer.memory_keys_values(encoded) for layer in self.decoder], segments > 0

@@ -29,7 +29,7 @@ def estimate(sentences: Iterable[str], order: int) -> str:
       the model as ARPA text.
 
     Raises:
-      UserError: there is no sentence, or one contains <s> or </s>.
+      UserError: the texts have no sentence, or one contains <s> or </s>.
     """
     probability: dict[tuple[str, ...], float] = {}
     backoff: dict[tuple[str, ...], float] = {}

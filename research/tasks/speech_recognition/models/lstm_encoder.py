@@ -15,7 +15,7 @@ from research.layers.recurrent import LSTM, Carry
 class LSTMEncoder(nn.Module):
     """Strided convolutions over time, residual LSTM layers, and a linear output layer.
 
-    Convolutions pad the utterance with zeros at its start and end; there is no other padding. The
+    Convolutions pad the utterance with zeros at its start and end, and nowhere else. The
     output at a frame therefore does not depend on batch padding, and with unidirectional LSTMs it
     depends on the future only through `look_ahead`: consecutive chunks of an utterance give the
     outputs of the whole.
