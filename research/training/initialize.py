@@ -101,12 +101,10 @@ def load(
         else:
             rows.append(Row(path, leaf.shape, "loaded"))
     for path in source:
-        if path in ours and not _unselected(path, config):
-            continue
         unselected = _unselected(path, config)
         if unselected:
             rows.append(Row(path, source[path].shape, "left out", unselected))
-        else:
+        elif path not in ours:
             problems.append(
                 f"{path} {list(source[path].shape)} of the source is not in the network"
             )
