@@ -213,7 +213,8 @@ def test_the_keys_of_an_experiment_are_listed():
     lines = done.stdout.splitlines()
     start = lines.index("* seed=3  (int)")
     assert lines[start + 1].startswith("      ") and "initial parameters" in lines[start + 1]
-    assert "  task.model.type=CNN  (MLP | CNN | ResNet | FastResNet)" in lines
+    models = "MLP | CNN | ResNet | FastResNet | EfficientNetLite | MobileNetV3 | ViT"
+    assert f"  task.model.type=CNN  ({models})" in lines
     assert "  task.model.widths='(32, 64)'  (tuple[int, ...])" in lines
     assert "  optimizer  (Optimizer)" in lines
 

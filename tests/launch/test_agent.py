@@ -300,6 +300,7 @@ def test_two_workers_start_and_end_together(tmp_path):
     assert alive(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_a_waiting_worker_does_not_count_as_lost(tmp_path):
     """One worker starts and finishes long before the others."""
     impatient = (

@@ -64,6 +64,7 @@ def killed(experiment, bucket):
     return run
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_a_bucket_ends_with_the_bits_of_an_uninterrupted_run_on_disk(
     bucket, uninterrupted, killed
 ):
@@ -72,6 +73,7 @@ def test_a_run_killed_in_a_bucket_ends_with_the_bits_of_an_uninterrupted_run_on_
     assert_equal(uninterrupted[0], saved_state(as_path("gs://runs/killed")))
 
 
+@pytest.mark.slow
 def test_an_unfinished_checkpoint_is_ignored(bucket, killed, uninterrupted):
     done = folder(bucket, "killed") / "checkpoints" / "24" / "commit_success.txt"
     content = done.read_bytes()

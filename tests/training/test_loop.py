@@ -88,7 +88,10 @@ def test_the_same_seed_gives_the_same_bits(rich, uninterrupted, tmp_path):
     assert not np.array_equal(*map(np.asarray, kernels))
 
 
-@pytest.mark.parametrize("step", [1, 8, 13, 23])
+@pytest.mark.parametrize(
+    "step",
+    [pytest.param(1, marks=pytest.mark.slow), 8, pytest.param(13, marks=pytest.mark.slow), 23],
+)
 def test_a_run_killed_at_any_step_ends_with_the_same_bits(
     rich, uninterrupted, tmp_path, monkeypatch, step
 ):
@@ -109,7 +112,7 @@ def test_a_run_on_four_devices_killed_twice_ends_with_the_same_bits(rich, tmp_pa
     assert metrics(tmp_path / "uninterrupted") == metrics(tmp_path / "killed")
 
 
-@pytest.mark.parametrize("step", [3, 13])
+@pytest.mark.parametrize("step", [pytest.param(3, marks=pytest.mark.slow), 13])
 def test_a_run_with_several_batch_sizes_resumes_to_the_same_bits(
     pairs, uninterrupted_pairs, tmp_path, monkeypatch, step
 ):

@@ -42,7 +42,7 @@ MESHES = [
     pytest.param({"devices": 8}, marks=pytest.mark.slow),
     pytest.param({"devices": 2, "fsdp": 2}, marks=pytest.mark.slow),
     pytest.param({"devices": 8, "fsdp": 8}, marks=pytest.mark.slow),
-    {"devices": 8, "fsdp": 4},
+    pytest.param({"devices": 8, "fsdp": 4}, marks=pytest.mark.slow),
     pytest.param({"devices": 8, "fsdp": 2, "tensor": 2}, marks=pytest.mark.slow),
     {
         "devices": 8,

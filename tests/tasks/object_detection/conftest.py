@@ -10,10 +10,20 @@ from tests.tasks.object_detection.overfitting import SCENES, TASK
 
 @pytest.fixture(scope="package")
 def run(tmp_path_factory):
-    """A run that is overfitted to its test scenes."""
+    """A run of one step."""
+    return trained_on_test_scenes(tmp_path_factory.mktemp("runs") / "scenes", "1 step")
+
+
+@pytest.fixture(scope="package")
+def overfitted(tmp_path_factory):
+    """A run that detects the objects of its test scenes."""
+    return trained_on_test_scenes(tmp_path_factory.mktemp("runs") / "overfitted", "100 steps")
+
+
+def trained_on_test_scenes(workdir, duration):
     experiment = Experiment(
         task=TASK,
-        duration="100 steps",
+        duration=duration,
         batch_size=SCENES,
         optimizer=Optimizer(learning_rate=1e-2, schedule="constant"),
         mesh=MeshConfig(devices=1),
@@ -24,4 +34,4 @@ def run(tmp_path_factory):
     original = DigitScenes.open
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(DigitScenes, "open", lambda self, split: original(self, "test"))
-        return Trainer(experiment, tmp_path_factory.mktemp("runs") / "scenes").train()[0]
+        return Trainer(experiment, workdir).train()[0]

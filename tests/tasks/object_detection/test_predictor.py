@@ -41,10 +41,11 @@ def assert_found(objects, truth):
     assert sorted(match(truth, found)) == list(range(len(truth.labels)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [1, 3])
-def test_objects_in_image_files_are_detected(run, tmp_path, scale):
+def test_objects_in_image_files_are_detected(overfitted, tmp_path, scale):
     given = [scene_file(tmp_path / str(i), i, scale) for i in range(SCENES)]
-    rows = predict(run, [path for path, _ in given])
+    rows = predict(overfitted, [path for path, _ in given])
     for row, (path, truth) in zip(rows, given, strict=True):
         assert row["file"] == path and set(row) == {"file", "objects"}
         assert_found(row["objects"], truth)
@@ -162,12 +163,12 @@ def test_images_are_written_atomically(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def command(run, capsys):
+def command(capsys):
     """Runs `research.predict` in this process, which has compiled the model; returns its lines."""
     known = set(flags.FLAGS)
     define_flags()
 
-    def call(*arguments):
+    def call(run, *arguments):
         main(flags.FLAGS(["predict", f"--workdir={run.workdir}", *arguments])[1:])
         return capsys.readouterr().out.splitlines()
 
@@ -177,20 +178,22 @@ def command(run, capsys):
         delattr(flags.FLAGS, name)
 
 
-def test_predict_writes_pictures_and_prints_a_table(run, command, tmp_path):
+@pytest.mark.slow
+def test_predict_writes_pictures_and_prints_a_table(overfitted, command, tmp_path):
     path, truth = scene_file(tmp_path, 0)
-    heading, *rows, last = command(path)
+    heading, *rows, last = command(overfitted, path)
     assert heading.split() == ["file", "class", "score", "x_min", "y_min", "x_max", "y_max"]
     assert sorted(row.split()[1] for row in rows) == sorted(map(str, truth.labels))
-    assert last == f"pictures in {run.workdir / 'predictions'}"
-    picture = decode(run.workdir / "predictions" / "scene.png", 3)
+    assert last == f"pictures in {overfitted.workdir / 'predictions'}"
+    picture = decode(overfitted.workdir / "predictions" / "scene.png", 3)
     assert picture.size == (SIZE, SIZE) and not np.array_equal(picture, decode(Path(path), 3))
 
 
-def test_predict_prints_a_line_of_json_per_file(command, tmp_path):
+@pytest.mark.slow
+def test_predict_prints_a_line_of_json_per_file(overfitted, command, tmp_path):
     given = [scene_file(tmp_path / name, i, scale=1 + i) for i, name in enumerate(("one", "other"))]
     folder = tmp_path / "pictures"
-    lines = command(f"--pictures={folder}", "--json", *[path for path, _ in given])
+    lines = command(overfitted, f"--pictures={folder}", "--json", *[path for path, _ in given])
     names = ("scene.png", "scene_2.png")
     for i, (line, (path, truth), name) in enumerate(zip(lines, given, names, strict=True)):
         row = json.loads(line)
@@ -199,10 +202,10 @@ def test_predict_prints_a_line_of_json_per_file(command, tmp_path):
         assert image_size(Path(row["picture"])) == (SIZE * (1 + i),) * 2
 
 
-def test_files_that_are_not_images_are_refused_before_writing(command, tmp_path, capsys):
+def test_files_that_are_not_images_are_refused_before_writing(run, command, tmp_path, capsys):
     path, _ = scene_file(tmp_path, 0)
     (tmp_path / "text.jpg").write_text("no image")
     folder = tmp_path / "pictures"
     with pytest.raises(UserError, match=r"text\.jpg: unknown image format"):
-        command(f"--pictures={folder}", path, str(tmp_path / "text.jpg"))
+        command(run, f"--pictures={folder}", path, str(tmp_path / "text.jpg"))
     assert not capsys.readouterr().out and not folder.exists()

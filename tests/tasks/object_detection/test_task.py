@@ -68,8 +68,9 @@ def evaluated(run, batch):
     return {name: (float(total.total), float(total.count)) for name, total in totals.items()}
 
 
-def test_a_run_learns_and_is_evaluated(run):
-    results = evaluate_run(run, "test")
+@pytest.mark.slow
+def test_a_run_learns_and_is_evaluated(overfitted):
+    results = evaluate_run(overfitted, "test")
     assert results["examples"] == SCENES
     assert results["ap"] > 0.8 and results["ap50"] > 0.95 and results["ap75"] > 0.8
     labels = [TASK.source.open("test").annotation(i).labels for i in range(SCENES)]
@@ -77,7 +78,7 @@ def test_a_run_learns_and_is_evaluated(run):
     losses = {"loss", "class_loss", "box_loss"}
     assert set(results) == {"ap", "ap50", "ap75", "examples"} | losses | of_classes
     assert results["loss"] == pytest.approx(results["class_loss"] + 2 * results["box_loss"])
-    saved = json.loads((run.workdir / "evaluation_test.json").read_text())
+    saved = json.loads((overfitted.workdir / "evaluation_test.json").read_text())
     assert saved["metrics"] == results and len(saved["figures"]) == 3
 
 

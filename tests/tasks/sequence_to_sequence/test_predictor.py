@@ -12,6 +12,7 @@ from research.training.evaluation import evaluate
 from research.training.program import Program
 
 
+@pytest.mark.slow
 def test_predictions_match_the_evaluation(run):
     task = run.program.task
     texts = [pair.source for pair in task.dataset("test").pairs]
@@ -22,6 +23,7 @@ def test_predictions_match_the_evaluation(run):
     assert 1 - np.mean(correct) == pytest.approx(results["wer"])
 
 
+@pytest.mark.slow
 def test_n_best_outputs_are_sorted_by_score(run):
     task = replace(run.program.task, decoding=Decoding(beam_size=4, n_best=3))
     wide = replace(run, program=Program(replace(run.program.experiment, task=task)))
@@ -42,6 +44,6 @@ def test_n_best_outputs_are_sorted_by_score(run):
         ("abcdefabcdef", "expected at most max_length=12 tokens, got 13; split it"),
     ],
 )
-def test_invalid_texts_are_refused(run, text, message):
+def test_invalid_texts_are_refused(task, text, message):
     with pytest.raises(UserError, match=message):
-        run.program.task.predictor().preprocess(text)
+        task.resolve().predictor().preprocess(text)

@@ -26,6 +26,7 @@ from .conftest import MODELS, experiment
 SHALLOW = MODELS["transformer"].clone(num_encoder_layers=1, num_decoder_layers=1)
 
 
+@pytest.mark.slow
 def test_training_reaches_a_score(run):
     dataset = run.program.task.dataset("test")
     results, scorer = evaluate(run.program, run.state, dataset)
@@ -35,9 +36,10 @@ def test_training_reaches_a_score(run):
     assert len(scorer.figures(dataset)) >= 2
 
 
-def test_scores_of_hypotheses_equal_teacher_forcing(task, model):
+@pytest.mark.parametrize("name", [pytest.param("lstm", marks=pytest.mark.slow), "transformer"])
+def test_scores_of_hypotheses_equal_teacher_forcing(task, name):
     """Even though hypotheses move between slots."""
-    task = replace(task, model=model, decoding=Decoding(beam_size=4)).resolve()
+    task = replace(task, model=MODELS[name], decoding=Decoding(beam_size=4)).resolve()
     program = Program(experiment(task))
     params = jax.tree.map(lambda leaf: 4 * leaf, program.initialize().params)
     batch = next(input_pipeline(program, task.dataset("test"), training=False).batches(0, 1))
@@ -98,6 +100,7 @@ def test_labels_are_smoothed_in_training_alone(task):
     assert loss(smooth, True) != pytest.approx(loss(plain, True), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_heads_and_hidden_units_are_sharded_over_the_tensor_axis(task):
     task = replace(task, model=SHALLOW).resolve()
     rules = (*TENSOR_RULES, (".*", "fsdp"))
@@ -109,6 +112,7 @@ def test_heads_and_hidden_units_are_sharded_over_the_tensor_axis(task):
     assert kernel.sharding.shard_shape(kernel.shape) == (8, 6)
 
 
+@pytest.mark.slow
 def test_the_loss_of_packed_rows_equals_that_of_their_pairs(task):
     task = replace(task, model=SHALLOW).resolve()
     packed = replace(task, packed_length=64)
