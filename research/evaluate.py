@@ -37,9 +37,13 @@ def evaluate_run(run: Run, split: str, save: bool = True) -> dict[str, float]:
     """
     dataset = run.program.task.dataset(split)
     results, scorer = evaluate(run.program, run.state, dataset)
+    further = run.program.task.further_scores(run.state.params, run.state.variables, split)
+    if further:
+        results |= further.metrics()
     if save and jax.process_index() == 0:
         files = {}
-        for title, figure in scorer.figures(dataset).items():
+        figures = scorer.figures(dataset) | (further.figures() if further else {})
+        for title, figure in figures.items():
             name = re.sub(r"\W+", "_", title.split(",")[0]).lower()
             files[title] = f"{FIGURES}/{split}_{name}.png"
             save_figure(figure, run.workdir / files[title])

@@ -9,7 +9,7 @@ import importlib
 import pkgutil
 from collections.abc import Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import jax
 from flax.struct import PyTreeNode
@@ -55,6 +55,16 @@ class Scorer(abc.ABC):
 
         Implementations import matplotlib here, so that training does not need it.
         """
+
+
+class FurtherScores(Protocol):
+    """Scores that need the parameters themselves, not only predictions."""
+
+    def metrics(self) -> dict[str, float]:
+        """Returns the metrics by name."""
+
+    def figures(self) -> "dict[str, Figure]":
+        """Returns figures by title."""
 
 
 @cache
@@ -147,6 +157,13 @@ class Task(abc.ABC):
     @abc.abstractmethod
     def scorer(self) -> Scorer:
         """Returns a new scorer."""
+
+    def further_scores(self, params: Tree, variables: Tree, split: str) -> FurtherScores | None:
+        """Computes scores that need the parameters, such as few-shot accuracy, if there are any.
+
+        `evaluate` adds them to those of the scorer. Evaluation during training leaves them out.
+        """
+        return None
 
     @abc.abstractmethod
     def predictor(self) -> "Predictor":

@@ -85,6 +85,16 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def on_host(tree: Any) -> Any:
+    """Returns numpy arrays of a tree of arrays, complete on every process however sharded."""
+    first = jax.tree.leaves(tree)[0]
+    if isinstance(first, jax.Array) and not first.is_fully_addressable:
+        sharding: Any = first.sharding
+        whole = replicated(sharding.mesh)
+        tree = jax.jit(lambda tree: tree, out_shardings=whole)(tree)
+    return jax.device_get(tree)
+
+
 def batch_shards(mesh: Mesh) -> int:
     """Returns the number of parts that a batch is split into."""
     return mesh.shape["data"] * mesh.shape["fsdp"]

@@ -1,6 +1,6 @@
 """Figures of a classifier: confusion matrix, images with predictions, filters, feature maps."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -79,6 +79,30 @@ def feature_grid(features: np.ndarray, columns: int = 16) -> Figure:
     """Plots the feature maps [height, width, channels] of one image, all on one scale."""
     tiles = np.moveaxis(features, -1, 0)[..., None]
     return _tiles(tiles / max(float(np.abs(tiles).max()), 1e-12), columns)
+
+
+def few_shot_curves(shots: Sequence[int], accuracy: Mapping[str, np.ndarray]) -> Figure:
+    """Plots the mean accuracy over the number of examples, with a band of one deviation.
+
+    Args:
+      shots: numbers of examples of each class.
+      accuracy: accuracies [shots, draws] of the curves "carried" and "scratch".
+    """
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes = figure.subplots()
+    names = {"carried": "trained parameters", "scratch": "from scratch"}
+    for colour, (name, values) in zip((CORRECT, WRONG), accuracy.items(), strict=True):
+        mean, spread = 100 * values.mean(axis=1), 100 * values.std(axis=1)
+        axes.plot(shots, mean, marker="o", color=colour, label=names[name])
+        low, high = np.clip(mean - spread, 0, 100), np.clip(mean + spread, 0, 100)
+        axes.fill_between(shots, low, high, color=colour, alpha=0.15, linewidth=0)
+    axes.set_xscale("log")
+    axes.set_xticks(shots, [str(number) for number in shots])
+    axes.minorticks_off()
+    axes.set(xlabel="examples per class", ylabel="accuracy on the new classes (%)")
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right", frameon=False)
+    return figure
 
 
 def show_image(axes: Any, image: np.ndarray) -> None:

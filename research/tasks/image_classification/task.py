@@ -15,7 +15,8 @@ from research.data.dataset import Bucket, Dataset
 from research.predictor import Predictor
 from research.task import Average, Batch, Task, Tree
 from research.tasks.image_classification.augmentation import Augmentation
-from research.tasks.image_classification.data import TFDS, Digits, ImageFolder
+from research.tasks.image_classification.data import TFDS, DigitPhotographs, Digits, ImageFolder
+from research.tasks.image_classification.few_shot import FewShot, FewShotScores, few_shot
 from research.tasks.image_classification.models import (
     CNN,
     MLP,
@@ -33,7 +34,7 @@ from research.tasks.image_classification.scorer import ClassificationScorer
 class ImageClassification(Task):
     """Predicts one of several classes for each image."""
 
-    source: Digits | TFDS | ImageFolder = field(default_factory=Digits)
+    source: Digits | DigitPhotographs | TFDS | ImageFolder = field(default_factory=Digits)
     """Images and labels."""
 
     model: MLP | CNN | ResNet | FastResNet | EfficientNetLite | MobileNetV3 | ViT = field(
@@ -56,6 +57,9 @@ class ImageClassification(Task):
     std: tuple[float, ...] = (0.25,)
     """Standard deviation of the pixels, by which they are divided; one number, or one for each
     channel."""
+
+    few_shot: FewShot | None = None
+    """Few-shot evaluation on other classes; None: there is none."""
 
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the network's computation; its parameters are float32."""
@@ -152,6 +156,10 @@ class ImageClassification(Task):
     def scorer(self) -> ClassificationScorer:
         """Returns a scorer of accuracy, and of top-5 accuracy for many classes."""
         return ClassificationScorer(self.class_names)
+
+    def further_scores(self, params: Tree, variables: Tree, split: str) -> FewShotScores | None:
+        """Returns the few-shot accuracies on a split of `few_shot.source`."""
+        return few_shot(self, params, variables, split) if self.few_shot else None
 
     def predictor(self) -> Predictor:
         """Returns the predictor of image files."""

@@ -1,22 +1,19 @@
 """Synthetic scenes of handwritten digits over photographs, without a download."""
 
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from research.common.config import renamed_from
 from research.common.errors import ConfigError
+from research.data.compositing import paste, photograph_crop, random_size
 from research.data.splits import SPLITS
 from research.tasks.image_classification.data import Digits
 from research.tasks.object_detection.boxes import Annotation
 from research.tasks.object_detection.data.annotated_images import AnnotatedImages
 
 _MAX_ATTEMPTS = 20  # random positions tried for a digit before it is omitted
-_MIN_INK = 64  # of 255: fainter pixels are invisible and lie outside of the box
-_OPAQUE_INK = 160  # of 255: this intensity and higher ones are opaque
-_MIN_CONTRAST = 80  # of 255: difference in brightness between a digit and its background
 
 
 @dataclass(frozen=True)
@@ -104,15 +101,15 @@ class _Scenes(AnnotatedImages):
         return self._scene(np.random.default_rng((SPLITS.index(self.split), index)))
 
     def _scene(self, rng: np.random.Generator) -> tuple[Image.Image, Annotation]:
-        scene = _background(self.source.scene_size, rng)
+        scene = photograph_crop(self.source.scene_size, rng)
         boxes: list[tuple[int, int, int, int]] = []
         labels: list[int] = []
         low, high = self.source.num_digits
         for _ in range(int(rng.integers(low, high + 1))):
             index = int(rng.integers(len(self.glyphs)))
-            ink = _ink(self.glyphs[index], self.source, rng)
+            ink = random_size(self.glyphs[index], self.source.digit_height, rng)
             if box := self._free_box(ink.shape, boxes, rng):
-                _paste(scene, ink, box, rng)
+                paste(scene, ink, box[:2], rng)
                 boxes.append(box)
                 labels.append(int(self.labels[index]))
         crowd = np.zeros(len(boxes), bool)
@@ -135,52 +132,9 @@ class _Scenes(AnnotatedImages):
         return None
 
 
-def _background(size: int, rng: np.random.Generator) -> np.ndarray:
-    """Returns a random crop of a photograph, randomly mirrored: uint8 [size, size, 3]."""
-    photograph = _photographs()[int(rng.integers(2))]
-    largest = min(photograph.size)
-    side = int(rng.integers(min(size // 2, largest), largest + 1))
-    x, y = rng.integers(0, np.subtract(photograph.size, side) + 1)
-    box = (x, y, x + side, y + side)
-    part = photograph.resize((size, size), Image.Resampling.BILINEAR, box=box, reducing_gap=2.0)
-    return np.array(ImageOps.mirror(part) if rng.random() < 0.5 else part)
-
-
-def _ink(glyph: np.ndarray, source: DigitScenes, rng: np.random.Generator) -> np.ndarray:
-    """Scales a glyph [8, 8] uint8 at random and crops it to its ink: uint8 [height, width]."""
-    height = int(rng.integers(source.digit_height[0], source.digit_height[1] + 1))
-    large = np.asarray(Image.fromarray(glyph).resize((height, height), Image.Resampling.BICUBIC))
-    rows, columns = np.nonzero(large >= _MIN_INK)
-    top, bottom, left, right = np.min(rows), np.max(rows), np.min(columns), np.max(columns)
-    return large[top : bottom + 1, left : right + 1]
-
-
-def _paste(
-    scene: np.ndarray,
-    ink: np.ndarray,
-    box: tuple[int, int, int, int],
-    rng: np.random.Generator,
-) -> None:
-    """Draws ink into the scene, in a random colour that contrasts with the background."""
-    x_min, y_min, x_max, y_max = box
-    background = scene[y_min:y_max, x_min:x_max]
-    brightness, colour = background.mean(), rng.integers(0, 256, size=3)
-    while abs(colour.mean() - brightness) < _MIN_CONTRAST:
-        colour = rng.integers(0, 256, size=3)
-    opacity = np.minimum(ink[..., None] / _OPAQUE_INK, 1)
-    background[...] = np.round(opacity * colour + (1 - opacity) * background)
-
-
 def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> float:
     """Returns the intersection of two boxes, as a fraction of the smaller one."""
     width = min(a[2], b[2]) - max(a[0], b[0])
     height = min(a[3], b[3]) - max(a[1], b[1])
     smaller = min((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b))
     return max(width, 0) * max(height, 0) / smaller
-
-
-@cache
-def _photographs() -> tuple[Image.Image, ...]:
-    from sklearn.datasets import load_sample_image  # takes a second to import
-
-    return tuple(Image.fromarray(load_sample_image(name)) for name in ("china.jpg", "flower.jpg"))

@@ -3,8 +3,9 @@ import pytest
 from PIL import Image
 
 from research.common.errors import ConfigError
+from research.data.compositing import photograph_crop
 from research.data.splits import SPLITS
-from research.tasks.object_detection.data import DigitScenes, scenes
+from research.tasks.object_detection.data import DigitScenes
 
 COUNT = 200  # scenes per test
 
@@ -14,7 +15,7 @@ def training_scenes(source, count=COUNT):
     images = source.open("train")
     for seed in range(count):
         image, found = images.load(0, np.random.default_rng(seed))
-        ground = scenes._background(source.scene_size, np.random.default_rng(seed))
+        ground = photograph_crop(source.scene_size, np.random.default_rng(seed))
         yield np.asarray(image), ground, found
 
 

@@ -1,0 +1,287 @@
+"""Few-shot classification: what a trained network is worth for classes with few examples.
+
+For each number of examples per class, several draws of them are learned twice by the same method:
+from the trained parameters, and from scratch. All networks are evaluated on all test images.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen as nn
+
+from research.common.errors import ConfigError, UserError
+from research.data.dataset import Dataset
+from research.hardware.mesh import on_host
+from research.task import Tree
+from research.tasks.image_classification.data import TFDS, DigitPhotographs, Digits, ImageFolder
+from research.training.optimizer import Optimizer
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from research.tasks.image_classification.task import ImageClassification
+
+HEAD = "head"  # the last layer of every classifier; its classes are new, so it starts fresh
+CHUNK = 256  # images in memory, and in a batch of prediction
+Start = Callable[[jax.Array], tuple[Tree, Tree]]  # from a key to parameters and other variables
+
+
+@dataclass(frozen=True)
+class FewShot:
+    """Few-shot evaluation: its data, its numbers of examples, and how a network learns them."""
+
+    source: Digits | DigitPhotographs | TFDS | ImageFolder = field(default_factory=Digits)
+    """Images of the new classes; examples are drawn from the training split."""
+
+    shots: tuple[int, ...] = (1, 5, 10, 50)
+    """Numbers of examples of each class."""
+
+    draws: int = 10
+    """Random draws of the examples, for each number."""
+
+    method: Literal["fine_tuning", "linear_probe"] = "fine_tuning"
+    """How they are learned: "fine_tuning" trains all parameters by Adam, with the augmentation of
+    the task; "linear_probe" fits a logistic regression to the features before the last layer."""
+
+    steps: int = 100
+    """Training steps of "fine_tuning"."""
+
+    batch_size: int = 32
+    """Images in a step of "fine_tuning", drawn with replacement."""
+
+    learning_rate: float = 1e-3
+    """Peak of "fine_tuning", decayed by a cosine."""
+
+    regularization: float = 1.0
+    """Inverse strength of the L2 regularization of "linear_probe", `C` in scikit-learn."""
+
+    def __post_init__(self):
+        if not self.shots or any(number < 1 for number in self.shots):
+            problem = f"invalid value {self.shots}: expected at least one positive number"
+            raise ConfigError("shots", problem)
+        for key in ("draws", "steps", "batch_size", "learning_rate", "regularization"):
+            if getattr(self, key) <= 0:
+                problem = f"invalid value {getattr(self, key)}: expected a positive number"
+                raise ConfigError(key, problem)
+
+
+class Images(NamedTuple):
+    """Images uint8 [examples, height, width, channels] and labels int32 [examples]."""
+
+    image: np.ndarray
+    label: np.ndarray
+
+
+class FewShotScores:
+    """Accuracies of both starts.
+
+    Args:
+      shots: numbers of examples of each class.
+      carried: accuracies [shots, draws] from trained parameters.
+      scratch: the same from random ones, of the same draws.
+    """
+
+    def __init__(self, shots: tuple[int, ...], carried: np.ndarray, scratch: np.ndarray):
+        self.shots = shots
+        self.accuracy = {"carried": carried, "scratch": scratch}
+
+    def metrics(self) -> dict[str, float]:
+        """Returns means over the draws, `gain` being carried minus scratch, and its deviation."""
+        gain = self.accuracy["carried"] - self.accuracy["scratch"]
+        results: dict[str, float] = {}
+        for i, shots in enumerate(self.shots):
+            for name, values in self.accuracy.items():
+                results[f"{name}_at_{shots}"] = float(values[i].mean())
+            results[f"gain_at_{shots}"] = float(gain[i].mean())
+            results[f"gain_std_at_{shots}"] = float(gain[i].std(ddof=gain.shape[1] > 1))
+        return results
+
+    def figures(self) -> "dict[str, Figure]":
+        """Returns the accuracy over the number of examples, for both starts."""
+        from research.tasks.image_classification.figures import few_shot_curves
+
+        draws = self.accuracy["carried"].shape[1]
+        title = f"Few-shot accuracy, mean and deviation of {draws} draws"
+        return {title: few_shot_curves(self.shots, self.accuracy)}
+
+
+def few_shot(
+    task: "ImageClassification", params: Tree, variables: Tree, split: str
+) -> FewShotScores:
+    """Learns the new classes from few examples, from trained parameters and from scratch.
+
+    Args:
+      task: of the trained network; its field `few_shot` says what is learned, and how.
+      params: the trained parameters.
+      variables: the trained network's other variables.
+      split: of the new classes, to evaluate on: "train", "validation" or "test".
+
+    Raises:
+      UserError: a class has fewer training images than the largest number of `shots`.
+    """
+    config = task.few_shot
+    assert config is not None
+    trained = on_host((params, variables))
+    task = replace(task, source=config.source, few_shot=None).resolve()
+    pool, test = task.dataset("train"), task.dataset(split)
+    labels = np.concatenate([one.label for one in chunks(pool)])
+    counts = np.bincount(labels, minlength=task.num_classes)
+    rarest = int(np.argmin(counts))
+    if counts[rarest] < max(config.shots):
+        problem = f"class '{task.class_names[rarest]}' has {counts[rarest]} training images"
+        raise UserError(f"{problem}, few_shot.shots asks for {max(config.shots)}; lower it")
+
+    def carried(key: jax.Array) -> tuple[Tree, Tree]:
+        fresh, _ = task.init(key)
+        return {**trained[0], HEAD: fresh[HEAD]}, trained[1]
+
+    learner: Any = FineTuning if config.method == "fine_tuning" else LinearProbe
+    accuracy = []
+    for start in (carried, task.init):
+        learn = learner(task, config, start, test)
+        rows = [[draw(labels, shots, i) for i in range(config.draws)] for shots in config.shots]
+        accuracy.append([[learn(load(pool, d), i) for i, d in enumerate(row)] for row in rows])
+    return FewShotScores(config.shots, *map(np.array, accuracy))
+
+
+class FineTuning:
+    """Trains all parameters on a few examples; compiled once for all numbers of them."""
+
+    def __init__(self, task: "ImageClassification", config: FewShot, start: Start, test: Dataset):
+        self.config, self.test = config, test
+        self.size = max(config.shots) * task.num_classes
+        adam = Optimizer(name="adam", learning_rate=config.learning_rate)
+        self._optimizer = adam.build(adam.resolve_schedule(config.steps).build())
+        self._start = jax.jit(lambda key: self._initial(*start(key)))
+        # A loop inside the program is slower: XLA's convolutions in loops use one core of a CPU.
+        self._step = jax.jit(partial(self._update, task), donate_argnums=0)
+        self._predict = jax.jit(task.predict)
+
+    def __call__(self, examples: Images, seed: int) -> float:
+        """Returns the accuracy on the test images after training on the examples."""
+        count = len(examples.label)
+        image, label = (jnp.asarray(_pad(array, self.size)) for array in examples)
+        key, init_key = jax.random.split(jax.random.key(seed))
+        state = self._start(init_key)
+        for _ in range(self.config.steps):
+            key, step_key = jax.random.split(key)
+            state = self._step(state, image, label, count, step_key)
+        params, variables, _ = state
+        return _accuracy(
+            lambda image: self._predict(params, variables, {"image": image})["probability"],
+            self.test,
+        )
+
+    def _initial(self, params: Tree, variables: Tree) -> tuple[Tree, Tree, Any]:
+        return params, variables, self._optimizer.init(params)
+
+    def _update(
+        self,
+        task: "ImageClassification",
+        state: tuple[Tree, Tree, Any],
+        image: jax.Array,
+        label: jax.Array,
+        count: jax.Array,
+        key: jax.Array,
+    ) -> tuple[Tree, Tree, Any]:
+        """Takes a step on a random batch of the first `count` examples."""
+        params, variables, optimizer_state = state
+        size = self.config.batch_size
+        rows_key, key = jax.random.split(key)
+        rows = jax.random.randint(rows_key, (size,), 0, count)
+        batch = {"image": image[rows], "label": label[rows], "mask": jnp.ones(size)}
+
+        def loss(params: Tree) -> tuple[jax.Array, Tree]:
+            totals, new_variables = task.loss(params, variables, batch, key, train=True)
+            return totals["loss"].total / size, new_variables
+
+        gradient, variables = jax.grad(loss, has_aux=True)(params)
+        updates, optimizer_state = self._optimizer.update(gradient, optimizer_state, params)
+        return optax.apply_updates(params, updates), variables, optimizer_state
+
+
+class LinearProbe:
+    """Fits a logistic regression to the features of the frozen network."""
+
+    def __init__(self, task: "ImageClassification", config: FewShot, start: Start, test: Dataset):
+        self.config = config
+        params, variables = start(jax.random.key(0))
+        self._features = jax.jit(lambda image: features(task, params, variables, image))
+        found = [(_in_chunks(self._features, one.image), one.label) for one in chunks(test)]
+        self.test = Images(*map(np.concatenate, zip(*found, strict=True)))
+
+    def __call__(self, examples: Images, seed: int) -> float:
+        """Returns the accuracy on the test images; nothing is random here."""
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
+        regression = LogisticRegression(C=self.config.regularization, max_iter=1000)
+        probe = make_pipeline(StandardScaler(), regression)
+        probe.fit(_in_chunks(self._features, examples.image), examples.label)
+        return float(probe.score(self.test.image, self.test.label))
+
+
+def features(
+    task: "ImageClassification", params: Tree, variables: Tree, image: jax.Array
+) -> jax.Array:
+    """Returns the input of the last layer, float32 [batch, features].
+
+    Args:
+      task: of the network.
+      params: its parameters.
+      variables: its other variables.
+      image: uint8 [batch, height, width, channels].
+    """
+    captured: list[jax.Array] = []
+
+    def capture(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        if context.module.path == (HEAD,):
+            captured.append(args[0])
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(capture):
+        task.predict(params, variables, {"image": image})
+    return captured[0].astype(jnp.float32)
+
+
+def draw(labels: np.ndarray, shots: int, seed: int) -> np.ndarray:
+    """Returns the positions of `shots` random examples of each class."""
+    rng = np.random.default_rng((seed, shots))
+    classes = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    return np.concatenate([rng.choice(rows, shots, replace=False) for rows in classes])
+
+
+def chunks(dataset: Dataset, rows: np.ndarray | None = None) -> Iterator[Images]:
+    """Yields the usable images of a dataset, or some of its rows, as many as fit in memory."""
+    rows = np.arange(len(dataset)) if rows is None else rows
+    for first in range(0, len(rows), CHUNK):
+        batch = dataset.batch(rows[first : first + CHUNK], (0, 0), None)
+        usable = batch["mask"] > 0
+        yield Images(batch["image"][usable], batch["label"][usable])
+
+
+def load(dataset: Dataset, rows: np.ndarray) -> Images:
+    """Returns the usable images among some rows of a dataset."""
+    return Images(*map(np.concatenate, zip(*chunks(dataset, rows), strict=True)))
+
+
+def _accuracy(probability: Callable[[np.ndarray], jax.Array], test: Dataset) -> float:
+    correct = [_in_chunks(probability, one.image).argmax(-1) == one.label for one in chunks(test)]
+    return float(np.concatenate(correct).mean())
+
+
+def _in_chunks(function: Callable[[np.ndarray], jax.Array], images: np.ndarray) -> np.ndarray:
+    """Applies a jitted function to chunks of one size, so that it is compiled once."""
+    found = [images[i : i + CHUNK] for i in range(0, len(images), CHUNK)]
+    return np.concatenate([np.asarray(function(_pad(one, CHUNK)))[: len(one)] for one in found])
+
+
+def _pad(array: np.ndarray, size: int) -> np.ndarray:
+    return np.pad(array, [(0, size - len(array))] + [(0, 0)] * (array.ndim - 1))
