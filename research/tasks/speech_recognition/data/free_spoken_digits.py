@@ -1,7 +1,10 @@
 """The Free Spoken Digit Dataset: recorded digits of six speakers."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from research.common.config import suggest
 from research.common.errors import ConfigError
@@ -14,6 +17,8 @@ from research.tasks.speech_recognition.data.corpus import (
     read_input,
     with_duration,
 )
+
+MIN_STRING, MAX_STRING = 2, 5  # digits in a string
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,15 @@ class FreeSpokenDigits:
     test_speaker: str = ""
     """Test on all takes of this speaker, who is excluded from training; empty: on takes 0 to 4."""
 
+    num_strings: int = 0
+    """Number of strings of digits in the training split, beside the single ones: two to five random
+    recordings of one speaker, joined."""
+
+    def __post_init__(self):
+        if self.num_strings < 0:
+            problem = f"invalid number {self.num_strings}: expected at least 0"
+            raise ConfigError("num_strings", problem)
+
     def open(self, split: str, features: Features) -> Corpus:
         """Opens the utterances of a split."""
         if split == "train":
@@ -40,7 +54,15 @@ class FreeSpokenDigits:
             with_duration(Utterance(file.name, DIGITS[int(digit)], speaker=speaker), file, features)
             for file, (digit, speaker, _) in zip(files, names, strict=True)
         ]
-        return Corpus(utterances, lambda index: read_input(files[index], features))
+        parts: list[tuple[int, ...]] = [(index,) for index in range(len(files))]
+        if split == "train" and self.num_strings:
+            strings = _strings([speaker for _, speaker, _ in names], self.num_strings)
+            utterances += [_joined([utterances[i] for i in string]) for string in strings]
+            parts += strings
+        return Corpus(
+            utterances,
+            lambda index: np.concatenate([read_input(files[i], features) for i in parts[index]]),
+        )
 
     def contents(self, split: str) -> list[tuple[str, Path]]:
         """Returns the name and the path of each recording of a split."""
@@ -67,3 +89,25 @@ class FreeSpokenDigits:
     def _split(self, speaker: str, take: int) -> str:
         test = speaker == self.test_speaker if self.test_speaker else take < 5
         return "test" if test else "validation" if 5 <= take < 8 else "train"
+
+
+def _strings(speakers: Sequence[str], count: int) -> list[tuple[int, ...]]:
+    """Returns the positions of the recordings of each string, the same for every run."""
+    rng = np.random.default_rng(0)
+    rows = {speaker: np.flatnonzero(np.array(speakers) == speaker) for speaker in set(speakers)}
+    lengths = rng.integers(MIN_STRING, MAX_STRING + 1, count)
+    of = rng.choice(sorted(rows), count)
+    return [
+        tuple(map(int, rng.choice(rows[str(speaker)], length)))
+        for speaker, length in zip(of, lengths, strict=True)
+    ]
+
+
+def _joined(parts: Sequence[Utterance]) -> Utterance:
+    return Utterance(
+        " + ".join(part.origin for part in parts),
+        " ".join(part.text for part in parts),
+        sum(part.seconds for part in parts),
+        parts[0].speaker,
+        next((part.problem for part in parts if part.problem), ""),
+    )

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import soundfile
 
@@ -27,3 +28,32 @@ def test_splits_are_by_take_or_by_speaker(tmp_path):
         assert {u.speaker for u in by_speaker.open(split, AUDIO).utterances} == {"bob"}
     with pytest.raises(ConfigError, match="did you mean 'ann'"):
         FreeSpokenDigits(path=str(tmp_path), test_speaker="anne").open("test", AUDIO)
+
+
+def test_strings_join_recordings_of_one_speaker_in_training_alone(tmp_path):
+    seconds = {"ann": 0.1, "bob": 0.2}
+    for digit in (3, 7):
+        for speaker, length in seconds.items():
+            for take in range(10):
+                audio = np.full(int(length * RATE), digit / 10, np.float32)
+                soundfile.write(tmp_path / f"{digit}_{speaker}_{take}.wav", audio, RATE)
+    source = FreeSpokenDigits(path=str(tmp_path), num_strings=50)
+    assert len(source.open("test", AUDIO).utterances) == 20
+    assert len(source.open("validation", AUDIO).utterances) == 12
+    corpus = source.open("train", AUDIO)
+    assert len(corpus.utterances) == 8 + 50
+    for index in range(8, 58):
+        one, words = corpus.utterances[index], corpus.utterances[index].text.split()
+        assert 2 <= len(words) <= 5
+        assert one.seconds == pytest.approx(len(words) * seconds[one.speaker])
+        read = corpus.read(index).reshape(len(words), -1).mean(axis=1)
+        expected = [DIGITS.index(word) / 10 for word in words]
+        np.testing.assert_allclose(read, expected, atol=1e-3)
+    assert len({one.text for one in corpus.utterances[8:]}) > 10
+    again = source.open("train", AUDIO)
+    assert again.utterances == corpus.utterances
+
+
+def test_a_negative_number_of_strings_is_refused():
+    with pytest.raises(ConfigError, match=r"config\.num_strings: invalid number -1"):
+        FreeSpokenDigits(path="recordings", num_strings=-1)
