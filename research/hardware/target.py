@@ -20,7 +20,7 @@ R = TypeVar("R")
 class Target(NamedTuple):
     """The hardware that a program is compiled for."""
 
-    platform: str  # "cpu", "gpu" or "tpu"
+    platform: str  # "cpu", "gpu" or "tpu"; "any" for a program that runs on each of them
     devices: int  # number of devices of the program
 
 
@@ -31,6 +31,16 @@ _target: ContextVar[Target | None] = ContextVar("target", default=None)
 def compile_for(mesh: Mesh) -> Iterator[None]:
     """A context in which `target()` describes a mesh."""
     token = _target.set(Target(mesh.devices.flat[0].platform, mesh.devices.size))
+    try:
+        yield
+    finally:
+        _target.reset(token)
+
+
+@contextmanager
+def compile_for_any_platform() -> Iterator[None]:
+    """A context in which layers choose what every platform can run, on one device."""
+    token = _target.set(Target("any", 1))
     try:
         yield
     finally:

@@ -74,8 +74,26 @@ def depthwise_conv(
       padding: "SAME" or the zeros before and after each spatial axis.
       **options: further arguments of `jax.lax.conv_general_dilated`; dilation is not supported.
     """
-    if target().platform != "cpu":
+
+    def by_xla(x: jax.Array, kernel: jax.Array) -> jax.Array:
         return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
+
+    def by_taps(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return _sum_of_taps(x, kernel, strides, padding)
+
+    platform = target().platform
+    if platform == "any":
+        return jax.lax.platform_dependent(x, kernel, cpu=by_taps, default=by_xla)
+    return by_taps(x, kernel) if platform == "cpu" else by_xla(x, kernel)
+
+
+def _sum_of_taps(
+    x: jax.Array,
+    kernel: jax.Array,
+    strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+) -> jax.Array:
+    """Computes a depthwise convolution as one shifted product per element of the kernel."""
     window = kernel.shape[:2]
     if isinstance(padding, str):
         padding = jax.lax.padtype_to_pads(x.shape[1:3], window, strides, padding)

@@ -23,7 +23,7 @@ from research.weights.source import locate, read_tensors
 
 log = logging.getLogger(__name__)
 _SHOWN = 6  # unexplained parameters in an error
-_OURS = ("params/", "batch_stats/")
+_OURS = "params/"
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def _read(source: str, rules: Rules, read_run: Callable[[AnyPath], Tree]) -> dic
     if path.is_dir():
         return by_path(read_run(path))
     tensors = read_tensors(source)
-    if all(name.startswith(_OURS) for name in tensors):
+    if any(name.startswith(_OURS) for name in tensors):
         return {name: tensors[name] for name in tensors}
     if not rules:
         problem = f"the parameters of {source} have foreign names, and this model has no table of"

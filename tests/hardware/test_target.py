@@ -7,6 +7,7 @@ from research.hardware.mesh import MeshConfig
 from research.hardware.target import (
     Target,
     compile_for,
+    compile_for_any_platform,
     has_cudnn,
     loops_are_slow,
     target,
@@ -39,6 +40,13 @@ def test_choices_follow_the_mesh_and_not_the_host(platform, count, cudnn, slow):
     with compile_for(AbsentMesh(platform, count)):
         assert target() == Target(platform, count)
         assert (has_cudnn(), loops_are_slow()) == (cudnn, slow)
+    assert target() == Target("cpu", 1)
+
+
+def test_a_program_for_any_platform_makes_no_choice_of_one():
+    with compile_for_any_platform():
+        assert target() == Target("any", 1)
+        assert (has_cudnn(), loops_are_slow()) == (False, False)
     assert target() == Target("cpu", 1)
 
 

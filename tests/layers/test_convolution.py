@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from jax import export
 
 from research.hardware.target import Target
 from research.layers.convolution import depthwise_conv, max_pool_3x3, padding_of
@@ -22,7 +23,7 @@ def test_max_pool_3x3_equals_that_of_flax_bit_for_bit(size, dtype):
     assert pooled.dtype == x.dtype and np.array_equal(pooled, expected)
 
 
-@pytest.mark.parametrize("platform", ["cpu", "tpu"])
+@pytest.mark.parametrize("platform", ["cpu", "tpu", "any"])
 @pytest.mark.parametrize(
     ("size", "kernel_size", "stride", "padding"),
     [
@@ -68,3 +69,21 @@ def test_depthwise_convolution_accumulates_bfloat16_in_float32():
 def test_torch_padding_is_the_same_on_both_sides():
     assert padding_of(5, "torch") == [(2, 2), (2, 2)]
     assert padding_of(5, "same") == "SAME"
+
+
+def test_a_program_for_any_platform_has_the_choices_of_each(monkeypatch):
+    monkeypatch.setattr("research.layers.convolution.target", lambda: Target("any", 1))
+    x, kernel = jnp.zeros((2, 8, 8, 6)), jnp.zeros((3, 3, 1, 6))
+    conv = jax.jit(
+        lambda x, kernel: depthwise_conv(
+            x,
+            kernel,
+            (1, 1),
+            "SAME",
+            feature_group_count=6,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+    )
+    for platform, count in {"cpu": 0, "cuda": 1, "tpu": 1}.items():
+        module = export.export(conv, platforms=(platform,))(x, kernel).mlir_module()
+        assert module.count("stablehlo.convolution") == count, platform

@@ -34,7 +34,7 @@ class Classifier(nnx.Module):
 
         In training mode `key` is the dropout key; in evaluation mode it is not needed.
         """
-        x = nnx.relu(self.norm(self.hidden(images.reshape(len(images), -1))))
+        x = nnx.relu(self.norm(self.hidden(images.reshape(images.shape[0], -1))))
         return self.output(self.dropout(x, rngs=key))
 
 

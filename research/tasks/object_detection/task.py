@@ -102,7 +102,12 @@ class ObjectDetection(Task):
         return tuple((pattern, f"backbone/{path}", layout) for pattern, path, layout in rules)
 
     def batch_spec(self, batch_size: int, length: Bucket | None) -> dict[str, jax.ShapeDtypeStruct]:
-        """Returns the arrays of `DetectionExamples` with a batch dimension."""
+        """Returns the arrays of `DetectionExamples` with a batch dimension.
+
+        `image` uint8 [batch, height, width, 3], letterboxed; `scale` float32 [batch, 2], the
+        factors of x and y from the original to `image`; `size` float32 [batch, 2], the width and
+        height of the original. The targets are `boxes`, `labels` and `crowd`.
+        """
         shapes = {
             "image": ((*self.image_size, 3), jnp.uint8),
             "boxes": ((self.max_objects, 4), jnp.float32),

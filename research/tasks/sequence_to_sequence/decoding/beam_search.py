@@ -141,7 +141,7 @@ def _rank(search: _BeamState, penalty: float) -> Hypotheses:
 
 def _gather(leaf: jax.Array, slots: jax.Array) -> jax.Array:
     """Selects the entries of [batch, beam, ...] at `slots` [batch, new_beam]."""
-    return leaf[jnp.arange(len(slots))[:, None], slots]
+    return leaf[jnp.arange(slots.shape[0])[:, None], slots]
 
 
 def _length_norm(length: jax.Array, penalty: float) -> jax.Array:

@@ -128,8 +128,8 @@ class AttentionLSTM(nn.Module):
         x = self.drop(x, deterministic=not train)
         last = jnp.concatenate([carry.hidden[0], carry.hidden[1]], axis=-1)
         initial = jnp.tanh(self.bridge(last))
-        initial = initial.reshape(len(x), 2, self.num_decoder_layers, self.features)
-        zeros = jnp.zeros((len(x), self.features), self.dtype)
+        initial = initial.reshape(x.shape[0], 2, self.num_decoder_layers, self.features)
+        zeros = jnp.zeros((x.shape[0], self.features), self.dtype)
         state = _DecoderState(initial[:, 0], initial[:, 1].astype(jnp.float32), zeros)
         return _Memory(x, self.keys(x), valid), state
 
@@ -230,4 +230,4 @@ def _decoder_step(
 
 def _repeat(leaf: jax.Array, beam_size: int) -> jax.Array:
     """Broadcasts [batch, ...] to [batch, beam_size, ...]."""
-    return jnp.broadcast_to(leaf[:, None], (len(leaf), beam_size, *leaf.shape[1:]))
+    return jnp.broadcast_to(leaf[:, None], (leaf.shape[0], beam_size, *leaf.shape[1:]))

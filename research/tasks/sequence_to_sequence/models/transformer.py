@@ -125,7 +125,8 @@ class Transformer(nn.Module):
         encoded = self.encode(source, segments, train=False)
         memory = [layer.memory_keys_values(encoded) for layer in self.decoder], segments > 0
         # The hypotheses of an example lie side by side, by position first, then by slot.
-        shape = len(source), max_length * beam_size, self.num_heads, self.features // self.num_heads
+        rows, size = source.shape[0], self.features // self.num_heads
+        shape = rows, max_length * beam_size, self.num_heads, size
         zeros = jnp.zeros(shape, self.dtype)
         return memory, (), [(zeros, zeros) for _ in self.decoder]
 
