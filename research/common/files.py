@@ -2,7 +2,11 @@
 
 import gzip
 import json
+import shutil
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from research.common.errors import UserError
@@ -27,6 +31,40 @@ def write_atomically(path: AnyPath, content: str | bytes) -> None:
     except Exception as error:  # gcsfs raises several types other than OSError
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"cannot write {path}: {reason}; choose another path") from None
+
+
+def check_is_new(folder: Path) -> None:
+    """Checks that a folder can be created at a path.
+
+    Raises:
+      UserError: a file, or a folder that is not empty, is already there.
+    """
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise UserError(f"{folder} exists and is not an empty folder; remove it or choose another")
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yields a temporary folder beside `path`, to which it is renamed at the end of the block.
+
+    If the block raises an error, the temporary folder is removed and `path` does not change.
+
+    Raises:
+      UserError: `path` exists and is not an empty folder, or cannot be written.
+    """
+    check_is_new(path)
+    path = path.resolve()
+    unfinished = path.with_name(f"unfinished_{path.name}")
+    shutil.rmtree(unfinished, ignore_errors=True)  # of a process that was killed
+    try:
+        unfinished.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}; choose another path") from None
+    try:
+        yield unfinished
+        unfinished.replace(path)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def read_lines(path: AnyPath) -> list[str]:

@@ -19,9 +19,11 @@ import numpy as np
 import pytest
 import soundfile
 from flax import linen as nn
+from jax import export
 from PIL import Image
 
 from research.common.config import from_config_dict, to_config_dict
+from research.exporting.stablehlo import export_predict, inputs_and_outputs
 from research.layers.resnet import ResNet
 from research.task import Average, Task
 from research.tasks.image_classification.data import Digits
@@ -621,3 +623,21 @@ def test_scorer_adds_batches_up(case):
     whole = result([slice(0, 4)])
     assert all(isinstance(value, float) for value in whole.values())
     assert result([slice(0, 1), slice(1, 4)]) == pytest.approx(whole, nan_ok=True)
+
+
+@pytest.mark.slow
+def test_exported_prediction_equals_the_live_one(case):
+    spec = case.task.batch_spec(BATCH, None)
+    exported = export_predict(case.task, case.params, jax.device_get(case.variables), spec)
+    assert exported.platforms == ("cpu", "cuda", "tpu")
+    inputs, _ = inputs_and_outputs(exported)
+    assert set(inputs) == set(case.entry.inputs)
+    program = export.deserialize(exported.serialize())
+    for size in (1, BATCH):
+        batch = case.batch(size=size, bucket=case.buckets[-1])
+        found = jax.device_get(program.call({name: batch[name] for name in inputs}))
+        for name, expected in case.predicted(batch).items():
+            tolerance = 0.0
+            if jnp.issubdtype(expected.dtype, jnp.floating):
+                tolerance = max(1e-5, float(jnp.finfo(expected.dtype).eps))
+            np.testing.assert_allclose(found[name], expected, rtol=0, atol=tolerance, err_msg=name)
