@@ -49,7 +49,7 @@ class FewShot:
     """How they are learned: "fine_tuning" trains all parameters by Adam, with the augmentation of
     the task; "linear_probe" fits a logistic regression to the features before the last layer."""
 
-    steps: int = 100
+    steps: int = 200
     """Training steps of "fine_tuning"."""
 
     batch_size: int = 32

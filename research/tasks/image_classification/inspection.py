@@ -41,7 +41,7 @@ def feature_maps(
     """
     _, captured = task.network.apply(
         {"params": params, **variables},
-        task.normalize(image[None]).astype(task.dtype),
+        task.resize(task.normalize(image[None])).astype(task.dtype),
         train=False,
         capture_intermediates=lambda module, _: isinstance(module, nn.Conv),
         mutable=["intermediates"],

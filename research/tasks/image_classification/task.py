@@ -51,6 +51,10 @@ class ImageClassification(Task):
     test_time_flip: bool = renamed_from("flip_in_prediction", default=False)
     """Test-time augmentation: average the logits of each image and its mirror image."""
 
+    input_size: tuple[int, ...] = ()
+    """Height and width to which images are resized on the device, after augmentation: small images
+    for a network that was trained on larger ones. Empty: their own size."""
+
     mean: tuple[float, ...] = (0.5,)
     """Mean of the pixels in [0, 1], subtracted from them; one number, or one for each channel."""
 
@@ -68,6 +72,9 @@ class ImageClassification(Task):
         if not 0 <= self.label_smoothing < 1:
             problem = f"invalid fraction {self.label_smoothing}: expected a number in [0, 1)"
             raise ConfigError("label_smoothing", problem)
+        if len(self.input_size) not in (0, 2) or any(side < 1 for side in self.input_size):
+            problem = f"invalid value {self.input_size}: expected (height, width), or ()"
+            raise ConfigError("input_size", problem)
         channels = self.source.image_shape[2]
         for key in ("mean", "std"):
             if len(getattr(self, key)) not in (1, channels):
@@ -116,7 +123,7 @@ class ImageClassification(Task):
 
     def init(self, key: jax.Array) -> tuple[Tree, Tree]:
         """Returns initial parameters, and batch statistics where the model has them."""
-        image = jnp.zeros((1, *self.source.image_shape))
+        image = self.resize(jnp.zeros((1, *self.source.image_shape)))
         variables = dict(self.network.init(key, image, train=False))
         return variables.pop("params"), variables
 
@@ -135,7 +142,7 @@ class ImageClassification(Task):
             targets = optax.smooth_labels(targets, self.label_smoothing)
             logits, variables = self.network.apply(
                 {"params": params, **variables},
-                images.astype(self.dtype),
+                self.resize(images).astype(self.dtype),
                 train=True,
                 mutable=list(variables),
                 rngs={"dropout": dropout_key},
@@ -179,13 +186,20 @@ class ImageClassification(Task):
         pixels = jnp.asarray(images).astype(jnp.float32) / 255.0
         return (pixels - jnp.array(self.mean)) / jnp.array(self.std)
 
+    def resize(self, images: jax.Array) -> jax.Array:
+        """Resizes images float32 [batch, height, width, channels] to `input_size`, bilinearly."""
+        if not self.input_size:
+            return images
+        return jax.image.resize(
+            images, (images.shape[0], *self.input_size, images.shape[3]), "linear"
+        )
+
     def _logits(self, params: Tree, variables: Tree, images: jax.Array) -> jax.Array:
         """Returns the logits float32 [batch, classes] of normalised images."""
 
         def apply(x: jax.Array) -> Any:
-            return self.network.apply(
-                {"params": params, **variables}, x.astype(self.dtype), train=False
-            )
+            x = self.resize(x).astype(self.dtype)
+            return self.network.apply({"params": params, **variables}, x, train=False)
 
         if self.test_time_flip:
             return (apply(images) + apply(images[:, :, ::-1])) / 2

@@ -69,3 +69,31 @@ def test_configs_saved_with_former_keys_open():
     task = from_config_dict(Task, saved)
     assert isinstance(task, ImageClassification)
     assert (task.num_classes, task.test_time_flip) == (10, True)
+
+
+def test_images_are_resized_on_the_device_after_augmentation(monkeypatch):
+    """The network sees the input size, in training and in prediction; augmentation the image's."""
+    task = ImageClassification(source=Digits(), model=CNN(widths=(4,)), input_size=(16, 24))
+    params, variables = task.init(jax.random.key(0))
+    assert params["head"]["kernel"].shape == (8 * 12 * 4, 10)
+    seen = []
+    original = Augmentation.__call__
+    monkeypatch.setattr(
+        Augmentation,
+        "__call__",
+        lambda self, key, images, targets: (
+            seen.append(images.shape) or original(self, key, images, targets)
+        ),
+    )
+    batch = task.dataset("test").batch(np.arange(4), (0, 0), None)
+    totals, _ = task.loss(params, variables, batch, jax.random.key(0), train=True)
+    assert np.isfinite(totals["loss"].total) and seen == [(4, 8, 8, 1)]
+    found = task.predict(params, variables, batch)["probability"]
+    large = jax.image.resize(task.normalize(batch["image"]), (4, 16, 24, 1), "linear")
+    logits = task.network.apply({"params": params, **variables}, large, train=False)
+    np.testing.assert_allclose(found, jax.nn.softmax(logits), rtol=1e-5)
+
+
+def test_an_invalid_input_size_is_refused():
+    with pytest.raises(ConfigError, match=r"config\.input_size: invalid value \(16,\)"):
+        ImageClassification(input_size=(16,))
