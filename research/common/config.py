@@ -52,6 +52,17 @@ def renamed_from(
     )
 
 
+def widened_from(cls: type) -> Any:
+    """Declares a dataclass field that held one class before it became a union.
+
+    Saved configs of that time have no key `type` and still load. The default is a default `cls`.
+
+    Args:
+      cls: the only class that the field held.
+    """
+    return dataclasses.field(default_factory=cls, metadata={"widened_from": cls.__name__})
+
+
 def to_config_dict(value: Any) -> ConfigDict:
     """Returns the `ConfigDict` of a dataclass; `get_config()` of an experiment file returns it."""
     return ConfigDict(_encode(value, type(value)), convert_dict=True)
@@ -263,10 +274,11 @@ def _decode_dataclass(config: Mapping[str, Any], cls: type) -> Any:
             current, convert = renamed[key]
             _warn_renamed(key, current)
             key, value = current, convert(value)
-        annotation = field_of(cls, key).type
+        field = field_of(cls, key)
+        annotation = field.type
         try:
             with within(key):
-                decoded[key] = _decode(value, annotation)
+                decoded[key] = _decode(_tagged(value, field), annotation)
         except WrongTypeError:
             problem = f"invalid value {value!r}: expected {_expected(annotation)}"
             raise ConfigError(key, problem) from None
@@ -275,6 +287,14 @@ def _decode_dataclass(config: Mapping[str, Any], cls: type) -> Any:
         if name not in decoded:
             raise ConfigError(name, f"missing; {cls.__name__} requires {', '.join(required)}")
     return cls(**decoded)
+
+
+def _tagged(value: Any, field: dataclasses.Field) -> Any:
+    """Adds the key `type` to a value that was saved when its field held only one class."""
+    former = field.metadata.get("widened_from")
+    if former and isinstance(value, Mapping) and "type" not in value:
+        return {"type": former, **value}
+    return value
 
 
 def _decode_leaf(value: Any, annotation: Any) -> Any:

@@ -98,7 +98,7 @@ class ObjectDetection(Task):
     @property
     def name_table(self) -> tuple[tuple[str, str, str], ...]:
         """The backbone's names in PyTorch."""
-        rules = getattr(self.model.backbone, "name_table", ())
+        rules = self.model.backbone.name_table
         return tuple((pattern, f"backbone/{path}", layout) for pattern, path, layout in rules)
 
     def batch_spec(self, batch_size: int, length: Bucket | None) -> dict[str, jax.ShapeDtypeStruct]:
@@ -142,7 +142,11 @@ class ObjectDetection(Task):
         images = self.normalize(batch["image"])
         if train:
             (logits, boxes), variables = self.network.apply(
-                {"params": params, **variables}, images, train=True, mutable=list(variables)
+                {"params": params, **variables},
+                images,
+                train=True,
+                mutable=list(variables),
+                rngs={"dropout": key},
             )
         else:
             logits, boxes = self._apply(params, variables, images)

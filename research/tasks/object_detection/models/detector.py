@@ -5,7 +5,6 @@ distances to the four sides of its box, so that no anchor boxes are tuned per da
 """
 
 import math
-from dataclasses import field
 from functools import partial
 from typing import Any
 
@@ -14,7 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from research.common.config import not_configured, renamed_from
+from research.common.config import not_configured, renamed_from, widened_from
+from research.layers.efficientnet import EfficientNetLite
+from research.layers.mobilenet import MobileNetV3
 from research.layers.resnet import ResNet
 
 _PRIOR = 0.01  # initial score of every class: most anchor points are background (Lin et al. 2017)
@@ -24,7 +25,7 @@ _MAX_LOG_DISTANCE = 8.0  # keeps exp finite; e^8 strides exceed any image
 class Detector(nn.Module):
     """Predicts class logits and a box at every anchor point of a feature pyramid."""
 
-    backbone: ResNet = field(default_factory=ResNet)
+    backbone: ResNet | EfficientNetLite | MobileNetV3 = widened_from(ResNet)
     """Backbone that feeds the feature pyramid."""
 
     strides: tuple[int, ...] = (8, 16, 32)
@@ -45,7 +46,8 @@ class Detector(nn.Module):
 
         Args:
           images: [batch, height, width, 3].
-          train: update the running batch statistics.
+          train: whether batch statistics are updated and dropout, with the random stream "dropout",
+            is applied.
 
         Returns:
           Logits float32 [batch, points, classes], and boxes float32 [batch, points, 4] in pixels.
