@@ -4,7 +4,13 @@ from typing import Any, Literal
 
 import pytest
 
-from research.common.config import differences, from_config_dict, renamed_from, to_config_dict
+from research.common.config import (
+    differences,
+    from_config_dict,
+    renamed_from,
+    to_config_dict,
+    widened_from,
+)
 from research.common.errors import ConfigError, UserError
 from research.common.overrides import with_changes
 from research.tasks.image_classification.models import CNN, MLP, ResNet
@@ -25,6 +31,11 @@ class Pretrained:
     path: str
     revision: str
     strict: bool = True
+
+
+@dataclass(frozen=True)
+class Widened:
+    step: Crop | Flip = widened_from(Crop)
 
 
 @dataclass(frozen=True)
@@ -162,6 +173,22 @@ def test_an_invalid_change_is_refused_by_its_key(changes, message):
         with_changes(Recipe(), changes)
     assert str(error.value).startswith(message)
     assert "\n" not in str(error.value)
+
+
+def test_a_config_saved_before_its_field_became_a_union_opens():
+    """It has no key `type`."""
+    saved = to_config_dict(Widened(Crop(2))).to_dict()
+    assert saved["step"].pop("type") == "Crop"
+    assert from_config_dict(Widened, saved) == Widened(Crop(2))
+    assert from_config_dict(Widened, {}) == Widened(Crop())
+    assert with_changes(Widened(), ["step.type=Flip"]) == Widened(Flip())
+
+
+def test_another_union_requires_its_type():
+    with pytest.raises(
+        ConfigError, match=r"^config\.last\.type: missing; select one of Crop, Flip"
+    ):
+        from_config_dict(Recipe, {"last": {"padding": 2}})
 
 
 @pytest.mark.parametrize("reverse", [False, True])

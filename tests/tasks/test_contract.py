@@ -216,6 +216,8 @@ TABLE = {
                 channels=8,
                 num_head_convs=1,
             ),
+            Detector(EfficientNetLite(), strides=(4, 8), channels=8, num_head_convs=1),
+            Detector(MobileNetV3(), strides=(4, 8), channels=8, num_head_convs=1),
         ),
         inputs=("image", "scale", "size"),
         predictions={
@@ -243,11 +245,14 @@ CASES = {
 SLOW = (EfficientNetLite, MobileNetV3, CNN, FastResNet, ViT)
 
 
+def is_slow(model):
+    return isinstance(model, SLOW) or isinstance(getattr(model, "backbone", None), SLOW)
+
+
 def marked(names):
     """Returns the names of cases as parameters, marked `slow` where the model is."""
     return [
-        pytest.param(name, marks=[pytest.mark.slow] * isinstance(CASES[name][1], SLOW))
-        for name in names
+        pytest.param(name, marks=[pytest.mark.slow] * is_slow(CASES[name][1])) for name in names
     ]
 
 
@@ -420,6 +425,11 @@ def test_every_model_is_listed(name):
         accepted = get_type_hints(Task.variants()[name])["model"]
         missing = set(get_args(accepted) or (accepted,)) - set(map(type, TABLE[name].models))
         assert not missing, f"add these models of {name} to TABLE in {__file__}"
+
+
+def test_every_backbone_of_the_detector_is_listed():
+    listed = {type(model.backbone) for model in TABLE["ObjectDetection"].models}
+    assert listed == set(get_args(get_type_hints(Detector)["backbone"]))
 
 
 @pytest.mark.parametrize("name", LINEN_CASES)

@@ -265,4 +265,6 @@ def test_configs_saved_with_former_key_names_still_open():
     for (section,), names in renamed.items():
         for new, old in names.items():
             task[section][old] = task[section].pop(new)
+    # At that time, the backbone was a ResNet.
+    assert task["model"]["backbone"].pop("type") == "ResNet"
     assert from_config_dict(Experiment, saved).task == TASK
