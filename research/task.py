@@ -15,6 +15,7 @@ import jax
 from flax.struct import PyTreeNode
 
 from research.data.dataset import Bucket, Dataset, Example
+from research.weights.conversion import Preprocessing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -104,6 +105,16 @@ class Task(abc.ABC):
     def name_table(self) -> tuple[tuple[str, str, str], ...]:
         """Rules that convert PyTorch's parameter names (`research/weights/conversion.py`)."""
         return ()
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The preprocessing of the inputs, which trained parameters depend on."""
+        return {}
+
+    @property
+    def pretrained_preprocessing(self) -> Preprocessing:
+        """The preprocessing that published parameters with the names of `name_table` expect."""
+        return {}
 
     def resolve(self) -> Self:
         """Returns the task with values that depend on its data filled in, such as class names.

@@ -61,7 +61,7 @@ def test_exported_parameters_initialize_another_run_bit_for_bit(trained, workdir
     assert_same_bits(arrays_of(dataclasses.replace(open_run(workdir), state=state)), expected)
 
 
-def test_a_network_of_other_collections_is_read_back(tmp_path):
+def test_a_network_of_other_collections_is_read_back(experiment, tmp_path):
     """Not every framework stores batch statistics as `batch_stats`."""
     from research.training import initialize
     from research.weights.safetensors import save_safetensors
@@ -69,7 +69,7 @@ def test_a_network_of_other_collections_is_read_back(tmp_path):
     tree = {"params": {"a": np.ones(2, np.float32)}, "norm": {"mean": np.ones(3, np.float32)}}
     save_safetensors(tmp_path / "x.safetensors", by_path(tree))
     config = Initialize(source=str(tmp_path / "x.safetensors"))
-    loaded, _ = initialize.load(config, tree, (), lambda path: None)
+    loaded, _ = initialize.load(config, experiment.task, tree, read_run=None)
     assert set(loaded) == {"params/a", "norm/mean"}
 
 

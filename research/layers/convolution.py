@@ -11,10 +11,14 @@ import numpy as np
 from flax import linen as nn
 
 from research.hardware.target import target
+from research.weights.conversion import Preprocessing
 
 Padding = Literal["same", "torch"]
 """Zeros around the input of a strided convolution: "same" as in TensorFlow, on an even size more
 after it than before it; "torch" as in PyTorch models, equally many on both sides."""
+
+IMAGENET: Preprocessing = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+"""Mean and standard deviation of ImageNet's pixels in [0, 1], as torchvision's weights expect."""
 
 
 def conv_and_norm(

@@ -11,7 +11,7 @@ from flax import linen as nn
 from research.common.config import not_configured
 from research.layers.convolution import conv_and_norm
 from research.layers.inverted_residual import ConvNorm, InvertedResidual
-from research.weights.conversion import Rules
+from research.weights.conversion import Preprocessing, Rules
 
 # Factors of width and depth, and the published image size, of Lite0 to Lite4.
 _VARIANTS = ((1.0, 1.0, 224), (1.0, 1.1, 240), (1.1, 1.2, 260), (1.2, 1.4, 280), (1.4, 1.8, 300))
@@ -63,6 +63,11 @@ class EfficientNetLite(nn.Module):
     def name_table(self) -> Rules:
         """Names of the parameters in `efficientnet_lite_pytorch` and in timm."""
         return NAME_TABLES[f"efficientnet_lite{self.variant}"]
+
+    @property
+    def pretrained_preprocessing(self) -> Preprocessing:
+        """The normalisation of pixels in [0, 1] that the published weights expect."""
+        return {"mean": (127 / 255,) * 3, "std": (128 / 255,) * 3}
 
     @overload
     def __call__(self, images: jax.Array, train: bool) -> jax.Array: ...

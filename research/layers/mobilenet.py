@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from research.common.config import not_configured
-from research.layers.convolution import conv_and_norm
+from research.layers.convolution import IMAGENET, conv_and_norm
 from research.layers.inverted_residual import ConvNorm, InvertedResidual
-from research.weights.conversion import Rules
+from research.weights.conversion import Preprocessing, Rules
 
 
 class _Block(NamedTuple):
@@ -85,6 +85,11 @@ class MobileNetV3(nn.Module):
     def name_table(self) -> Rules:
         """Names of the parameters in torchvision."""
         return NAME_TABLES[f"mobilenet_v3_{self.size}"]
+
+    @property
+    def pretrained_preprocessing(self) -> Preprocessing:
+        """The normalisation of pixels in [0, 1] that the published weights expect."""
+        return IMAGENET
 
     @overload
     def __call__(self, images: jax.Array, train: bool) -> jax.Array: ...

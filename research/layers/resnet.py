@@ -9,8 +9,14 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from research.common.config import not_configured
-from research.layers.convolution import Padding, conv_and_norm, max_pool_3x3, padding_of
-from research.weights.conversion import Rules
+from research.layers.convolution import (
+    IMAGENET,
+    Padding,
+    conv_and_norm,
+    max_pool_3x3,
+    padding_of,
+)
+from research.weights.conversion import Preprocessing, Rules
 
 # Blocks of each stage, by depth.
 _BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
@@ -104,6 +110,11 @@ class ResNet(nn.Module):
     def name_table(self) -> Rules:
         """Names of the parameters in torchvision and timm, for the "imagenet" stem."""
         return NAME_TABLES[f"resnet{self.depth}"]
+
+    @property
+    def pretrained_preprocessing(self) -> Preprocessing:
+        """The normalisation of pixels in [0, 1] that the published weights expect."""
+        return IMAGENET
 
 
 class _BasicBlock(nn.Module):

@@ -10,7 +10,7 @@ from flax import linen as nn
 from research.common.config import not_configured
 from research.common.errors import ConfigError
 from research.layers.transformer import TransformerLayer
-from research.weights.conversion import Rules
+from research.weights.conversion import Preprocessing, Rules
 
 
 class ViT(nn.Module):
@@ -46,6 +46,11 @@ class ViT(nn.Module):
     def name_table(self) -> Rules:
         """Names of the parameters in timm."""
         return _rules(self.num_heads)
+
+    @property
+    def pretrained_preprocessing(self) -> Preprocessing:
+        """The normalisation of pixels in [0, 1] that the published weights expect."""
+        return {"mean": (0.5,) * 3, "std": (0.5,) * 3}
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:

@@ -17,13 +17,17 @@ from research.common.config import suggest
 from research.common.errors import ConfigError, UserError
 from research.common.patterns import path_name
 from research.common.storage import AnyPath
-from research.task import Tree
-from research.weights.conversion import Rules, convert, unmatched
+from research.task import Task, Tree
+from research.weights.conversion import Preprocessing, convert, unmatched
 from research.weights.source import locate, read_tensors
 
 log = logging.getLogger(__name__)
 _SHOWN = 6  # unexplained parameters in an error
 _OURS = "params/"
+_TOLERANCE = 0.01  # of preprocessing: publications round means to two or three digits
+
+ReadRun = Callable[[AnyPath], tuple[Task, Tree]]
+"""Reads a run's workdir: its task, and its parameters and variables."""
 
 
 @dataclass(frozen=True)
@@ -64,16 +68,18 @@ class Row(NamedTuple):
 
 
 def load(
-    config: Initialize, shapes: Tree, name_table: Rules, read_run: Callable[[AnyPath], Tree]
+    config: Initialize, task: Task, shapes: Tree, read_run: ReadRun
 ) -> tuple[dict[str, np.ndarray], list[Row]]:
     """Loads initial parameters and variables.
 
+    Logs a warning if they expect another preprocessing than the task's.
+
     Args:
       config: the source, and what to take from it.
+      task: its name table converts PyTorch's names to paths in `shapes`.
       shapes: the network's parameters and variables, abstract, as {"params": ...,
         "batch_stats": ...}.
-      name_table: converts PyTorch's names to paths in `shapes`.
-      read_run: reads the parameters and variables of a run's workdir, in the form of `shapes`.
+      read_run: reads a run in the form of `shapes`.
 
     Returns:
       Arrays by path, such as "params/head/kernel", and the origin of everything in the network and
@@ -85,7 +91,8 @@ def load(
         shapes are in the message.
     """
     ours = by_path(shapes)
-    source = _renamed(_read(config.source, name_table, read_run), config.rename)
+    arrays, expected = _read(config.source, task, read_run)
+    source = _renamed(arrays, config.rename)
     for key in ("include", "exclude"):
         _check_used(key, getattr(config, key), [*ours, *source])
     rows, problems = [], []
@@ -113,6 +120,7 @@ def load(
         listed = "; ".join(problems[:_SHOWN])
         remedy = "rename them, or list them in config.initialize.exclude"
         raise ConfigError("initialize", f"cannot use {config.source}: {listed}{more}; {remedy}")
+    _check_preprocessing(config.source, expected, task.preprocessing)
     loaded = {
         row.path: np.asarray(source[row.path]).astype(ours[row.path].dtype)
         for row in rows
@@ -133,14 +141,18 @@ def log_table(source: str, rows: Sequence[Row]) -> None:
         log.info("  %-14s %s: %s%s", action, module, names, f" ({reason})" if reason else "")
 
 
-def _read(source: str, rules: Rules, read_run: Callable[[AnyPath], Tree]) -> dict[str, np.ndarray]:
-    """Reads the source's arrays by our paths."""
+def _read(
+    source: str, task: Task, read_run: ReadRun
+) -> tuple[dict[str, np.ndarray], Preprocessing]:
+    """Reads the source's arrays by our paths, and the preprocessing that they expect, if known."""
     path = locate(source)
     if path.is_dir():
-        return by_path(read_run(path))
+        source_task, tree = read_run(path)
+        return by_path(tree), source_task.preprocessing
     tensors = read_tensors(source)
     if any(name.startswith(_OURS) for name in tensors):
-        return {name: tensors[name] for name in tensors}
+        return {name: tensors[name] for name in tensors}, {}
+    rules = task.name_table
     if not rules:
         problem = f"the parameters of {source} have foreign names, and this model has no table of"
         raise UserError(f"{problem} names; choose a model that has one, such as ResNet")
@@ -150,7 +162,22 @@ def _read(source: str, rules: Rules, read_run: Callable[[AnyPath], Tree]) -> dic
             f"{source} contains other parameters than this model's, such as '{unknown[0]}' "
             f"{list(tensors.shapes[unknown[0]].shape)}; choose the model that it belongs to"
         )
-    return convert(tensors, rules) | {name: tensors[name] for name in unknown}
+    arrays = convert(tensors, rules) | {name: tensors[name] for name in unknown}
+    return arrays, task.pretrained_preprocessing
+
+
+def _check_preprocessing(source: str, expected: Preprocessing, actual: Preprocessing) -> None:
+    for key in sorted(expected.keys() & actual.keys()):
+        theirs, ours = np.array(expected[key]), np.array(actual[key])
+        is_same_shape = theirs.shape == ours.shape or 1 in (theirs.size, ours.size)
+        if not is_same_shape or not np.allclose(theirs, ours, atol=_TOLERANCE):
+            log.warning(
+                "the parameters from %s expect config.task.%s=%s, which is %s",
+                source,
+                key,
+                tuple(theirs.round(4).tolist()),
+                tuple(ours.round(4).tolist()),
+            )
 
 
 def _renamed(source: Mapping[str, np.ndarray], rules: Sequence[Any]) -> dict[str, np.ndarray]:

@@ -132,7 +132,7 @@ class Trainer:
             return {}
         params, variables = self.program.initial_shape
         shapes = {"params": params, **variables}
-        loaded, rows = load(config, shapes, self.program.task.name_table, read_parameters)
+        loaded, rows = load(config, self.program.task, shapes, read_parameters)
         if jax.process_index() == 0:
             log_table(config.source, rows)
         return loaded

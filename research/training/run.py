@@ -14,6 +14,7 @@ from research.common.files import read_json, save_json
 from research.common.overrides import with_changes
 from research.common.storage import AnyPath
 from research.hardware.mesh import MeshConfig, batch_shards
+from research.task import Task
 from research.training.checkpoint import Checkpoints
 from research.training.experiment import Experiment
 from research.training.program import Program
@@ -107,17 +108,18 @@ def has_checkpoint(workdir: AnyPath) -> bool:
     return folder.exists() and any(path.name.isdecimal() for path in folder.iterdir())
 
 
-def read_parameters(workdir: AnyPath) -> dict[str, Any]:
+def read_parameters(workdir: AnyPath) -> tuple[Task, dict[str, Any]]:
     """Reads the inference parameters and variables of a run into host memory.
 
     Returns:
-      {"params": ..., "batch_stats": ...}, NumPy arrays.
+      The run's task, and {"params": ..., "batch_stats": ...}, NumPy arrays.
 
     Raises:
       UserError: as `open_run`.
     """
-    state = open_run(workdir).state
-    return jax.device_get({"params": state.params, **state.variables})
+    run = open_run(workdir)
+    params, variables = run.state.params, run.state.variables
+    return run.program.task, jax.device_get({"params": params, **variables})
 
 
 def _fitted(experiment: Experiment) -> Experiment:

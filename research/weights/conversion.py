@@ -21,6 +21,9 @@ from research.common.errors import UserError
 Rules = tuple[tuple[str, str, str], ...]
 """(pattern, path, layout) rules of a model; the first whose pattern matches decides."""
 
+Preprocessing = Mapping[str, tuple[float, ...]]
+"""The numbers that the inputs are normalised by, by their config keys in a task, such as "mean"."""
+
 
 class _Target(NamedTuple):
     """A parameter of ours that a tensor becomes, or becomes a part of."""

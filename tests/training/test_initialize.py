@@ -83,6 +83,23 @@ def test_a_safetensors_file_with_other_names_is_renamed(experiment, source, tmp_
     jax.tree.map(np.testing.assert_array_equal, state.params, open_run(source).state.params)
 
 
+@pytest.fixture
+def warnings(caplog):
+    logging.getLogger("research").propagate = True
+    return lambda: [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
+
+
+def test_another_preprocessing_than_that_of_the_source_is_logged(
+    experiment, source, tmp_path, warnings
+):
+    initial(experiment, tmp_path / "same", source=str(source))
+    assert not warnings()
+    task = dataclasses.replace(experiment.task, mean=(0.3,))
+    initial(dataclasses.replace(experiment, task=task), tmp_path / "other", source=str(source))
+    expected = f"the parameters from {source} expect config.task.mean=(0.5,), which is (0.3,)"
+    assert warnings() == [expected]
+
+
 def damaged(arrays, how):
     if how == "missing":
         del arrays["params/head/bias"]

@@ -28,6 +28,7 @@ from research.tasks.image_classification.models import (
     ViT,
 )
 from research.tasks.image_classification.scorer import ClassificationScorer
+from research.weights.conversion import Preprocessing
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,16 @@ class ImageClassification(Task):
     def name_table(self) -> tuple[tuple[str, str, str], ...]:
         """The model's names in PyTorch, where it has such a table."""
         return getattr(self.network, "name_table", ())
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The normalisation of the pixels."""
+        return {"mean": self.mean, "std": self.std}
+
+    @property
+    def pretrained_preprocessing(self) -> Preprocessing:
+        """The normalisation that the published weights of the model expect."""
+        return getattr(self.network, "pretrained_preprocessing", {})
 
     def batch_spec(self, batch_size: int, length: Bucket | None) -> dict[str, jax.ShapeDtypeStruct]:
         """Returns images uint8 [batch, height, width, channels] and labels int32 [batch]."""

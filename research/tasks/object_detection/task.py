@@ -24,6 +24,7 @@ from research.tasks.object_detection.decoding import Decoding
 from research.tasks.object_detection.losses import box_loss, class_loss
 from research.tasks.object_detection.models import Detector, anchor_points
 from research.tasks.object_detection.scorer import DetectionScorer
+from research.weights.conversion import Preprocessing
 
 if TYPE_CHECKING:
     from research.tasks.object_detection.predictor import ObjectDetectionPredictor
@@ -100,6 +101,16 @@ class ObjectDetection(Task):
         """The backbone's names in PyTorch."""
         rules = self.model.backbone.name_table
         return tuple((pattern, f"backbone/{path}", layout) for pattern, path, layout in rules)
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The normalisation of the pixels."""
+        return {"mean": self.mean, "std": self.std}
+
+    @property
+    def pretrained_preprocessing(self) -> Preprocessing:
+        """The normalisation that the published weights of the backbone expect."""
+        return self.model.backbone.pretrained_preprocessing
 
     def batch_spec(self, batch_size: int, length: Bucket | None) -> dict[str, jax.ShapeDtypeStruct]:
         """Returns the arrays of `DetectionExamples` with a batch dimension.
