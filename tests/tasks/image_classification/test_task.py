@@ -5,8 +5,11 @@ import numpy as np
 import pytest
 
 from research.common.config import from_config_dict
+from research.common.errors import ConfigError
 from research.task import Task
 from research.tasks.image_classification.augmentation import Augmentation
+from research.tasks.image_classification.data import Digits
+from research.tasks.image_classification.models import CNN
 from research.tasks.image_classification.task import ImageClassification
 
 
