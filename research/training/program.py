@@ -15,6 +15,7 @@ from research.hardware.mesh import batch_sharding, batch_shards, replicated, sha
 from research.hardware.target import compile_for, traced_for
 from research.task import Tree
 from research.training.experiment import Experiment
+from research.training.initialize import is_loaded
 from research.training.schedules import Schedule
 from research.training.state import InferenceState, TrainState, initial_state, state_shardings
 from research.training.step import evaluate_step, metric_names, train_step
@@ -82,7 +83,13 @@ class Program:
     @cached_property
     def unfreeze_steps(self) -> Tree:
         """The step from which each parameter is trained."""
-        return unfreeze_steps(self.initial_shape[0], self.schedule.freeze)
+        params, _ = self.initial_shape
+        config, step = self.experiment.initialize, self.schedule.unfreeze_loaded
+        if not (config and step):
+            return unfreeze_steps(params, self.schedule.freeze)
+        return jax.tree_util.tree_map_with_path(
+            lambda path, _: step if is_loaded(config, f"params/{path_name(path)}") else 0, params
+        )
 
     @cached_property
     def state_shape(self) -> TrainState:

@@ -62,6 +62,9 @@ class Schedule:
     freeze: tuple[tuple[str, int], ...] = ()
     """(pattern, step) pairs: the step from which parameters are trained, -1 for never."""
 
+    unfreeze_loaded: int = 0
+    """The step from which the parameters that `config.initialize` loads are trained."""
+
     @property
     def decay_steps(self) -> int:
         """Number of steps after the warm-up."""

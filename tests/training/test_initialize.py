@@ -15,6 +15,7 @@ from research.training.loop import Trainer
 from research.training.optimizer import Optimizer
 from research.training.program import Program
 from research.training.run import open_run
+from research.training.trainable import NEVER
 from research.weights.safetensors import save_safetensors
 from tests.training.states import saved_state
 
@@ -180,6 +181,34 @@ def test_parameters_are_frozen_until_their_step(experiment, tmp_path):
     early = open_run(tmp_path).state
     jax.tree.map(np.testing.assert_array_equal, early.params["Dense_0"], first.params["Dense_0"])
     assert not np.array_equal(early.params["head"]["kernel"], first.params["head"]["kernel"])
+
+
+@pytest.mark.parametrize(("train", "hidden"), [("everything", 0), ("new", NEVER), ("gradually", 6)])
+def test_loaded_parameters_are_frozen_in_one_word(experiment, source, tmp_path, train, hidden):
+    """Of 24 steps, "gradually" freezes a quarter."""
+    config = Initialize(source=str(source), exclude=("head",), train=train)
+    trainer = Trainer(dataclasses.replace(experiment, initialize=config), tmp_path)
+    steps = trainer.program.unfreeze_steps
+    assert set(jax.tree.leaves(steps["Dense_0"])) == {hidden}
+    assert set(jax.tree.leaves(steps["head"])) == {0}
+
+
+def test_a_linear_probe_keeps_the_loaded_bits(experiment, source, tmp_path):
+    config = Initialize(source=str(source), exclude=("head",), train="new")
+    probe = dataclasses.replace(experiment, initialize=config)
+    run, _ = Trainer(probe, tmp_path).train()
+    loaded = open_run(source).state.params["Dense_0"]
+    jax.tree.map(np.testing.assert_array_equal, run.state.params["Dense_0"], loaded)
+    again, _ = Trainer(probe, tmp_path).train()  # resumed from its own checkpoint
+    jax.tree.map(np.testing.assert_array_equal, again.state.params, run.state.params)
+
+
+def test_two_ways_to_freeze_are_refused(experiment):
+    frozen = dataclasses.replace(experiment.optimizer, freeze=(("head", True),))
+    with pytest.raises(ConfigError, match=r"initialize\.train: .*use one of both"):
+        dataclasses.replace(
+            experiment, optimizer=frozen, initialize=Initialize(source="x", train="new")
+        )
 
 
 def test_multipliers_scale_the_updates(experiment, tmp_path):
