@@ -116,6 +116,14 @@ class Task(abc.ABC):
         """The preprocessing that published parameters with the names of `name_table` expect."""
         return {}
 
+    @property
+    def vocabularies(self) -> tuple[tuple[str, int, tuple[str, ...]], ...]:
+        """Parameters with a slice for each class or token: (pattern of the path, axis, names).
+
+        `config.initialize` finds by name what another run with another vocabulary has learned.
+        """
+        return ()
+
     def resolve(self) -> Self:
         """Returns the task with values that depend on its data filled in, such as class names.
 

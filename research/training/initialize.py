@@ -26,6 +26,7 @@ _SHOWN = 6  # unexplained parameters in an error
 _OURS = "params/"
 _TOLERANCE = 0.01  # of preprocessing: publications round means to two or three digits
 
+Vocabularies = tuple[tuple[str, int, tuple[str, ...]], ...]
 ReadRun = Callable[[AnyPath], tuple[Task, Tree]]
 """Reads a run's workdir: its task, and its parameters and variables."""
 
@@ -88,7 +89,8 @@ def load(
 
     Returns:
       Arrays by path, such as "params/head/kernel", and the origin of everything in the network and
-      in the source.
+      in the source. Where a run has another vocabulary (`Task.vocabularies`), the slices of tokens
+      that only the network has are masked.
 
     Raises:
       UserError: the source cannot be read; a parameter of the network is neither in the source nor
@@ -96,8 +98,9 @@ def load(
         shapes are in the message.
     """
     ours = by_path(shapes)
-    arrays, expected = _read(config.source, task, read_run)
+    arrays, expected, vocabularies = _read(config.source, task, read_run)
     source = _renamed(arrays, config.rename)
+    reasons = _match_tokens(source, ours, task.vocabularies, vocabularies)
     for key in ("include", "exclude"):
         _check_used(key, getattr(config, key), [*ours, *source])
     rows, problems = [], []
@@ -108,10 +111,12 @@ def load(
             rows.append(Row(path, leaf.shape, "re-initialised", unselected))
         elif found is None:
             problems.append(f"{path} {list(leaf.shape)} is not in the source")
+        elif reasons.get(path, "").startswith("0 "):
+            problems.append(f"{path} {list(leaf.shape)} has other classes in the source")
         elif found.shape != leaf.shape:
             problems.append(f"{path} is {list(leaf.shape)}, in the source {list(found.shape)}")
         else:
-            rows.append(Row(path, leaf.shape, "loaded"))
+            rows.append(Row(path, leaf.shape, "loaded", reasons.get(path, "")))
     for path in source:
         unselected = _unselected(config, path)
         if unselected:
@@ -127,7 +132,7 @@ def load(
         raise ConfigError("initialize", f"cannot use {config.source}: {listed}{more}; {remedy}")
     _check_preprocessing(config.source, expected, task.preprocessing)
     loaded = {
-        row.path: np.asarray(source[row.path]).astype(ours[row.path].dtype)
+        row.path: np.asanyarray(source[row.path]).astype(ours[row.path].dtype)
         for row in rows
         if row.action == "loaded"
     }
@@ -151,17 +156,52 @@ def log_table(source: str, rows: Sequence[Row]) -> None:
         log.info("  %-14s %s: %s%s", action, module, names, f" ({reason})" if reason else "")
 
 
+def _match_tokens(
+    source: dict[str, np.ndarray],
+    ours: Mapping[str, Any],
+    vocabularies: Vocabularies,
+    others: Vocabularies,
+) -> dict[str, str]:
+    """Brings the slices of the source's tokens into our order, where the vocabularies differ.
+
+    Returns:
+      How many were found, by path; none where the two have no token in common.
+    """
+    found: dict[str, str] = {}
+    for pattern, axis, names in vocabularies:
+        theirs = next((names for other, _, names in others if other == pattern), names)
+        if theirs == names:
+            continue
+        common = set(names) & set(theirs) - {""}
+        for path in filter(re.compile(pattern).search, ours):
+            if path in source:
+                source[path] = _take(source[path], axis, names, theirs)
+                found[path] = f"{len(common)} of {len(set(names) - {''})} tokens"
+    return found
+
+
+def _take(
+    array: np.ndarray, axis: int, names: Sequence[str], theirs: Sequence[str]
+) -> np.ma.MaskedArray:
+    """Returns the slices of `names`; those that are not among `theirs` are masked."""
+    position = {name: i for i, name in enumerate(theirs)}
+    rows = np.array([position.get(name, -1) for name in names])
+    shape = [-1 if i == axis else 1 for i in range(array.ndim)]
+    taken = np.take(np.asarray(array), np.maximum(rows, 0), axis)
+    return np.ma.masked_array(taken, np.broadcast_to((rows < 0).reshape(shape), taken.shape))
+
+
 def _read(
     source: str, task: Task, read_run: ReadRun
-) -> tuple[dict[str, np.ndarray], Preprocessing]:
-    """Reads the source's arrays by our paths, and the preprocessing that they expect, if known."""
+) -> tuple[dict[str, np.ndarray], Preprocessing, Vocabularies]:
+    """Reads the source's arrays by our paths, the preprocessing that they expect, vocabularies."""
     path = locate(source)
     if path.is_dir():
         source_task, tree = read_run(path)
-        return by_path(tree), source_task.preprocessing
+        return by_path(tree), source_task.preprocessing, source_task.vocabularies
     tensors = read_tensors(source)
     if any(name.startswith(_OURS) for name in tensors):
-        return {name: tensors[name] for name in tensors}, {}
+        return {name: tensors[name] for name in tensors}, {}, ()
     rules = task.name_table
     if not rules:
         problem = f"the parameters of {source} have foreign names, and this model has no table of"
@@ -173,7 +213,7 @@ def _read(
             f"{list(tensors.shapes[unknown[0]].shape)}; choose the model that it belongs to"
         )
     arrays = convert(tensors, rules) | {name: tensors[name] for name in unknown}
-    return arrays, task.pretrained_preprocessing
+    return arrays, task.pretrained_preprocessing, ()
 
 
 def _check_preprocessing(source: str, expected: Preprocessing, actual: Preprocessing) -> None:

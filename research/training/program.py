@@ -106,21 +106,29 @@ class Program:
 
         Args:
           loaded: arrays that replace initial parameters and variables, by their paths, such as
-            "params/head/kernel" or "batch_stats/BatchNorm_0/mean".
+            "params/head/kernel" or "batch_stats/BatchNorm_0/mean"; masked entries do not.
         """
+        values = {path: np.ma.getdata(array) for path, array in (loaded or {}).items()}
+        masks = {
+            path: np.ma.getmaskarray(array)
+            for path, array in (loaded or {}).items()
+            if isinstance(array, np.ma.MaskedArray)
+        }
 
-        def initialize(loaded: Mapping[str, jax.Array]) -> TrainState:
+        def initialize(values: Mapping[str, Any], masks: Mapping[str, Any]) -> TrainState:
             params, variables = self.task.init(jax.random.key(self.experiment.seed))
 
             def value(path: Any, initial: jax.Array) -> jax.Array:
-                return loaded.get(path_name(path), initial)
+                name = path_name(path)
+                loaded = values.get(name, initial)
+                return jnp.where(masks[name], initial, loaded) if name in masks else loaded
 
             tree = {"params": params, **variables}
             tree = jax.tree_util.tree_map_with_path(value, tree)
             return self._initial_state(tree.pop("params"), tree)
 
         initialize = jax.jit(traced_for(self.mesh, initialize), out_shardings=self.shardings)
-        return initialize(dict(loaded or {}))
+        return initialize(values, masks)
 
     @cached_property
     def train_step(self):

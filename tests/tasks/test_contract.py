@@ -49,6 +49,7 @@ from research.tasks.speech_recognition.features import LogMel
 from research.tasks.speech_recognition.models import LSTMEncoder
 from research.tasks.speech_recognition.task import SpeechRecognition
 from research.training.experiment import Experiment
+from research.training.initialize import by_path
 from tests.tasks.nnx_task import NNXDigits
 
 BATCH = 4  # examples
@@ -448,6 +449,17 @@ def test_config_of_resolved_task_is_complete(case):
     restored = from_config_dict(Experiment, saved).task
     assert restored == case.task
     assert restored.resolve() == case.task
+
+
+def test_vocabularies_name_each_slice(case):
+    shapes = by_path({"params": case.params})
+    for pattern, axis, names in case.task.vocabularies:
+        paths = [path for path in shapes if re.search(pattern, path)]
+        assert {shapes[path].shape[axis] for path in paths} <= {len(names)}
+        assert len(set(names)) == len(names)
+    covered = [p for pattern, *_ in case.task.vocabularies for p in shapes if re.search(pattern, p)]
+    assert len(set(covered)) == len(covered)
+    assert covered or not case.task.vocabularies
 
 
 def test_examples_match_batch_spec(case):

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from research.common.errors import ConfigError, UserError
+from research.tasks.image_classification.data import Digits
 from research.training.experiment import load_experiment
 from research.training.initialize import Initialize, by_path
 from research.training.loop import Trainer
@@ -209,6 +210,38 @@ def test_two_ways_to_freeze_are_refused(experiment):
         dataclasses.replace(
             experiment, optimizer=frozen, initialize=Initialize(source="x", train="new")
         )
+
+
+def on_digits(experiment, classes):
+    source = Digits(classes=tuple(classes))
+    return dataclasses.replace(experiment, task=dataclasses.replace(experiment.task, source=source))
+
+
+def test_of_another_vocabulary_the_common_tokens_are_loaded(experiment, source, tmp_path, caplog):
+    """The source knows all ten digits; the order is another, and the rest of the head is fresh."""
+    logging.getLogger("research").propagate = True
+    few = tmp_path / "few"
+    Trainer(on_digits(experiment, "273"), few).train()
+    other = on_digits(experiment, "8374")
+    with caplog.at_level(logging.INFO, logger="research"):
+        state = initial(other, tmp_path / "run", source=str(few))
+    assert "loaded         params/head: bias [4], kernel [32, 4] (2 of 4 tokens)" in caplog.text
+    fresh, trained = Program(other).initialize().params, open_run(few).state.params
+    kernel = np.asarray(state.params["head"]["kernel"])
+    np.testing.assert_array_equal(kernel[:, [1, 2]], trained["head"]["kernel"][:, [2, 1]])
+    np.testing.assert_array_equal(kernel[:, [0, 3]], fresh["head"]["kernel"][:, [0, 3]])
+    np.testing.assert_array_equal(state.params["head"]["bias"][1], trained["head"]["bias"][2])
+    every = initial(other, tmp_path / "all", source=str(source)).params["head"]["kernel"]
+    whole = open_run(source).state.params["head"]["kernel"]
+    np.testing.assert_array_equal(every, whole[:, [8, 3, 7, 4]])
+
+
+def test_the_head_of_other_classes_is_refused_even_where_the_shape_is_the_same(
+    experiment, tmp_path
+):
+    Trainer(on_digits(experiment, "01"), tmp_path / "source").train()
+    with pytest.raises(ConfigError, match=r"params/head/bias \[2\] has other classes"):
+        initial(on_digits(experiment, "23"), tmp_path / "run", source=str(tmp_path / "source"))
 
 
 def test_multipliers_scale_the_updates(experiment, tmp_path):

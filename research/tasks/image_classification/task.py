@@ -120,6 +120,12 @@ class ImageClassification(Task):
         """The normalisation that the published weights of the model expect."""
         return getattr(self.network, "pretrained_preprocessing", {})
 
+    @property
+    def vocabularies(self) -> tuple[tuple[str, int, tuple[str, ...]], ...]:
+        """The last layer has a slice for each class."""
+        names = self.class_names
+        return ("^params/head/kernel$", 1, names), ("^params/head/bias$", 0, names)
+
     def batch_spec(self, batch_size: int, length: Bucket | None) -> dict[str, jax.ShapeDtypeStruct]:
         """Returns images uint8 [batch, height, width, channels] and labels int32 [batch]."""
         return {

@@ -146,6 +146,17 @@ class SequenceToSequence(Task):
             dtype=jnp.dtype(self.dtype),
         )
 
+    @property
+    def vocabularies(self) -> tuple[tuple[str, int, tuple[str, ...]], ...]:
+        """Embeddings and the output layer have a slice for the end, "", and each token."""
+        source, target = (("", *t.tokens) for t in (self.input_tokenizer, self.target_tokenizer))
+        return (
+            ("^params/source_embedding/embedding$", 0, source),
+            ("^params/target_embedding/embedding$", 0, target),
+            ("^params/output/kernel$", 1, target),
+            ("^params/output/bias$", 0, target),
+        )
+
     def batch_spec(self, batch_size: int, length: Bucket | None) -> dict[str, jax.ShapeDtypeStruct]:
         """Returns `source` and `target`, int32 [batch, length], and their segments.
 

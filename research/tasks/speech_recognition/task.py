@@ -115,6 +115,12 @@ class SpeechRecognition(Task):
         """The model with one class per token and the blank."""
         return self.model.clone(num_classes=1 + self.tokenizer.size, dtype=jnp.dtype(self.dtype))
 
+    @property
+    def vocabularies(self) -> tuple[tuple[str, int, tuple[str, ...]], ...]:
+        """The last layer has a slice for the blank, "", and each token."""
+        names = ("", *self.tokenizer.tokens)
+        return ("^params/head/kernel$", 1, names), ("^params/head/bias$", 0, names)
+
     def batch_spec(self, batch_size: int, length: Bucket | None) -> dict[str, jax.ShapeDtypeStruct]:
         """Returns the specification of a batch.
 
