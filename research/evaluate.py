@@ -5,6 +5,7 @@ python -m research.evaluate --workdir=runs/digits --split=test --json
 
 import json
 import re
+from typing import Any
 
 import jax
 from absl import flags
@@ -37,19 +38,26 @@ def evaluate_run(run: Run, split: str, save: bool = True) -> dict[str, float]:
     """
     dataset = run.program.task.dataset(split)
     results, scorer = evaluate(run.program, run.state, dataset)
+    save = save and jax.process_index() == 0
+    if save:
+        _save(run, split, results, scorer.figures(dataset))
     further = run.program.task.further_scores(run.state.params, run.state.variables, split)
     if further:
         results |= further.metrics()
-    if save and jax.process_index() == 0:
-        files = {}
-        figures = scorer.figures(dataset) | (further.figures() if further else {})
-        for title, figure in figures.items():
-            name = re.sub(r"\W+", "_", title.split(",")[0]).lower()
-            files[title] = f"{FIGURES}/{split}_{name}.png"
-            save_figure(figure, run.workdir / files[title])
-        record = {"metrics": results, "figures": files, "step": int(run.state.step)}
-        save_json(run.workdir / evaluation_file(split), record)
+        if save:
+            _save(run, split, results, scorer.figures(dataset) | further.figures())
     return results
+
+
+def _save(run: Run, split: str, results: dict[str, float], figures: dict[str, Any]) -> None:
+    """Writes metrics and figures to the workdir."""
+    files = {}
+    for title, figure in figures.items():
+        name = re.sub(r"\W+", "_", title.split(",")[0]).lower()
+        files[title] = f"{FIGURES}/{split}_{name}.png"
+        save_figure(figure, run.workdir / files[title])
+    record = {"metrics": results, "figures": files, "step": int(run.state.step)}
+    save_json(run.workdir / evaluation_file(split), record)
 
 
 def format_metrics(metrics: dict[str, float]) -> str:

@@ -1,6 +1,6 @@
 """A linear probe of CIFAR-10: the last layer on the frozen features of EfficientNet-Lite0.
 
-The features are those that ImageNet taught; images are enlarged on the device. `make dataset
+The network was trained on ImageNet; images are enlarged on the device. `make dataset
 NAME=cifar10` prepares the data in TFDS_DATA_DIR.
 
 Command:  make train CONFIG=experiments/transfer/cifar10_linear_probe.py

@@ -1,16 +1,16 @@
-"""A CNN taught the digits 0 to 4 learns 5 to 9 from 1, 5, 10 and 50 examples of each.
+"""A CNN trained on the digits 0 to 4 learns 5 to 9 from 1, 5, 10 and 50 examples of each.
 
-Beside it the same network learns them from scratch, from the same examples, by the same steps. The
+The same network also learns them from scratch, from the same examples, by the same steps. The
 digits are over photographs, so there is more to learn than their shapes; on a plain background
-0 to 4 teach nothing that 5 examples of 5 to 9 do not. No download: both are scikit-learn's.
+0 to 4 add nothing to 5 examples of 5 to 9. No download: both are scikit-learn's.
 
 Command:  make train CONFIG=experiments/transfer/digits_few_shot.py
 Hardware: 2 cores of a shared x86-64 server, Python 3.12, JAX 0.12.0.1
 Time:     16 min for the whole command, with seven other programs running
-Score:    Accuracy on the test images of 5 to 9 in %, mean of 10 draws, one seed of the base:
+Score:    Accuracy on the test images of 5 to 9 in %, mean of 10 draws, one seed:
 
               examples of each    1      5     10     50
-              carried over     31.3   46.2   58.6   77.4
+              pretrained       31.3   46.2   58.6   77.4
               from scratch     21.0   23.6   28.3   45.7
               gain             10.3   22.6   30.2   31.7
               its deviation     5.1    5.6    5.5    4.3

@@ -1,4 +1,4 @@
-"""Recorded digits of a speaker never heard, from a network taught by synthetic voices.
+"""Recorded digits of an unseen speaker, from a network trained on synthetic voices.
 
 Data: see experiments/speech_recognition/free_spoken_digits.py. Beside the recordings the training
 split has 2,000 strings of them, so that the network cannot recognise an utterance by any part.

@@ -3,6 +3,7 @@
 import gzip
 import json
 import shutil
+import tempfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,12 +55,12 @@ def new_folder(path: Path) -> Iterator[Path]:
     """
     check_is_new(path)
     path = path.resolve()
-    unfinished = path.with_name(f"unfinished_{path.name}")
-    shutil.rmtree(unfinished, ignore_errors=True)  # of a process that was killed
     try:
-        unfinished.mkdir(parents=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = Path(tempfile.mkdtemp(prefix=f"unfinished_{path.name}_", dir=path.parent))
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}; choose another path") from None
+    unfinished.chmod(0o755)  # mkdtemp's is private
     try:
         yield unfinished
         unfinished.replace(path)

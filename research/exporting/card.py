@@ -20,7 +20,7 @@ CARD = "README.md"
 
 @dataclass(frozen=True)
 class Export:
-    """How a run is export."""
+    """How a run is exported."""
 
     changes: Sequence[str]
     """Differences to the task's config as trained, such as "dtype: float32 -> bfloat16"."""
@@ -44,7 +44,7 @@ def model_card(run: Run, export: Export, usage: str) -> str:
 
     Args:
       run: the run, opened with the changes and the average of `export`.
-      export: how it is export.
+      export: how it is exported.
       usage: how to use the exported file, as Markdown.
 
     Raises:
@@ -122,13 +122,17 @@ def _training(workdir: AnyPath) -> str:
     if not path.exists():
         return "The training has not finished, so that its command was not recorded."
     summary = read_json(path)
-    seconds, compilation = summary["seconds"], summary["compile_seconds"]
-    rows = [
-        ("hardware", summary["hardware"]),
-        ("duration", f"{seconds:.0f} s, and {compilation:.0f} s of compilation"),
-        ("JAX", summary["jax"]),
-    ]
-    return f"```\n{summary['command']}\n```\n\n{markdown_table(('', ''), rows)}"
+    try:
+        seconds, compilation = float(summary["seconds"]), float(summary["compile_seconds"])
+        rows = [
+            ("hardware", summary["hardware"]),
+            ("duration", f"{seconds:.0f} s, and {compilation:.0f} s of compilation"),
+            ("JAX", summary["jax"]),
+        ]
+        return f"```\n{summary['command']}\n```\n\n{markdown_table(('', ''), rows)}"
+    except (KeyError, TypeError, ValueError):
+        problem = f"invalid {path}: expected the facts of a training"
+        raise UserError(f"{problem}; remove it, and `python -m research.train` writes it") from None
 
 
 def _described(value: Any) -> str:

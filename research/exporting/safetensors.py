@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-import jax
-
-from research.training.initialize import by_path
+from research.hardware.mesh import on_host
+from research.training.initialize import by_path, description
 from research.training.run import Run
 from research.weights.safetensors import save_safetensors
 
@@ -38,6 +37,6 @@ def write(folder: Path, run: Run) -> str:
       UserError: the file cannot be written.
     """
     tree = {"params": run.state.params, **run.state.variables}
-    arrays = by_path(jax.device_get(tree))
-    save_safetensors(folder / FILE, arrays)
+    arrays = by_path(on_host(tree))
+    save_safetensors(folder / FILE, arrays, description(run.program.task))
     return _USAGE.format(example=next(iter(by_path({"params": run.state.params}))))

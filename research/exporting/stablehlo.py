@@ -10,6 +10,7 @@ from jax import export
 
 from research.common.files import write_atomically
 from research.exporting.card import markdown_table
+from research.hardware.mesh import on_host
 from research.hardware.target import compile_for_any_platform
 from research.task import Batch, Task, Tree
 from research.training.run import Run
@@ -59,10 +60,8 @@ def write(folder: Path, run: Run) -> str:
     Raises:
       UserError: the file cannot be written.
     """
-    program, (params, variables) = (
-        run.program,
-        jax.device_get((run.state.params, run.state.variables)),
-    )
+    program = run.program
+    params, variables = on_host((run.state.params, run.state.variables))
     exported = export_predict(program.task, params, variables, program.batch_shape())
     write_atomically(folder / FILE, bytes(exported.serialize()))
     inputs, outputs = inputs_and_outputs(exported)

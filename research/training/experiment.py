@@ -92,9 +92,17 @@ class Experiment:
             )
             raise ConfigError("ema_decay", problem)
 
-        if self.initialize and self.initialize.train != "everything" and self.optimizer.freeze:
-            problem = f'expected "everything", got "{self.initialize.train}", as optimizer.freeze'
-            raise ConfigError("initialize.train", f"{problem} says what is frozen; use one of both")
+        self._check_train()
+
+    def _check_train(self) -> None:
+        if self.initialize is None or self.initialize.train == "everything":
+            return
+        other = "optimizer.freeze" if self.optimizer.freeze else ""
+        if self.optimizer.name.startswith("schedule_free"):
+            other = f"{self.optimizer.name}, which averages all parameters"
+        if other:
+            problem = f'invalid value "{self.initialize.train}": expected "everything" with {other}'
+            raise ConfigError("initialize.train", problem)
 
     def check_batch(self, shards: int) -> None:
         """Checks that the mesh can split a batch evenly.

@@ -4,6 +4,7 @@ The parameters of a run come from its own newest checkpoint, else from `config.i
 they are drawn at random; `Trainer` decides in this order.
 """
 
+import json
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -49,9 +50,9 @@ class Initialize:
     """(pattern, replacement) pairs, applied in order to the paths of the source's parameters."""
 
     train: Literal["everything", "new", "gradually"] = "everything"
-    """The parameters to train: "everything", full fine-tuning; "new", those that are not loaded, a
-    linear probe where only the last layer is new; "gradually", these in the first quarter of the
-    run, then everything."""
+    """The parameters to train: "everything" is full fine-tuning; "new", a linear probe, those that
+    are not loaded and the layers of the classes or tokens; "gradually", these in the first quarter
+    of the run, then everything."""
 
     def __post_init__(self):
         for key in ("include", "exclude"):
@@ -100,7 +101,7 @@ def load(
     ours = by_path(shapes)
     arrays, expected, vocabularies = _read(config.source, task, read_run)
     source = _renamed(arrays, config.rename)
-    reasons = _match_tokens(source, ours, task.vocabularies, vocabularies)
+    common = _reorder(source, task.vocabularies, vocabularies)
     for key in ("include", "exclude"):
         _check_used(key, getattr(config, key), [*ours, *source])
     rows, problems = [], []
@@ -111,12 +112,13 @@ def load(
             rows.append(Row(path, leaf.shape, "re-initialised", unselected))
         elif found is None:
             problems.append(f"{path} {list(leaf.shape)} is not in the source")
-        elif reasons.get(path, "").startswith("0 "):
+        elif path in common and not common[path][0]:
             problems.append(f"{path} {list(leaf.shape)} has other classes in the source")
         elif found.shape != leaf.shape:
             problems.append(f"{path} is {list(leaf.shape)}, in the source {list(found.shape)}")
         else:
-            rows.append(Row(path, leaf.shape, "loaded", reasons.get(path, "")))
+            reason = "{} of {} classes or tokens".format(*common[path]) if path in common else ""
+            rows.append(Row(path, leaf.shape, "loaded", reason))
     for path in source:
         unselected = _unselected(config, path)
         if unselected:
@@ -156,27 +158,23 @@ def log_table(source: str, rows: Sequence[Row]) -> None:
         log.info("  %-14s %s: %s%s", action, module, names, f" ({reason})" if reason else "")
 
 
-def _match_tokens(
-    source: dict[str, np.ndarray],
-    ours: Mapping[str, Any],
-    vocabularies: Vocabularies,
-    others: Vocabularies,
-) -> dict[str, str]:
-    """Brings the slices of the source's tokens into our order, where the vocabularies differ.
+def _reorder(
+    source: dict[str, np.ndarray], vocabularies: Vocabularies, others: Vocabularies
+) -> dict[str, tuple[int, int]]:
+    """Replaces arrays of the source by slices in our order, where the vocabularies differ.
 
     Returns:
-      How many were found, by path; none where the two have no token in common.
+      By path, how many of our classes or tokens the source has, and how many there are.
     """
-    found: dict[str, str] = {}
+    found: dict[str, tuple[int, int]] = {}
     for pattern, axis, names in vocabularies:
         theirs = next((names for other, _, names in others if other == pattern), names)
         if theirs == names:
             continue
-        common = set(names) & set(theirs) - {""}
-        for path in filter(re.compile(pattern).search, ours):
-            if path in source:
-                source[path] = _take(source[path], axis, names, theirs)
-                found[path] = f"{len(common)} of {len(set(names) - {''})} tokens"
+        ours = set(names) - {""}
+        for path in filter(re.compile(pattern).search, source):
+            source[path] = _take(source[path], axis, names, theirs)
+            found[path] = len(ours & set(theirs)), len(ours)
     return found
 
 
@@ -201,7 +199,7 @@ def _read(
         return by_path(tree), source_task.preprocessing, source_task.vocabularies
     tensors = read_tensors(source)
     if any(name.startswith(_OURS) for name in tensors):
-        return {name: tensors[name] for name in tensors}, {}, ()
+        return {name: tensors[name] for name in tensors}, *_described(tensors.metadata)
     rules = task.name_table
     if not rules:
         problem = f"the parameters of {source} have foreign names, and this model has no table of"
@@ -214,6 +212,19 @@ def _read(
         )
     arrays = convert(tensors, rules) | {name: tensors[name] for name in unknown}
     return arrays, task.pretrained_preprocessing, ()
+
+
+def description(task: Task) -> dict[str, str]:
+    """Returns the metadata that an exported file needs to be read as safely as a run."""
+    facts = {"preprocessing": task.preprocessing, "vocabularies": task.vocabularies}
+    return {name: json.dumps(value) for name, value in facts.items()}
+
+
+def _described(metadata: Mapping[str, str]) -> tuple[Preprocessing, Vocabularies]:
+    """Returns preprocessing and vocabularies from the result of `description`."""
+    preprocessing = json.loads(metadata.get("preprocessing", "{}"))
+    vocabularies = json.loads(metadata.get("vocabularies", "[]"))
+    return preprocessing, tuple((p, axis, tuple(names)) for p, axis, names in vocabularies)
 
 
 def _check_preprocessing(source: str, expected: Preprocessing, actual: Preprocessing) -> None:

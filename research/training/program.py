@@ -1,5 +1,6 @@
 """An experiment compiled for devices: mesh, shardings and the jitted functions."""
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from research.common.errors import ConfigError
 from research.common.patterns import path_name
 from research.data.dataset import Bucket
 from research.hardware.mesh import batch_sharding, batch_shards, replicated, shares_cores
@@ -19,7 +21,7 @@ from research.training.initialize import is_loaded
 from research.training.schedules import Schedule
 from research.training.state import InferenceState, TrainState, initial_state, state_shardings
 from research.training.step import evaluate_step, metric_names, train_step
-from research.training.trainable import unfreeze_steps
+from research.training.trainable import NEVER, unfreeze_steps
 
 
 class Program:
@@ -87,9 +89,18 @@ class Program:
         config, step = self.experiment.initialize, self.schedule.unfreeze_loaded
         if not (config and step):
             return unfreeze_steps(params, self.schedule.freeze)
-        return jax.tree_util.tree_map_with_path(
-            lambda path, _: step if is_loaded(config, f"params/{path_name(path)}") else 0, params
-        )
+        classes = [re.compile(pattern) for pattern, _, _ in self.task.vocabularies]
+
+        def first_step(path: Any, leaf: Any) -> int:
+            name = f"params/{path_name(path)}"
+            is_new = not is_loaded(config, name) or any(c.search(name) for c in classes)
+            return 0 if is_new else step
+
+        steps = jax.tree_util.tree_map_with_path(first_step, params)
+        if all(step == NEVER for step in jax.tree.leaves(steps)):
+            problem = f'invalid value "{config.train}": no parameter is new'
+            raise ConfigError("initialize.train", f"{problem}; list some in initialize.exclude")
+        return steps
 
     @cached_property
     def state_shape(self) -> TrainState:

@@ -13,7 +13,7 @@ from research.common.errors import ConfigError, UserError, within
 from research.common.files import read_json, save_json
 from research.common.overrides import with_changes
 from research.common.storage import AnyPath
-from research.hardware.mesh import MeshConfig, batch_shards
+from research.hardware.mesh import MeshConfig, batch_shards, on_host
 from research.task import Task
 from research.training.checkpoint import Checkpoints
 from research.training.experiment import Experiment
@@ -119,7 +119,7 @@ def read_parameters(workdir: AnyPath) -> tuple[Task, dict[str, Any]]:
     """
     run = open_run(workdir)
     params, variables = run.state.params, run.state.variables
-    return run.program.task, jax.device_get({"params": params, **variables})
+    return run.program.task, on_host({"params": params, **variables})
 
 
 def _fitted(experiment: Experiment) -> Experiment:

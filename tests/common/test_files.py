@@ -17,8 +17,6 @@ def test_a_new_folder_appears_when_it_is_complete(tmp_path, exists):
 
 
 def test_an_unfinished_folder_is_removed(tmp_path):
-    (tmp_path / "unfinished_a").mkdir()
-    (tmp_path / "unfinished_a" / "of_a_killed_process").touch()
     with pytest.raises(KeyError), new_folder(tmp_path / "a") as folder:
         assert not any(folder.iterdir())
         (folder / "x").write_text("1")

@@ -204,11 +204,29 @@ def test_a_linear_probe_keeps_the_loaded_bits(experiment, source, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, again.state.params, run.state.params)
 
 
-def test_two_ways_to_freeze_are_refused(experiment):
-    frozen = dataclasses.replace(experiment.optimizer, freeze=(("head", True),))
-    with pytest.raises(ConfigError, match=r"initialize\.train: .*use one of both"):
+@pytest.mark.parametrize("classes", ["0123456789", "8374"])
+def test_the_layer_of_the_classes_is_trained_even_if_it_is_loaded(
+    experiment, source, tmp_path, classes
+):
+    config = Initialize(source=str(source), train="new")
+    probe = dataclasses.replace(on_digits(experiment, classes), initialize=config)
+    steps = Trainer(probe, tmp_path).program.unfreeze_steps
+    assert set(jax.tree.leaves(steps["head"])) == {0}
+    assert set(jax.tree.leaves(steps["Dense_0"])) == {NEVER}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"freeze": (("head", True),)}, 'expected "everything" with optimizer.freeze'),
+        ({"name": "schedule_free_adamw"}, "with schedule_free_adamw, which averages"),
+    ],
+)
+def test_two_ways_to_freeze_are_refused(experiment, changes, message):
+    optimizer = dataclasses.replace(experiment.optimizer, **changes)
+    with pytest.raises(ConfigError, match=rf"initialize\.train: .*{message}"):
         dataclasses.replace(
-            experiment, optimizer=frozen, initialize=Initialize(source="x", train="new")
+            experiment, optimizer=optimizer, initialize=Initialize(source="x", train="new")
         )
 
 
@@ -225,7 +243,7 @@ def test_of_another_vocabulary_the_common_tokens_are_loaded(experiment, source, 
     other = on_digits(experiment, "8374")
     with caplog.at_level(logging.INFO, logger="research"):
         state = initial(other, tmp_path / "run", source=str(few))
-    assert "loaded         params/head: bias [4], kernel [32, 4] (2 of 4 tokens)" in caplog.text
+    assert "loaded         params/head: bias [4], kernel [32, 4] (2 of 4 classes or tokens)" in caplog.text
     fresh, trained = Program(other).initialize().params, open_run(few).state.params
     kernel = np.asarray(state.params["head"]["kernel"])
     np.testing.assert_array_equal(kernel[:, [1, 2]], trained["head"]["kernel"][:, [2, 1]])

@@ -1,9 +1,10 @@
-"""Few-shot classification: what a trained network is worth for classes with few examples.
+"""Few-shot transfer: how well a trained network learns classes with few examples.
 
 For each number of examples per class, several draws of them are learned twice by the same method:
 from the trained parameters, and from scratch. All networks are evaluated on all test images.
 """
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -16,7 +17,8 @@ import optax
 from flax import linen as nn
 
 from research.common.errors import ConfigError, UserError
-from research.data.dataset import Dataset
+from research.common.processes import heartbeat
+from research.data.dataset import Dataset, Example
 from research.hardware.mesh import on_host
 from research.task import Tree
 from research.tasks.image_classification.data import TFDS, DigitPhotographs, Digits, ImageFolder
@@ -28,7 +30,8 @@ if TYPE_CHECKING:
     from research.tasks.image_classification.task import ImageClassification
 
 HEAD = "head"  # the last layer of every classifier; its classes are new, so it starts fresh
-CHUNK = 256  # images in memory, and in a batch of prediction
+CHUNK = 256  # images that are decoded or predicted at once
+log = logging.getLogger(__name__)
 Start = Callable[[jax.Array], tuple[Tree, Tree]]  # from a key to parameters and other variables
 
 
@@ -83,17 +86,17 @@ class FewShotScores:
 
     Args:
       shots: numbers of examples of each class.
-      carried: accuracies [shots, draws] from trained parameters.
+      pretrained: accuracies [shots, draws] from trained parameters.
       scratch: the same from random ones, of the same draws.
     """
 
-    def __init__(self, shots: tuple[int, ...], carried: np.ndarray, scratch: np.ndarray):
+    def __init__(self, shots: tuple[int, ...], pretrained: np.ndarray, scratch: np.ndarray):
         self.shots = shots
-        self.accuracy = {"carried": carried, "scratch": scratch}
+        self.accuracy = {"pretrained": pretrained, "scratch": scratch}
 
     def metrics(self) -> dict[str, float]:
-        """Returns means over the draws, `gain` being carried minus scratch, and its deviation."""
-        gain = self.accuracy["carried"] - self.accuracy["scratch"]
+        """Returns means over the draws; `gain` is pretrained minus scratch, with its deviation."""
+        gain = self.accuracy["pretrained"] - self.accuracy["scratch"]
         results: dict[str, float] = {}
         for i, shots in enumerate(self.shots):
             for name, values in self.accuracy.items():
@@ -106,8 +109,8 @@ class FewShotScores:
         """Returns the accuracy over the number of examples, for both starts."""
         from research.tasks.image_classification.figures import few_shot_curves
 
-        draws = self.accuracy["carried"].shape[1]
-        title = f"Few-shot accuracy, mean and deviation of {draws} draws"
+        draws = self.accuracy["pretrained"].shape[1]
+        title = f"Few-shot accuracy, mean and standard deviation of {draws} draws"
         return {title: few_shot_curves(self.shots, self.accuracy)}
 
 
@@ -117,7 +120,7 @@ def few_shot(
     """Learns the new classes from few examples, from trained parameters and from scratch.
 
     Args:
-      task: of the trained network; its field `few_shot` says what is learned, and how.
+      task: of the trained network, with `few_shot`.
       params: the trained parameters.
       variables: the trained network's other variables.
       split: of the new classes, to evaluate on: "train", "validation" or "test".
@@ -129,31 +132,36 @@ def few_shot(
     assert config is not None
     trained = on_host((params, variables))
     task = replace(task, source=config.source, few_shot=None).resolve()
-    pool, test = task.dataset("train"), task.dataset(split)
-    labels = np.concatenate([one.label for one in chunks(pool)])
-    counts = np.bincount(labels, minlength=task.num_classes)
+    pool, test = task.dataset("train"), load(task.dataset(split))
+    labels = usable_labels(pool)
+    counts = np.bincount(labels[labels >= 0], minlength=task.num_classes)
     rarest = int(np.argmin(counts))
     if counts[rarest] < max(config.shots):
         problem = f"class '{task.class_names[rarest]}' has {counts[rarest]} training images"
         raise UserError(f"{problem}, few_shot.shots asks for {max(config.shots)}; lower it")
 
-    def carried(key: jax.Array) -> tuple[Tree, Tree]:
+    def pretrained(key: jax.Array) -> tuple[Tree, Tree]:
         fresh, _ = task.init(key)
         return {**trained[0], HEAD: fresh[HEAD]}, trained[1]
 
     learner: Any = FineTuning if config.method == "fine_tuning" else LinearProbe
-    accuracy = []
-    for start in (carried, task.init):
+    accuracy: dict[str, list[list[float]]] = {"pretrained": [], "scratch": []}
+    for name, start in {"pretrained": pretrained, "scratch": task.init}.items():
         learn = learner(task, config, start, test)
-        rows = [[draw(labels, shots, i) for i in range(config.draws)] for shots in config.shots]
-        accuracy.append([[learn(load(pool, d), i) for i, d in enumerate(row)] for row in rows])
-    return FewShotScores(config.shots, *map(np.array, accuracy))
+        for shots in config.shots:
+            accuracy[name].append([])
+            for number in range(config.draws):
+                heartbeat()
+                examples = load(pool, draw(labels, shots, number))
+                accuracy[name][-1].append(learn(examples, number))
+            log.info("few-shot %s, %d: accuracy %.4f", name, shots, np.mean(accuracy[name][-1]))
+    return FewShotScores(config.shots, **{name: np.array(rows) for name, rows in accuracy.items()})
 
 
 class FineTuning:
     """Trains all parameters on a few examples; compiled once for all numbers of them."""
 
-    def __init__(self, task: "ImageClassification", config: FewShot, start: Start, test: Dataset):
+    def __init__(self, task: "ImageClassification", config: FewShot, start: Start, test: Images):
         self.config, self.test = config, test
         self.size = max(config.shots) * task.num_classes
         adam = Optimizer(name="adam", learning_rate=config.learning_rate)
@@ -173,10 +181,11 @@ class FineTuning:
             key, step_key = jax.random.split(key)
             state = self._step(state, image, label, count, step_key)
         params, variables, _ = state
-        return _accuracy(
+        probability = _in_chunks(
             lambda image: self._predict(params, variables, {"image": image})["probability"],
-            self.test,
+            self.test.image,
         )
+        return float((probability.argmax(-1) == self.test.label).mean())
 
     def _initial(self, params: Tree, variables: Tree) -> tuple[Tree, Tree, Any]:
         return params, variables, self._optimizer.init(params)
@@ -209,12 +218,11 @@ class FineTuning:
 class LinearProbe:
     """Fits a logistic regression to the features of the frozen network."""
 
-    def __init__(self, task: "ImageClassification", config: FewShot, start: Start, test: Dataset):
+    def __init__(self, task: "ImageClassification", config: FewShot, start: Start, test: Images):
         self.config = config
         params, variables = start(jax.random.key(0))
         self._features = jax.jit(lambda image: features(task, params, variables, image))
-        found = [(_in_chunks(self._features, one.image), one.label) for one in chunks(test)]
-        self.test = Images(*map(np.concatenate, zip(*found, strict=True)))
+        self.test, self.label = _in_chunks(self._features, test.image), test.label
 
     def __call__(self, examples: Images, seed: int) -> float:
         """Returns the accuracy on the test images; nothing is random here."""
@@ -225,7 +233,7 @@ class LinearProbe:
         regression = LogisticRegression(C=self.config.regularization, max_iter=1000)
         probe = make_pipeline(StandardScaler(), regression)
         probe.fit(_in_chunks(self._features, examples.image), examples.label)
-        return float(probe.score(self.test.image, self.test.label))
+        return float(probe.score(self.test, self.label))
 
 
 def features(
@@ -252,29 +260,32 @@ def features(
 
 
 def draw(labels: np.ndarray, shots: int, seed: int) -> np.ndarray:
-    """Returns the positions of `shots` random examples of each class."""
+    """Returns the positions of `shots` random examples of each class; negative labels are none."""
     rng = np.random.default_rng((seed, shots))
-    classes = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    classes = [np.flatnonzero(labels == label) for label in np.unique(labels[labels >= 0])]
     return np.concatenate([rng.choice(rows, shots, replace=False) for rows in classes])
 
 
-def chunks(dataset: Dataset, rows: np.ndarray | None = None) -> Iterator[Images]:
-    """Yields the usable images of a dataset, or some of its rows, as many as fit in memory."""
-    rows = np.arange(len(dataset)) if rows is None else rows
+def usable_labels(dataset: Dataset) -> np.ndarray:
+    """Returns the labels int32 [examples] of a dataset, -1 for unusable images."""
+    batches = _batches(dataset, np.arange(len(dataset)))
+    return np.concatenate([np.where(one["mask"] > 0, one["label"], -1) for one in batches])
+
+
+def load(dataset: Dataset, rows: np.ndarray | None = None) -> Images:
+    """Returns the usable images of a dataset, or of some of its rows."""
+    batches = list(_batches(dataset, np.arange(len(dataset)) if rows is None else rows))
+    image, label, mask = (
+        np.concatenate([one[name] for one in batches]) for name in ("image", "label", "mask")
+    )
+    return Images(image[mask > 0], label[mask > 0])
+
+
+def _batches(dataset: Dataset, rows: np.ndarray) -> Iterator[Example]:
+    """Yields batches of examples, each the same in every call."""
     for first in range(0, len(rows), CHUNK):
-        batch = dataset.batch(rows[first : first + CHUNK], (0, 0), None)
-        usable = batch["mask"] > 0
-        yield Images(batch["image"][usable], batch["label"][usable])
-
-
-def load(dataset: Dataset, rows: np.ndarray) -> Images:
-    """Returns the usable images among some rows of a dataset."""
-    return Images(*map(np.concatenate, zip(*chunks(dataset, rows), strict=True)))
-
-
-def _accuracy(probability: Callable[[np.ndarray], jax.Array], test: Dataset) -> float:
-    correct = [_in_chunks(probability, one.image).argmax(-1) == one.label for one in chunks(test)]
-    return float(np.concatenate(correct).mean())
+        heartbeat()
+        yield dataset.batch(rows[first : first + CHUNK], (0, 0), None)
 
 
 def _in_chunks(function: Callable[[np.ndarray], jax.Array], images: np.ndarray) -> np.ndarray:

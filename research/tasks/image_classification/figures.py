@@ -82,17 +82,17 @@ def feature_grid(features: np.ndarray, columns: int = 16) -> Figure:
 
 
 def few_shot_curves(shots: Sequence[int], accuracy: Mapping[str, np.ndarray]) -> Figure:
-    """Plots the mean accuracy over the number of examples, with a band of one deviation.
+    """Plots the mean accuracy over the number of examples, with a band of one standard deviation.
 
     Args:
       shots: numbers of examples of each class.
-      accuracy: accuracies [shots, draws] of the curves "carried" and "scratch".
+      accuracy: accuracies [shots, draws] of the curves "pretrained" and "scratch".
     """
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.subplots()
-    names = {"carried": "trained parameters", "scratch": "from scratch"}
+    names = {"pretrained": "pretrained", "scratch": "from scratch"}
     for colour, (name, values) in zip((CORRECT, WRONG), accuracy.items(), strict=True):
-        mean, spread = 100 * values.mean(axis=1), 100 * values.std(axis=1)
+        mean, spread = 100 * values.mean(axis=1), 100 * values.std(axis=1, ddof=values.shape[1] > 1)
         axes.plot(shots, mean, marker="o", color=colour, label=names[name])
         low, high = np.clip(mean - spread, 0, 100), np.clip(mean + spread, 0, 100)
         axes.fill_between(shots, low, high, color=colour, alpha=0.15, linewidth=0)

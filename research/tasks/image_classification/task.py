@@ -82,13 +82,24 @@ class ImageClassification(Task):
                 expected = "1 number" if channels == 1 else f"1 or {channels} numbers"
                 problem = f"invalid value {getattr(self, key)}: expected {expected}"
                 raise ConfigError(key, f"{problem}, as the images have {channels} channels")
+        new = self.few_shot.source.image_shape if self.few_shot else self.source.image_shape
+        if new != self.source.image_shape:
+            problem = (
+                f"invalid images of {new}: task.source has {self.source.image_shape}"
+            )
+            raise ConfigError("few_shot.source", problem)
         if min(self.std) <= 0:
             raise ConfigError("std", f"invalid value {self.std}: expected positive numbers")
 
     def resolve(self) -> "ImageClassification":
         """Returns the task with the class names of the data."""
         with within("source"):
-            return replace(self, source=self.source.resolve())
+            source = self.source.resolve()
+        if not self.few_shot:
+            return replace(self, source=source)
+        with within("few_shot"), within("source"):
+            few_shot = replace(self.few_shot, source=self.few_shot.source.resolve())
+        return replace(self, source=source, few_shot=few_shot)
 
     @property
     def num_classes(self) -> int:

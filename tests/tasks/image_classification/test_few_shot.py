@@ -1,16 +1,17 @@
-"""Few-shot evaluation: draws, both methods, and what is carried over."""
+"""Few-shot evaluation: draws, both methods, and what is pretrained over."""
 
 from dataclasses import replace
 
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from research.common.errors import ConfigError, UserError
 from research.evaluate import evaluate_run
 from research.hardware.mesh import MeshConfig
 from research.tasks.image_classification import few_shot as module
-from research.tasks.image_classification.data import Digits
+from research.tasks.image_classification.data import DigitPhotographs, Digits, ImageFolder
 from research.tasks.image_classification.few_shot import FewShot, FewShotScores, draw, few_shot
 from research.tasks.image_classification.models import MLP
 from research.tasks.image_classification.task import ImageClassification
@@ -49,7 +50,7 @@ def taught(tmp_path_factory):
 def test_features_of_a_network_that_knows_the_classes_separate_them(taught):
     task = replace(TASK, few_shot=replace(CONFIG, method="linear_probe"))
     scores = few_shot(task, taught.params, taught.variables, "validation").metrics()
-    assert scores["gain_at_1"] > 0.1 and scores["carried_at_4"] > scores["carried_at_1"] > 0.6
+    assert scores["gain_at_1"] > 0.1 and scores["pretrained_at_4"] > scores["pretrained_at_1"] > 0.6
 
 
 def test_fine_tuning_learns_more_from_more_examples():
@@ -57,7 +58,7 @@ def test_fine_tuning_learns_more_from_more_examples():
     params, variables = task.init(jax.random.key(0))
     scores = few_shot(task, params, variables, "validation").metrics()
     assert scores["scratch_at_4"] > scores["scratch_at_1"] > 0.4
-    assert scores["carried_at_4"] > scores["carried_at_1"] > 0.4
+    assert scores["pretrained_at_4"] > scores["pretrained_at_1"] > 0.4
 
 
 def test_fine_tuning_trains_on_the_drawn_examples_alone(monkeypatch):
@@ -72,7 +73,7 @@ def test_fine_tuning_trains_on_the_drawn_examples_alone(monkeypatch):
 
     original = ImageClassification.loss
     monkeypatch.setattr(ImageClassification, "loss", loss)
-    test = task.dataset("test")
+    test = module.load(task.dataset("test"))
     learn = module.FineTuning(task, config, task.init, test)
     train = task.dataset("train")
     rows = draw(train.arrays["label"], 1, seed=0)
@@ -81,7 +82,7 @@ def test_fine_tuning_trains_on_the_drawn_examples_alone(monkeypatch):
     assert (abs(seen[0] - 512 / 5) < 40).all()
 
 
-def test_the_head_is_drawn_anew_and_everything_else_carried(monkeypatch):
+def test_the_head_is_drawn_anew_and_everything_else_pretrained(monkeypatch):
     starts = []
 
     class Learner:
@@ -94,18 +95,18 @@ def test_the_head_is_drawn_anew_and_everything_else_carried(monkeypatch):
     monkeypatch.setattr(module, "FineTuning", Learner)
     params, variables = TASK.init(jax.random.key(0))
     few_shot(TASK, params, variables, "test")
-    (carried, _), (scratch, _) = starts
-    np.testing.assert_array_equal(carried["Dense_0"]["kernel"], params["Dense_0"]["kernel"])
-    np.testing.assert_array_equal(carried["head"]["kernel"], scratch["head"]["kernel"])
+    (pretrained, _), (scratch, _) = starts
+    np.testing.assert_array_equal(pretrained["Dense_0"]["kernel"], params["Dense_0"]["kernel"])
+    np.testing.assert_array_equal(pretrained["head"]["kernel"], scratch["head"]["kernel"])
     assert (scratch["Dense_0"]["kernel"] != params["Dense_0"]["kernel"]).any()
 
 
 def test_scores_are_means_over_draws_of_paired_differences():
-    carried, scratch = np.array([[0.5, 0.7]]), np.array([[0.4, 0.4]])
-    scores = FewShotScores((5,), carried, scratch)
+    pretrained, scratch = np.array([[0.5, 0.7]]), np.array([[0.4, 0.4]])
+    scores = FewShotScores((5,), pretrained, scratch)
     assert scores.metrics() == pytest.approx(
         {
-            "carried_at_5": 0.6,
+            "pretrained_at_5": 0.6,
             "scratch_at_5": 0.4,
             "gain_at_5": 0.2,
             "gain_std_at_5": np.std([0.1, 0.3], ddof=1),
@@ -141,3 +142,28 @@ def test_more_shots_than_images_are_refused():
 def test_invalid_numbers_are_refused(changes, key):
     with pytest.raises(ConfigError, match=rf"config\.{key}: invalid value"):
         replace(CONFIG, **changes)
+
+
+def test_unusable_images_are_not_drawn(tmp_path):
+    """The positions of the drawn examples are those in the data set with its unusable images."""
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for name, level in (("dark", 40), ("light", 200)):
+            folder = tmp_path / split / name
+            folder.mkdir(parents=True)
+            for i in range(6):
+                pixels = np.full((8, 8), level, np.uint8) + rng.integers(9, size=(8, 8), dtype="u1")
+                Image.fromarray(pixels).save(folder / f"{i}.png")
+    (tmp_path / "train" / "dark" / "0.png").write_text("no image")
+    folder = ImageFolder(str(tmp_path), image_shape=(8, 8, 1), on_corrupt="skip").resolve()
+    dataset = folder.open("train")
+    labels = module.usable_labels(dataset)
+    for seed in range(20):
+        drawn = module.load(dataset, draw(labels, 3, seed))
+        assert np.bincount(drawn.label).tolist() == [3, 3]
+        assert ((drawn.image.mean(axis=(1, 2, 3)) > 100) == drawn.label).all()
+
+
+def test_images_of_another_shape_are_refused():
+    with pytest.raises(ConfigError, match=r"config\.few_shot\.source: invalid images"):
+        replace(TASK, source=DigitPhotographs())

@@ -56,6 +56,8 @@ class FreeSpokenDigits:
         ]
         parts: list[tuple[int, ...]] = [(index,) for index in range(len(files))]
         if split == "train" and self.num_strings:
+            if not files:
+                raise ConfigError("num_strings", "expected 0, as no recording is left for training")
             strings = _strings([speaker for _, speaker, _ in names], self.num_strings)
             utterances += [_joined([utterances[i] for i in string]) for string in strings]
             parts += strings
