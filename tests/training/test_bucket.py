@@ -146,7 +146,9 @@ def call(name, *arguments, **environment):
 
 
 @pytest.mark.slow
-def test_without_a_login_training_does_not_start(tmp_path):
+def test_without_a_login_training_does_not_start(bucket, tmp_path, monkeypatch):
+    for name in bucket.environment:
+        monkeypatch.delenv(name)
     nobody = {"CLOUDSDK_CONFIG": str(tmp_path), "NO_GCE_CHECK": "true"}
     done = call("train", DIGITS, "--workdir=gs://runs/a", **nobody)
     assert done.returncode == 2
