@@ -11,8 +11,8 @@ Command:  make train CONFIG=experiments/speech_recognition/spoken_digits.py \\
 Hardware: 2 cores of a shared x86-64 server, Python 3.12, JAX 0.12.0.1
 Time:     5 min for a speaker, with three other programs running
 Score:    Accuracy on all 500 recordings of the speaker: theo 90.4, george 68.4 %, one seed; without
-          the synthetic voices 84.4 and 50.6 % (free_spoken_digits.py,
-          20 epochs). The other four speakers were not measured
+          the synthetic voices 84.4 and 50.6 % (free_spoken_digits.py, 20 epochs). The other
+          four speakers were not measured
 """
 
 from research.common.config import to_config_dict

@@ -243,7 +243,10 @@ def test_of_another_vocabulary_the_common_tokens_are_loaded(experiment, source, 
     other = on_digits(experiment, "8374")
     with caplog.at_level(logging.INFO, logger="research"):
         state = initial(other, tmp_path / "run", source=str(few))
-    assert "loaded         params/head: bias [4], kernel [32, 4] (2 of 4 classes or tokens)" in caplog.text
+    assert (
+        "loaded         params/head: bias [4], kernel [32, 4] (2 of 4 classes or tokens)"
+        in caplog.text
+    )
     fresh, trained = Program(other).initialize().params, open_run(few).state.params
     kernel = np.asarray(state.params["head"]["kernel"])
     np.testing.assert_array_equal(kernel[:, [1, 2]], trained["head"]["kernel"][:, [2, 1]])

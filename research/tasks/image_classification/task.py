@@ -84,9 +84,7 @@ class ImageClassification(Task):
                 raise ConfigError(key, f"{problem}, as the images have {channels} channels")
         new = self.few_shot.source.image_shape if self.few_shot else self.source.image_shape
         if new != self.source.image_shape:
-            problem = (
-                f"invalid images of {new}: task.source has {self.source.image_shape}"
-            )
+            problem = f"invalid images of {new}: task.source has {self.source.image_shape}"
             raise ConfigError("few_shot.source", problem)
         if min(self.std) <= 0:
             raise ConfigError("std", f"invalid value {self.std}: expected positive numbers")
