@@ -165,6 +165,7 @@ def test_invalid_flags_of_a_run_are_refused(workdir, arguments, message):
     assert message in done.stderr and len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_report_of_several_runs(workdir):
     done = call("report", f"--workdir={workdir},{workdir}")
     page = Path(done.stdout.strip()).read_text()

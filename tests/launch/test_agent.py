@@ -154,6 +154,7 @@ def test_a_long_log_comes_in_parts_of_whole_lines(worker):
     assert len(parts) > 1
 
 
+@pytest.mark.slow
 def test_polling_and_training_renew_the_lease(worker):
     worker.train(300)
     lease = worker.folder / "lease"
@@ -189,6 +190,7 @@ def test_stop_without_a_training_does_nothing(worker):
     assert json.loads(worker.call("stop").stdout)["state"] == "idle"
 
 
+@pytest.mark.slow
 def test_a_training_is_killed_after_the_grace_period(worker):
     deaf = "import signal, time; signal.signal(15, signal.SIG_IGN); print('deaf', flush=True)"
     worker.start("-c", deaf + "; time.sleep(1000)")

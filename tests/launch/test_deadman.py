@@ -98,6 +98,7 @@ def machine(tmp_path):
         one.metadata.close()
 
 
+@pytest.mark.slow
 def test_it_repeats_the_deletion_after_the_time_limit(machine):
     """The lease is renewed all the while, and the first deletions are of no effect."""
     slice_ = machine(hours=0.5 / 3600, lease_seconds=YEARS)

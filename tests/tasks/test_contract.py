@@ -243,11 +243,12 @@ CASES = {
 }
 # Models of a fixed size, whose programs take a minute to compile, and models that share the task
 # with faster ones.
-SLOW = (EfficientNetLite, MobileNetV3, CNN, FastResNet, ViT)
+SLOW = (EfficientNetLite, MobileNetV3, CNN, FastResNet, ResNet, ViT, Transformer)
+SLOW_BACKBONES = (EfficientNetLite, MobileNetV3)
 
 
 def is_slow(model):
-    return isinstance(model, SLOW) or isinstance(getattr(model, "backbone", None), SLOW)
+    return isinstance(model, SLOW) or isinstance(getattr(model, "backbone", None), SLOW_BACKBONES)
 
 
 def marked(names):
@@ -258,7 +259,7 @@ def marked(names):
 
 
 ALL_CASES = marked(CASES)
-CASES_WITH_LENGTHS = [name for name, (task, _) in CASES.items() if TABLE[task].has_lengths]
+CASES_WITH_LENGTHS = marked(name for name, (task, _) in CASES.items() if TABLE[task].has_lengths)
 LINEN_CASES = marked(name for name, (_, model) in CASES.items() if model)
 
 

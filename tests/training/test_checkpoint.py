@@ -103,6 +103,7 @@ def test_inference_detects_a_flipped_bit_of_a_parameter(trained, caplog, monkeyp
     assert "the bits of params/head/kernel float32[32, 10] have changed" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ema_decay", [0.0, 0.9])
 def test_checkpoints_are_averaged(experiment, tmp_path, ema_decay):
     changed = dataclasses.replace(experiment, ema_decay=ema_decay)

@@ -58,6 +58,7 @@ def test_every_optimizer_of_optax_updates_or_is_refused_in_one_line(name):
     assert name in SLOW or float(params["kernel"].mean()) < 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["adamw", "lion", "lamb", "muon", "adafactor", "momo"])
 def test_optimizers_train_by_name(experiment, name):
     optimizer = Optimizer(name=name, learning_rate=3e-3)

@@ -116,6 +116,7 @@ def test_scores_are_means_over_draws_of_paired_differences():
     assert "2 draws" in title
 
 
+@pytest.mark.slow
 def test_the_evaluation_of_a_run_has_the_gains_and_the_figure(tmp_path):
     quick = replace(CONFIG, shots=(1,), draws=1, steps=1)
     experiment = Experiment(

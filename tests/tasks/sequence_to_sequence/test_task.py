@@ -36,7 +36,8 @@ def test_training_reaches_a_score(run):
     assert len(scorer.figures(dataset)) >= 2
 
 
-@pytest.mark.parametrize("name", [pytest.param("lstm", marks=pytest.mark.slow), "transformer"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["lstm", "transformer"])
 def test_scores_of_hypotheses_equal_teacher_forcing(task, name):
     """Even though hypotheses move between slots."""
     task = replace(task, model=MODELS[name], decoding=Decoding(beam_size=4)).resolve()
@@ -83,6 +84,7 @@ def test_the_loss_counts_tokens_and_eos(task):
     assert float(totals["loss"].count) == counted
 
 
+@pytest.mark.slow
 def test_labels_are_smoothed_in_training_alone(task):
     task = task.resolve()
     program = Program(experiment(task))

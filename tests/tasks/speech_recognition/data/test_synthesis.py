@@ -42,6 +42,7 @@ def test_samples_do_not_depend_on_previous_utterances(synthesizer, voice):
 
 
 @installed
+@pytest.mark.slow
 def test_another_process_gives_the_same_samples(synthesizer):
     audio, _ = synthesizer.speak(DIGITS, "en-us+f2")
     program = (

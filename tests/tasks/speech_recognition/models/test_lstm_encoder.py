@@ -28,6 +28,7 @@ def make(**options):
     return model, init(jax.random.key(1), x, lengths), x, lengths
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_result_does_not_depend_on_padding(bidirectional):
     model, params, x, lengths = make(bidirectional=bidirectional)
