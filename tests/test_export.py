@@ -61,6 +61,7 @@ def test_exported_parameters_initialize_another_run_bit_for_bit(trained, workdir
     assert_same_bits(arrays_of(dataclasses.replace(open_run(workdir), state=state)), expected)
 
 
+@pytest.mark.slow
 def test_a_network_of_other_collections_is_read_back(experiment, tmp_path):
     """Not every framework stores batch statistics as `batch_stats`."""
     from research.training import initialize
@@ -73,6 +74,7 @@ def test_a_network_of_other_collections_is_read_back(experiment, tmp_path):
     assert set(loaded) == {"params/a", "norm/mean"}
 
 
+@pytest.mark.slow
 def test_an_export_of_averaged_checkpoints_says_so(workdir, tmp_path):
     card = exported(workdir, "safetensors", tmp_path / "a", average=2)
     expected = arrays_of(open_run(workdir, average=2))
@@ -134,6 +136,7 @@ np.savez("predictions.npz", **predict({{"image": np.load("images.npy")}}))
 """
 
 
+@pytest.mark.slow
 def test_a_program_runs_without_the_project(workdir, tmp_path):
     output = tmp_path / "a"
     card = exported(workdir, "stablehlo", output)

@@ -90,7 +90,7 @@ def test_the_same_seed_gives_the_same_bits(rich, uninterrupted, tmp_path):
 
 @pytest.mark.parametrize(
     "step",
-    [pytest.param(1, marks=pytest.mark.slow), 8, pytest.param(13, marks=pytest.mark.slow), 23],
+    [*(pytest.param(n, marks=pytest.mark.slow) for n in (1, 8, 13)), 23],
 )
 def test_a_run_killed_at_any_step_ends_with_the_same_bits(
     rich, uninterrupted, tmp_path, monkeypatch, step

@@ -40,16 +40,19 @@ MESHES = [
     pytest.param({"devices": 2}, marks=pytest.mark.slow),
     pytest.param({"devices": 4}, marks=pytest.mark.slow),
     pytest.param({"devices": 8}, marks=pytest.mark.slow),
-    pytest.param({"devices": 2, "fsdp": 2}, marks=pytest.mark.slow),
+    {"devices": 2, "fsdp": 2},
     pytest.param({"devices": 8, "fsdp": 8}, marks=pytest.mark.slow),
     pytest.param({"devices": 8, "fsdp": 4}, marks=pytest.mark.slow),
     pytest.param({"devices": 8, "fsdp": 2, "tensor": 2}, marks=pytest.mark.slow),
-    {
-        "devices": 8,
-        "fsdp": 2,
-        "tensor": 4,
-        "rules": (("Conv_1/kernel", (None, None, "fsdp", "tensor")), (".*", "fsdp")),
-    },
+    pytest.param(
+        {
+            "devices": 8,
+            "fsdp": 2,
+            "tensor": 4,
+            "rules": (("Conv_1/kernel", (None, None, "fsdp", "tensor")), (".*", "fsdp")),
+        },
+        marks=pytest.mark.slow,
+    ),
 ]
 
 

@@ -202,6 +202,7 @@ def test_predict_prints_a_line_of_json_per_file(overfitted, command, tmp_path):
         assert image_size(Path(row["picture"])) == (SIZE * (1 + i),) * 2
 
 
+@pytest.mark.slow
 def test_files_that_are_not_images_are_refused_before_writing(run, command, tmp_path, capsys):
     path, _ = scene_file(tmp_path, 0)
     (tmp_path / "text.jpg").write_text("no image")

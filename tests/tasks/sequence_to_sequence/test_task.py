@@ -69,6 +69,7 @@ def loss_of(task, **changes):
     return float(totals["loss"].total) / float(totals["loss"].count), float(totals["loss"].count)
 
 
+@pytest.mark.slow
 def test_the_loss_counts_tokens_and_eos(task):
     task = task.resolve()
     dataset = task.dataset("test")
