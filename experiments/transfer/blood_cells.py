@@ -8,8 +8,8 @@ Command:  make dataset NAME=bccd
 Hardware: 2 cores of a shared x86-64 server, Python 3.12, JAX 0.12.0.1
 Time:     23 min for the whole command, with two other programs running
 Score:    AP50 0.875, AP 0.562, AP75 0.614 on the 72 test images, one seed; validation 0.874, 0.563,
-          0.628. From scratch, with more steps, AP50 is 0.898 and AP 0.588: its learning rates are
-          not tuned
+          0.628. From scratch, with more steps, AP50 is 0.898 and AP 0.588; the learning
+          rates here are not tuned
 """
 
 from research.common.config import to_config_dict
