@@ -39,13 +39,14 @@ def evaluate_run(run: Run, split: str, save: bool = True) -> dict[str, float]:
     dataset = run.program.task.dataset(split)
     results, scorer = evaluate(run.program, run.state, dataset)
     save = save and jax.process_index() == 0
+    figures = scorer.figures(dataset) if save else {}
     if save:
-        _save(run, split, results, scorer.figures(dataset))
+        _save(run, split, results, figures)
     further = run.program.task.further_scores(run.state.params, run.state.variables, split)
     if further:
         results |= further.metrics()
         if save:
-            _save(run, split, results, scorer.figures(dataset) | further.figures())
+            _save(run, split, results, figures | further.figures())
     return results
 
 

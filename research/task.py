@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 Batch = dict[str, jax.Array]
 Tree = Any  # a pytree of arrays
+Vocabularies = tuple[tuple[str, int, tuple[str, ...]], ...]
+"""(pattern, axis, names): the parameters with a slice for each of these classes or tokens."""
 
 
 class Average(PyTreeNode):
@@ -117,7 +119,7 @@ class Task(abc.ABC):
         return {}
 
     @property
-    def vocabularies(self) -> tuple[tuple[str, int, tuple[str, ...]], ...]:
+    def vocabularies(self) -> Vocabularies:
         """Parameters with a slice for each class or token: (pattern of the path, axis, names).
 
         `config.initialize` finds by name what another run with another vocabulary has learned.

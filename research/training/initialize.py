@@ -18,7 +18,7 @@ from research.common.config import suggest
 from research.common.errors import ConfigError, UserError
 from research.common.patterns import path_name
 from research.common.storage import AnyPath
-from research.task import Task, Tree
+from research.task import Task, Tree, Vocabularies
 from research.weights.conversion import Preprocessing, convert, unmatched
 from research.weights.source import locate, read_tensors
 
@@ -27,7 +27,6 @@ _SHOWN = 6  # unexplained parameters in an error
 _OURS = "params/"
 _TOLERANCE = 0.01  # of preprocessing: publications round means to two or three digits
 
-Vocabularies = tuple[tuple[str, int, tuple[str, ...]], ...]
 ReadRun = Callable[[AnyPath], tuple[Task, Tree]]
 """Reads a run's workdir: its task, and its parameters and variables."""
 
@@ -199,7 +198,7 @@ def _read(
         return by_path(tree), source_task.preprocessing, source_task.vocabularies
     tensors = read_tensors(source)
     if any(name.startswith(_OURS) for name in tensors):
-        return {name: tensors[name] for name in tensors}, *_described(tensors.metadata)
+        return {name: tensors[name] for name in tensors}, *_described(source, tensors.metadata)
     rules = task.name_table
     if not rules:
         problem = f"the parameters of {source} have foreign names, and this model has no table of"
@@ -220,11 +219,17 @@ def description(task: Task) -> dict[str, str]:
     return {name: json.dumps(value) for name, value in facts.items()}
 
 
-def _described(metadata: Mapping[str, str]) -> tuple[Preprocessing, Vocabularies]:
+def _described(source: str, metadata: Mapping[str, str]) -> tuple[Preprocessing, Vocabularies]:
     """Returns preprocessing and vocabularies from the result of `description`."""
-    preprocessing = json.loads(metadata.get("preprocessing", "{}"))
-    vocabularies = json.loads(metadata.get("vocabularies", "[]"))
-    return preprocessing, tuple((p, axis, tuple(names)) for p, axis, names in vocabularies)
+    try:
+        preprocessing = json.loads(metadata.get("preprocessing", "{}"))
+        vocabularies = json.loads(metadata.get("vocabularies", "[]"))
+        return dict(preprocessing), tuple(
+            (p, axis, tuple(names)) for p, axis, names in vocabularies
+        )
+    except (TypeError, ValueError):
+        problem = f"the metadata of {source} are damaged"
+        raise UserError(f"{problem}; export it again by `python -m research.export`") from None
 
 
 def _check_preprocessing(source: str, expected: Preprocessing, actual: Preprocessing) -> None:

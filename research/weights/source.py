@@ -50,7 +50,7 @@ def locate(source: str) -> AnyPath:
         "hf:OWNER/NAME/FILE", a repository of the Hugging Face Hub.
 
     Raises:
-      UserError: there is no such source, or it contains none or several weights files.
+      UserError: the source does not exist, or contains no or several weights files.
     """
     if source.startswith("hf:"):
         return _download(source)

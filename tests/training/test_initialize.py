@@ -230,6 +230,15 @@ def test_two_ways_to_freeze_are_refused(experiment, changes, message):
         )
 
 
+def test_damaged_metadata_are_refused(experiment, source, tmp_path):
+    file = tmp_path / "model.safetensors"
+    arrays = by_path(jax.device_get({"params": open_run(source).state.params}))
+    for metadata in ({"vocabularies": "{"}, {"vocabularies": "[1]"}, {"preprocessing": "3"}):
+        save_safetensors(file, arrays, metadata)
+        with pytest.raises(UserError, match=r"metadata of .*model\.safetensors are damaged"):
+            initial(experiment, tmp_path / "run", source=str(file))
+
+
 def on_digits(experiment, classes):
     source = Digits(classes=tuple(classes))
     return dataclasses.replace(experiment, task=dataclasses.replace(experiment.task, source=source))

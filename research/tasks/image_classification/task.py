@@ -13,7 +13,7 @@ from research.common.config import renamed_from
 from research.common.errors import ConfigError, within
 from research.data.dataset import Bucket, Dataset
 from research.predictor import Predictor
-from research.task import Average, Batch, Task, Tree
+from research.task import Average, Batch, Task, Tree, Vocabularies
 from research.tasks.image_classification.augmentation import Augmentation
 from research.tasks.image_classification.data import TFDS, DigitPhotographs, Digits, ImageFolder
 from research.tasks.image_classification.few_shot import FewShot, FewShotScores, few_shot
@@ -130,7 +130,7 @@ class ImageClassification(Task):
         return getattr(self.network, "pretrained_preprocessing", {})
 
     @property
-    def vocabularies(self) -> tuple[tuple[str, int, tuple[str, ...]], ...]:
+    def vocabularies(self) -> Vocabularies:
         """The last layer has a slice for each class."""
         names = self.class_names
         return ("^params/head/kernel$", 1, names), ("^params/head/bias$", 0, names)

@@ -14,7 +14,7 @@ from research.common.errors import ConfigError, within
 from research.data.buckets import choose_buckets
 from research.data.dataset import Bucket, Dataset
 from research.data.tokenizers import Bytes, Characters, Tokenizer, WordPieces, Words
-from research.task import Average, Batch, Task, Tree
+from research.task import Average, Batch, Task, Tree, Vocabularies
 from research.tasks.sequence_to_sequence.data import (
     EncodedPairs,
     Limit,
@@ -147,7 +147,7 @@ class SequenceToSequence(Task):
         )
 
     @property
-    def vocabularies(self) -> tuple[tuple[str, int, tuple[str, ...]], ...]:
+    def vocabularies(self) -> Vocabularies:
         """Embeddings and the output layer have a slice for the end, "", and each token."""
         source, target = (("", *t.tokens) for t in (self.input_tokenizer, self.target_tokenizer))
         return (

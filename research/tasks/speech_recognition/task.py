@@ -15,7 +15,7 @@ from research.common.errors import ConfigError, within
 from research.data.buckets import choose_buckets
 from research.data.dataset import Bucket, Dataset
 from research.data.tokenizers import Characters, WordPieces, Words
-from research.task import Average, Batch, Task, Tree
+from research.task import Average, Batch, Task, Tree, Vocabularies
 from research.tasks.speech_recognition.augmentation import Augmentation
 from research.tasks.speech_recognition.data import (
     Corpus,
@@ -116,7 +116,7 @@ class SpeechRecognition(Task):
         return self.model.clone(num_classes=1 + self.tokenizer.size, dtype=jnp.dtype(self.dtype))
 
     @property
-    def vocabularies(self) -> tuple[tuple[str, int, tuple[str, ...]], ...]:
+    def vocabularies(self) -> Vocabularies:
         """The last layer has a slice for the blank, "", and each token."""
         names = ("", *self.tokenizer.tokens)
         return ("^params/head/kernel$", 1, names), ("^params/head/bias$", 0, names)
