@@ -97,14 +97,19 @@ def top_level_imports(path):
 
 IMPORTS = """
 import importlib, sys
-for module in {modules}:
+def loaded(module, *libraries):
     importlib.import_module(module)
-    loaded = [name for name in ("matplotlib", "PIL") if name in sys.modules]
-    assert not loaded, (module, loaded)
+    return [name for name in libraries if name in sys.modules]
+
+for module in {modules}:
+    assert not loaded(module, "matplotlib", "PIL"), module
+for task in {tasks}:
+    assert not loaded(f"research.tasks.{{task}}.task", "matplotlib"), task
 """
 ENGINE = ("research.task", "research.training.loop", "research.training.evaluation")
 
 
 def test_the_engine_imports_neither_matplotlib_nor_pillow():
-    code = IMPORTS.format(modules=ENGINE)
+    tasks = [path.parent.name for path in (RESEARCH / "tasks").glob("*/task.py")]
+    code = IMPORTS.format(modules=ENGINE, tasks=tasks)
     subprocess.run([sys.executable, "-c", code], check=True, cwd=RESEARCH.parent)

@@ -83,6 +83,7 @@ def test_training_a_finished_run_again_changes_nothing(workdir):
     assert "is finished after" in done.stderr
 
 
+@pytest.mark.slow
 def test_evaluation_prints_one_line_of_json(workdir):
     done = call("evaluate", f"--workdir={workdir}", "--json")
     (line,) = done.stdout.splitlines()
@@ -139,6 +140,7 @@ def test_an_unreadable_input_is_refused_before_any_output(workdir, tmp_path):
     assert "good.png: unknown image format" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_changed_config_is_evaluated_but_not_saved(workdir):
     before = (workdir / "evaluation_test.json").read_text()
     change = "--change=task.source.split=last"

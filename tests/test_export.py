@@ -51,6 +51,7 @@ def exported(workdir, format, output, *changes, average=1, license=None):
     return (output / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_exported_parameters_initialize_another_run_bit_for_bit(trained, workdir, tmp_path):
     exported(workdir, "safetensors", tmp_path / "a")
     expected = arrays_of(open_run(workdir))
@@ -83,6 +84,7 @@ def test_an_export_of_averaged_checkpoints_says_so(workdir, tmp_path):
     assert "differs from it and was not evaluated" in card
 
 
+@pytest.mark.slow
 def test_the_card_has_the_scores_as_measured(workdir, tmp_path):
     card = exported(workdir, "safetensors", tmp_path / "a", license="apache-2.0")
     record = json.loads((workdir / "evaluation_test.json").read_text())
@@ -97,6 +99,7 @@ def test_the_card_has_the_scores_as_measured(workdir, tmp_path):
     assert card.endswith("## Licence\napache-2.0\n")
 
 
+@pytest.mark.slow
 def test_a_card_without_facts_says_so(workdir, tmp_path):
     """A run that is still training has neither a summary nor, here, an evaluation."""
     copy = tmp_path / "run"
@@ -109,6 +112,7 @@ def test_a_card_without_facts_says_so(workdir, tmp_path):
     assert "license" not in card
 
 
+@pytest.mark.slow
 def test_the_command_that_trained_the_run_is_in_the_card(workdir, tmp_path):
     copy = tmp_path / "run"
     copy.mkdir()
@@ -173,6 +177,7 @@ def test_a_program_computes_in_bfloat16(workdir, tmp_path, standard_promotion):
     assert not np.allclose(found["probability"], exact["probability"], rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_command_exports(workdir, tmp_path):
     arguments = (f"--workdir={workdir}", "--format=safetensors", f"--output={tmp_path / 'a'}")
     done = quick_call("export", *arguments, "--license=mit")
@@ -181,6 +186,7 @@ def test_the_command_exports(workdir, tmp_path):
     assert names == {"model.safetensors", "config.json", "README.md"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changed", "message"),
     [

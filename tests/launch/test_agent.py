@@ -136,6 +136,7 @@ def test_the_log_is_read_from_an_offset(worker):
     assert worker.poll(10**6)[1] == "step 0\nstep 1\nstep 2\n"  # an offset in an older, longer log
 
 
+@pytest.mark.slow
 def test_a_long_log_comes_in_parts_of_whole_lines(worker):
     code = "print('\\n'.join(str(i) * 50 for i in range(9000)), end='')"
     worker.start("-c", code)
@@ -283,6 +284,7 @@ def test_a_user_error_does_not_change_the_workdir(worker):
     assert not (worker.folder / "workdir").exists()
 
 
+@pytest.mark.slow
 def test_two_workers_start_and_end_together(tmp_path):
     gang, coordinator = free_ports(2)
     ports = {"POLYMATH_GANG_PORT": str(gang), "POLYMATH_COORDINATOR_PORT": str(coordinator)}

@@ -7,7 +7,9 @@ import pytest
 from tests.launch.schedules import trial
 
 
-@pytest.mark.parametrize("first", range(0, 200, 50))
+@pytest.mark.parametrize(
+    "first", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in (50, 100, 150))]
+)
 def test_schedules_of_failures(first):
     assert [one for one in map(trial, range(first, first + 50)) if one.wrong] == []
 

@@ -1,6 +1,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from research.layers.attention import MultiHeadAttention, additive_attention
 
@@ -23,6 +24,7 @@ def initial(module):
     return module.init(jax.random.key(2), X, MEMORY, method=call)
 
 
+@pytest.mark.slow
 def test_multi_head_attention_equals_that_of_jax():
     module = MultiHeadAttention(FEATURES, num_heads=2)
     variables = initial(module)

@@ -1,6 +1,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import linen as nn
 
 from research.layers.convolution import conv_and_norm
@@ -30,6 +31,7 @@ def test_stochastic_depth_skips_the_block_of_single_examples_in_training():
     np.testing.assert_allclose(training[~skipped], 2 * evaluation[~skipped], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_block_has_a_shortcut_where_the_shapes_are_equal():
     x = jnp.zeros((1, 4, 4, 4))
     for features, stride, expected in ((4, 1, 1.0), (4, 2, 0.0), (8, 1, 0.0)):

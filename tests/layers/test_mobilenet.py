@@ -20,5 +20,6 @@ def test_feature_maps_have_the_declared_strides(size):
     check_feature_maps(MobileNetV3(size), channels)
 
 
+@pytest.mark.slow
 def test_unused_stages_have_no_parameters():
     check_stages(MobileNetV3(num_classes=3))

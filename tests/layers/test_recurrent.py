@@ -49,7 +49,7 @@ def flax_lstm(x, lengths, kernels):
     return jnp.concatenate(outputs, -1) * valid.astype(jnp.float32)
 
 
-@pytest.mark.parametrize("unroll", [1, 3])
+@pytest.mark.parametrize("unroll", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_outputs_and_gradients_equal_those_of_flax(x, unroll):
     _, params = make(x)
     shift = jnp.linspace(-0.5, 0.5, 4 * FEATURES)
@@ -89,6 +89,7 @@ def test_result_does_not_depend_on_padding(x):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), d_short, d_long)
 
 
+@pytest.mark.slow
 def test_chunks_with_carried_state_equal_the_full_sequence(x):
     """Gradients flow through the state."""
     layer, params = make(x, bidirectional=False)

@@ -76,6 +76,7 @@ def test_feature_maps_have_the_declared_strides(depth, stem):
     ]
 
 
+@pytest.mark.slow
 def test_the_logits_are_a_linear_function_of_the_last_feature_map():
     model = ResNet(depth=18, stem="strided", width=4, num_classes=3)
     images = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype(np.float32)

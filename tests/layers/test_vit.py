@@ -15,6 +15,7 @@ def test_vit_s_16_has_the_published_number_of_parameters():
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes["params"])) == 22_050_664
 
 
+@pytest.mark.slow
 def test_without_positions_the_order_of_the_patches_does_not_matter():
     images = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype(np.float32)
     swapped = np.concatenate([images[:, 4:], images[:, :4]], axis=1)

@@ -27,6 +27,7 @@ def trained(tmp_path_factory):
     return run, run.program.initialize()
 
 
+@pytest.mark.slow
 def test_nnx_module_learns_digits(trained):
     run, _ = trained
     results, _ = evaluate(run.program, run.state, run.program.task.dataset("test"))
@@ -34,6 +35,7 @@ def test_nnx_module_learns_digits(trained):
     assert results["examples"] == 360
 
 
+@pytest.mark.slow
 def test_running_averages_are_updated_in_training_and_kept_in_evaluation(trained):
     run, initial = trained
     task, state = run.program.task, jax.device_get(run.state)

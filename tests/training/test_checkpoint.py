@@ -38,6 +38,7 @@ def damage(workdir, step, how):
         largest.unlink()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_moves_between_device_counts(experiment, tmp_path):
     """Saved on 8 devices, restored and trained on 1, and restored on 8: the bits are the same."""
     on_eight = dataclasses.replace(experiment, mesh=MeshConfig(fsdp=8), duration="8 steps")
@@ -58,7 +59,9 @@ def test_a_run_resumes_on_another_mesh(experiment, tmp_path):
     assert not Trainer(experiment, tmp_path).train()[1]
 
 
-@pytest.mark.parametrize("how", ["flip", "truncate", "delete"])
+@pytest.mark.parametrize(
+    "how", ["flip", *(pytest.param(how, marks=pytest.mark.slow) for how in ("truncate", "delete"))]
+)
 def test_a_damaged_checkpoint_is_logged_and_the_previous_one_restored(
     trained, caplog, how, experiment
 ):
@@ -118,6 +121,7 @@ def test_checkpoints_are_averaged(experiment, tmp_path, ema_decay):
     np.testing.assert_allclose(averaged, sum(both) / 2, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_averaging_more_checkpoints_than_saved_is_refused(trained):
     with pytest.raises(UserError, match=r"cannot average 5 checkpoints: .* has 2 readable ones"):
         open_run(trained.workdir, average=5)
@@ -133,6 +137,7 @@ def test_without_a_readable_checkpoint_no_file_is_removed(trained, experiment):
     assert {path.name for path in (trained.workdir / CHECKPOINTS).iterdir()} >= {"16", "24"}
 
 
+@pytest.mark.slow
 def test_a_run_opens_on_fewer_devices_than_its_mesh(experiment, tmp_path, monkeypatch):
     on_eight = dataclasses.replace(experiment, mesh=MeshConfig(fsdp=4), batch_size=64)
     trained, _ = Trainer(on_eight, tmp_path).train()

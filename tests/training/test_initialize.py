@@ -194,6 +194,7 @@ def test_loaded_parameters_are_frozen_in_one_word(experiment, source, tmp_path, 
     assert set(jax.tree.leaves(steps["head"])) == {0}
 
 
+@pytest.mark.slow
 def test_a_linear_probe_keeps_the_loaded_bits(experiment, source, tmp_path):
     config = Initialize(source=str(source), exclude=("head",), train="new")
     probe = dataclasses.replace(experiment, initialize=config)
@@ -244,6 +245,7 @@ def on_digits(experiment, classes):
     return dataclasses.replace(experiment, task=dataclasses.replace(experiment.task, source=source))
 
 
+@pytest.mark.slow
 def test_of_another_vocabulary_the_common_tokens_are_loaded(experiment, source, tmp_path, caplog):
     """The source knows all ten digits; the order is another, and the rest of the head is fresh."""
     logging.getLogger("research").propagate = True
@@ -274,6 +276,7 @@ def test_the_head_of_other_classes_is_refused_even_where_the_shape_is_the_same(
         initial(on_digits(experiment, "23"), tmp_path / "run", source=str(tmp_path / "source"))
 
 
+@pytest.mark.slow
 def test_multipliers_scale_the_updates(experiment, tmp_path):
     sgd = {"name": "sgd", "learning_rate": 0.1, "schedule": "constant"}
     short = dataclasses.replace(experiment, duration="1 step")

@@ -51,7 +51,7 @@ def uninterrupted(experiment, tmp_path_factory):
     return workdir
 
 
-@pytest.mark.parametrize("step", [3, 12])
+@pytest.mark.parametrize("step", [pytest.param(3, marks=pytest.mark.slow), 12])
 def test_a_run_stopped_by_sigterm_resumes_to_the_same_bits(
     experiment, uninterrupted, tmp_path, monkeypatch, step
 ):

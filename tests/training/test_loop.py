@@ -79,6 +79,7 @@ def train_and_die(experiment, workdir, monkeypatch, after):
             Trainer(experiment, workdir).train()
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bits(rich, uninterrupted, tmp_path):
     state, lines = train_to_end(rich, tmp_path / "again")
     assert_equal(uninterrupted[0], state)
@@ -112,7 +113,8 @@ def test_a_run_on_four_devices_killed_twice_ends_with_the_same_bits(rich, tmp_pa
     assert metrics(tmp_path / "uninterrupted") == metrics(tmp_path / "killed")
 
 
-@pytest.mark.parametrize("step", [pytest.param(3, marks=pytest.mark.slow), 13])
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [3, 13])
 def test_a_run_with_several_batch_sizes_resumes_to_the_same_bits(
     pairs, uninterrupted_pairs, tmp_path, monkeypatch, step
 ):
@@ -132,6 +134,7 @@ def test_batch_length_limits_the_batch_size_of_each_bucket(pairs, tmp_path):
     assert sizes == {(6, 6): {24}, (6, 12): {16}, (12, 6): {16}, (12, 12): {8}}
 
 
+@pytest.mark.slow
 def test_progress_counts_examples_of_several_batch_sizes(pairs, tmp_path):
     trainer = Trainer(pairs, tmp_path)
     sizes = [len(batch["mask"]) for batch in trainer.data.batches(0, 24)]
@@ -339,6 +342,7 @@ def test_the_saved_config_is_the_resolved_one(experiment, tmp_path):
     assert to_config_dict(run.program.experiment).task.type == "ImageClassification"
 
 
+@pytest.mark.slow
 def test_a_logged_metric_is_the_mean_since_the_last_log(experiment, tmp_path):
     warm = Optimizer(learning_rate=1e-2, warmup="12 steps", schedule="linear")
     Trainer(dataclasses.replace(experiment, optimizer=warm), tmp_path).train()

@@ -126,6 +126,7 @@ def test_a_mask_saved_under_its_former_name_is_kept(experiment):
     assert optimizer.clip_norm == 2.0
 
 
+@pytest.mark.slow
 def test_schedule_free_optimizers_are_evaluated_at_their_average(replace_optimizer, tmp_path):
     """The parameters of the gradients and of the evaluation differ (Defazio et al. 2024)."""
     changed = replace_optimizer(name="schedule_free_adamw", learning_rate=0.05)
@@ -150,6 +151,7 @@ def test_schedule_free_optimizers_refuse_a_moving_average():
         Experiment(task=None, optimizer=Optimizer(name="schedule_free_sgd"), ema_decay=0.9)
 
 
+@pytest.mark.slow
 def test_a_run_is_evaluated_without_its_optimizer(experiment, replace_optimizer, tmp_path):
     """Inference restores no optimizer state, so another optimizer opens the run."""
     Trainer(experiment, tmp_path).train()

@@ -1,12 +1,14 @@
 import dataclasses
 
 import jax
+import pytest
 
 from research.hardware.mesh import MeshConfig
 from research.training.loop import Trainer
 from research.training.run import open_run
 
 
+@pytest.mark.slow
 def test_a_run_opens_on_more_devices_than_its_batch_has_parts(experiment, tmp_path, monkeypatch):
     """The batch is rounded up to the devices, and not accumulated."""
     changed = dataclasses.replace(

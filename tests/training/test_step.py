@@ -139,6 +139,7 @@ def test_accumulation_does_not_move_examples_between_devices(experiment):
     assert collectives and set(collectives) == {"all-reduce"}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("standard_promotion")
 def test_bfloat16_computes_with_float32_parameters(with_model):
     experiment = with_model(CNN(widths=(8, 16)), dtype="bfloat16")
@@ -177,6 +178,7 @@ def test_the_gradient_is_that_of_the_mean_over_unmasked_examples(experiment):
     )
 
 
+@pytest.mark.slow
 def test_each_step_draws_new_random_numbers(with_model):
     """Trains on the same batch twice with a learning rate of 0: only random numbers can differ."""
     still = Optimizer(name="sgd", learning_rate=0.0)

@@ -47,12 +47,14 @@ def taught(tmp_path_factory):
     return Trainer(experiment, tmp_path_factory.mktemp("taught")).train()[0].state
 
 
+@pytest.mark.slow
 def test_features_of_a_network_that_knows_the_classes_separate_them(taught):
     task = replace(TASK, few_shot=replace(CONFIG, method="linear_probe"))
     scores = few_shot(task, taught.params, taught.variables, "validation").metrics()
     assert scores["gain_at_1"] > 0.1 and scores["pretrained_at_4"] > scores["pretrained_at_1"] > 0.6
 
 
+@pytest.mark.slow
 def test_fine_tuning_learns_more_from_more_examples():
     task = replace(TASK, few_shot=replace(CONFIG, learning_rate=1e-2))
     params, variables = task.init(jax.random.key(0))

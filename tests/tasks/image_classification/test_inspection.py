@@ -8,6 +8,7 @@ from research.tasks.image_classification.models import CNN, MLP, ResNet
 from research.tasks.image_classification.task import ImageClassification
 
 
+@pytest.mark.slow
 def test_feature_maps_are_the_convolution_outputs():
     task = ImageClassification(model=CNN(widths=(4, 6)))
     params, variables = task.init(jax.random.key(0))
@@ -22,6 +23,7 @@ def test_feature_maps_are_the_convolution_outputs():
     np.testing.assert_allclose(maps["Conv_0"][2, 3], expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_feature_maps_are_in_the_order_of_execution():
     task = ImageClassification(model=ResNet(depth=18, stem="cifar", width=4))
     maps = feature_maps(task, *task.init(jax.random.key(0)), np.zeros((8, 8, 1), np.uint8))

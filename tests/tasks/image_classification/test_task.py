@@ -74,6 +74,7 @@ def test_configs_saved_with_former_keys_open():
     assert (task.num_classes, task.test_time_flip) == (10, True)
 
 
+@pytest.mark.slow
 def test_images_are_resized_on_the_device_after_augmentation(monkeypatch):
     """The network sees the input size, in training and in prediction; augmentation the image's."""
     task = ImageClassification(source=Digits(), model=CNN(widths=(4,)), input_size=(16, 24))

@@ -69,6 +69,7 @@ def test_area_and_iou_agree_with_pixel_counts():
     assert (generalised <= expected + 1e-6).all()
 
 
+@pytest.mark.slow
 def test_giou_attracts_disjoint_boxes():
     true = jnp.array([10.0, 10, 20, 20])
     for away in ((40, 12, 50, 22), (12, 40, 22, 50), (40, 40, 41, 60)):

@@ -415,6 +415,7 @@ def test_figures_show_the_evaluated_images():
     assert shown == [1, 3]
 
 
+@pytest.mark.slow
 def test_of_many_classes_the_most_frequent_have_curves():
     names = [f"class{number}" for number in range(13)]
     truth = [objects(*[(A, label)] * (label + 1)) for label in range(13)]

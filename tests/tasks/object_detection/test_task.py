@@ -82,6 +82,7 @@ def test_a_run_learns_and_is_evaluated(overfitted):
     assert saved["metrics"] == results and len(saved["figures"]) == 3
 
 
+@pytest.mark.slow
 def test_the_number_of_objects_does_not_cause_compilation(run, state):
     """Two epochs of images with 0 to 130 objects, of which 100 are training targets."""
     counts = (0, 1, 50, 100, 130, 0, 2, 99, 0, 7, 1, 0)
@@ -95,6 +96,7 @@ def test_the_number_of_objects_does_not_cause_compilation(run, state):
     assert compilations.count == 0
 
 
+@pytest.mark.slow
 def test_a_batch_without_objects_trains(run, state):
     (batch,) = batches(run, Counted((0,) * SCENES))
     before = jax.device_get(state.params)
@@ -106,6 +108,7 @@ def test_a_batch_without_objects_trains(run, state):
     assert any(jax.tree.leaves(changed))
 
 
+@pytest.mark.slow
 def test_the_loss_of_a_batch_is_the_sum_over_its_images(run):
     counts = (3, 0, 1, 100, 130, 12)
     (batch,) = jax.device_get(batches(run, Counted(counts)))
@@ -118,6 +121,7 @@ def test_the_loss_of_a_batch_is_the_sum_over_its_images(run):
         np.testing.assert_allclose(total, np.sum([part[name] for part in parts], 0), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_padding_of_the_last_batch_has_no_loss(run):
     first, last = jax.device_get(batches(run, Counted((3, 1, 2, 4, 5, 6, 7, 8))))
     assert last["mask"].tolist() == [1, 1, 0, 0, 0, 0]
@@ -128,6 +132,7 @@ def test_padding_of_the_last_batch_has_no_loss(run):
         assert same[name] == pytest.approx(total, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_crowds_are_ignored(run):
     (batch,) = jax.device_get(batches(run, Counted((3, 1, 2, 4, 5, 6))))
     crowds = batch | {"crowd": batch["labels"] >= 0}
@@ -197,6 +202,7 @@ def test_the_scorer_reads_the_scenes_of_the_examples(split):
         np.testing.assert_array_equal(one["image"], truth.image(index))
 
 
+@pytest.mark.slow
 def test_the_config_can_be_saved_and_restored(run):
     experiment = run.program.experiment
     saved = json.loads(json.dumps(to_config_dict(experiment).to_dict()))

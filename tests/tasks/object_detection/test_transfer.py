@@ -81,6 +81,7 @@ def warnings(caplog):
     return lambda: [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
 
 
+@pytest.mark.slow
 def test_a_resnet_of_torchvision_becomes_the_backbone(torchvision_file, warnings):
     task = detector(RESNET)
     arrays, actions = loaded(
@@ -185,6 +186,7 @@ def test_a_frozen_pretrained_backbone_keeps_its_bits_and_its_statistics(tmp_path
     assert np.abs(statistics["mean"]).max() > 0
 
 
+@pytest.mark.slow
 def test_stochastic_depth_has_a_random_stream():
     task = detector(EfficientNetLite(stochastic_depth=0.5), strides=(4, 8))
     shapes = shapes_of(task)

@@ -20,7 +20,7 @@ MODELS = {
 }
 
 
-@pytest.fixture(params=list(MODELS))
+@pytest.fixture(params=[pytest.param("lstm", marks=pytest.mark.slow), "transformer"])
 def model(request):
     return MODELS[request.param]
 

@@ -1,7 +1,5 @@
 """The task in the engine: training, evaluation, losses and configs."""
 
-import subprocess
-import sys
 from dataclasses import replace
 from functools import partial
 
@@ -173,11 +171,3 @@ def test_saved_configs_with_former_keys_open(task):
     assert from_config_dict(SequenceToSequence, old | {"too_long": "truncate"}) == replace(
         task, joint_vocabulary=True, truncate=True
     )
-
-
-def test_importing_the_task_does_not_import_matplotlib():
-    script = (
-        "import sys, research.tasks.sequence_to_sequence.task; print('matplotlib' in sys.modules)"
-    )
-    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert out.stdout.strip() == "False"

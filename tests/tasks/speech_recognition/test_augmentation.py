@@ -72,6 +72,7 @@ def test_defaults_change_nothing(batch, features):
         assert np.array_equal(before[1], after[1])
 
 
+@pytest.mark.slow
 def test_result_depends_on_the_key(batch, features):
     for augment, inputs in ((augment_audio, batch), (augment_features, features)):
         first, again, other = (augment(*inputs, key=key)[0] for key in (1, 1, 2))

@@ -23,7 +23,7 @@ def emitting(task):
     return task, {**params, "head": {**head, "kernel": head["kernel"] * 8}}
 
 
-@pytest.mark.parametrize("samples", [100, 7777])
+@pytest.mark.parametrize("samples", [pytest.param(100, marks=pytest.mark.slow), 7777])
 @pytest.mark.parametrize("chunk", [1, 5])
 def test_stream_gives_the_tokens_of_the_whole(emitting, samples, chunk):
     task, params = emitting

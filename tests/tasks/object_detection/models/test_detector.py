@@ -92,6 +92,7 @@ def levels(output):
     return [part.reshape(*size, -1) for part, size in zip(parts, sizes, strict=True)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(MOVES)), ids=MOVES)
 def test_outputs_are_translation_equivariant_at_all_levels(outputs, number):
     for output in outputs:
@@ -105,6 +106,7 @@ def test_outputs_are_translation_equivariant_at_all_levels(outputs, number):
             assert np.abs(after - before).max() > 0.1 * scale
 
 
+@pytest.mark.slow
 def test_boxes_contain_their_anchor_points(outputs):
     """Initially, they are a few strides wide."""
     points, strides = anchor_points(SIZE, STRIDES)
@@ -114,6 +116,7 @@ def test_boxes_contain_their_anchor_points(outputs):
         assert (sides > 0.2).all() and (sides < 5).all()
 
 
+@pytest.mark.slow
 def test_initial_scores_are_close_to_the_prior(outputs):
     scores = 1 / (1 + np.exp(-outputs[0]))
     assert scores.min() > 0.005 and scores.max() < 0.02

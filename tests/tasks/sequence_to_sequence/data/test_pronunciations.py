@@ -11,6 +11,7 @@ def words() -> dict[str, Sequence[Pair]]:
     return {split: Pronunciations().open(split) for split in SPLITS}
 
 
+@pytest.mark.slow
 def test_each_word_of_the_dictionary_is_in_one_split(words):
     sources = {split: {pair.source for pair in words[split]} for split in SPLITS}
     every = set(pronunciations._dictionary())

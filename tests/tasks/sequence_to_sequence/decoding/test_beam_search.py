@@ -95,6 +95,7 @@ def test_hypotheses_are_distinct_and_sorted_by_score():
     assert (found.tokens[padding] == EOS).all() and (found.tokens[~padding] != EOS).all()
 
 
+@pytest.mark.slow
 def test_a_length_penalty_favours_long_sequences():
     table = language(2, batch=40)
     short, long = (search(table, 8, penalty).lengths[:, 0].mean() for penalty in (0.0, 3.0))

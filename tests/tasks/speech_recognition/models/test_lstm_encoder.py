@@ -42,6 +42,7 @@ def test_result_does_not_depend_on_padding(bidirectional):
     np.testing.assert_allclose(jnp.exp(short).sum(-1), 1, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_look_ahead_is_the_receptive_field_after_a_frame():
     model, params, x, _ = make(bidirectional=False)
     lengths = jnp.full(3, 21)
@@ -52,6 +53,7 @@ def test_look_ahead_is_the_receptive_field_after_a_frame():
     assert is_used[0] and model.window == model.look_back + 1 + model.look_ahead
 
 
+@pytest.mark.slow
 def test_dropout_is_applied_in_training_only():
     model, params, x, lengths = make(dropout=0.5)
 
