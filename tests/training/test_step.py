@@ -37,22 +37,19 @@ def run(experiment, steps, masked=0):
 
 
 MESHES = [
-    pytest.param({"devices": 2}, marks=pytest.mark.slow),
-    pytest.param({"devices": 4}, marks=pytest.mark.slow),
-    pytest.param({"devices": 8}, marks=pytest.mark.slow),
+    {"devices": 2},
+    {"devices": 4},
+    {"devices": 8},
     {"devices": 2, "fsdp": 2},
-    pytest.param({"devices": 8, "fsdp": 8}, marks=pytest.mark.slow),
-    pytest.param({"devices": 8, "fsdp": 4}, marks=pytest.mark.slow),
-    pytest.param({"devices": 8, "fsdp": 2, "tensor": 2}, marks=pytest.mark.slow),
-    pytest.param(
-        {
-            "devices": 8,
-            "fsdp": 2,
-            "tensor": 4,
-            "rules": (("Conv_1/kernel", (None, None, "fsdp", "tensor")), (".*", "fsdp")),
-        },
-        marks=pytest.mark.slow,
-    ),
+    {"devices": 8, "fsdp": 8},
+    {"devices": 8, "fsdp": 4},
+    {"devices": 8, "fsdp": 2, "tensor": 2},
+    {
+        "devices": 8,
+        "fsdp": 2,
+        "tensor": 4,
+        "rules": (("Conv_1/kernel", (None, None, "fsdp", "tensor")), (".*", "fsdp")),
+    },
 ]
 
 
@@ -61,6 +58,7 @@ def one_device_losses():
     return {}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("full_compilation")
 @pytest.mark.parametrize("mesh", MESHES, ids=str)
 def test_the_loss_is_the_same_on_any_mesh(with_model, one_device_losses, mesh):
