@@ -6,6 +6,7 @@ PYTHON  ?= $(or $(shell for p in python3.13 python3.12 python3.11; do \
 VENV    ?= .venv
 CONFIG  ?= experiments/image_classification/digits_cnn.py
 WORKDIR ?= runs/$(basename $(notdir $(CONFIG)))
+SLICE   ?= v5e-1
 ARGS    ?=
 
 # XLA allocates its buffers anew in each step; huge pages make that cheap.
@@ -14,7 +15,7 @@ export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: help setup train test test-slow lint dataset lock
+.PHONY: help setup train test test-slow plan lint dataset lock
 .DEFAULT_GOAL := help
 
 help:  ## List these commands.
@@ -40,6 +41,17 @@ test: setup  ## Run the tests, in under four minutes on two cores.
 
 test-slow: setup  ## Run the slow tests.
 	$(BIN)/python -m pytest -m slow -n 0
+
+plan: $(VENV)/libtpu/installed  ## Predict memory, time and price of CONFIG on SLICE, such as v5e-16.
+	PYTHONPATH=$(VENV)/libtpu $(BIN)/python -m research.plan --config=$(CONFIG) --slice=$(SLICE) $(ARGS)
+
+# The TPU compiler. It is outside of the environment, as JAX would look for a TPU with each command.
+$(VENV)/libtpu/installed: $(INSTALLED) requirements-tpu.lock
+	@mkdir -p $(VENV)/libtpu
+	@sed -n '/^libtpu==/,/[^\\]$$/p' requirements-tpu.lock > $(VENV)/libtpu.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps --upgrade \
+	  --target $(VENV)/libtpu -r $(VENV)/libtpu.txt
+	@touch $@
 
 lint: setup  ## Check style, format and types.
 	$(BIN)/ruff check .

@@ -23,24 +23,27 @@ _ENVIRONMENT = {
     "TPU_STDERR_LOG_LEVEL": "3",
     "TPU_MIN_LOG_LEVEL": "3",
 }
-_INSTALL = "pip install --require-hashes -r requirements-tpu.lock, in an environment of Python 3.12"
+_NEEDED = re.compile(
+    r"required for [\w ]+ \(([\d.]+[KMG])\) exceeds available HBM \(([\d.]+[KMG])\)"
+    r"|Used ([\d.]+[KMG]) of ([\d.]+[KMG]) hbm"
+)
+_INSTALL = "`make plan` installs it beside the environment and runs this command"
 
 
 class DoesNotFit(Exception):
     """The program needs more memory than a device has.
 
     Attributes:
-      message: the compiler's first line.
-      needed, available: bytes, 0 if the compiler does not say.
+      needed: bytes of the arrays that do not fit; 0 if the compiler does not say.
+      available: bytes of a device that programs can use; 0 if the compiler does not say.
     """
 
     def __init__(self, message: str):
-        super().__init__(message)
-        self.message = message.splitlines()[0]
-        found = re.search(r"Used ([\d.]+)([KMG]) of ([\d.]+)([KMG]) hbm", message)
+        super().__init__(message.splitlines()[0])
+        found = _NEEDED.search(message)
+        values = (found[1] or found[3], found[2] or found[4]) if found else ("0K", "0K")
         units = {"K": 2**10, "M": 2**20, "G": 2**30}
-        self.needed = int(float(found[1]) * units[found[2]]) if found else 0
-        self.available = int(float(found[3]) * units[found[4]]) if found else 0
+        self.needed, self.available = (int(float(v[:-1]) * units[v[-1]]) for v in values)
 
 
 class CompilerFailure(Exception):

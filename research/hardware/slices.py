@@ -54,7 +54,7 @@ def parse_slice(name: str) -> TpuSlice:
 def google_name(name: str) -> str:
     """Returns Google's spelling of common names: v5e-16 is v5litepod-16, v7x-8 is tpu7x-8."""
     name = re.sub(r"^tpu-", "", name.strip().lower())
-    return re.sub(r"^v7x?-", "tpu7x-", re.sub(r"^v5(e|lite|litepod)-?", "v5litepod-", name))
+    return re.sub(r"^v7x?-", "tpu7x-", re.sub(r"^v5(litepod|lite|e)-?", "v5litepod-", name))
 
 
 def split_type(accelerator_type: str) -> tuple[Chip, str]:

@@ -180,7 +180,6 @@ def _compile(lowered: Lowered, program: Program, tpu_slice: TpuSlice) -> Plan:
             hbm_bytes=error.available,
             needed_bytes=error.needed,
             compile_seconds=time.perf_counter() - begin,
-            warnings=(error.message,),
         )
     seconds = time.perf_counter() - begin
     hlo = parse(compiled.as_text() or "")
