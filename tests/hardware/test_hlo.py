@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - lines of XLA programs
 """The parser, on programs that XLA compiles for the CPU and on lines of TPU programs."""
 
 import jax

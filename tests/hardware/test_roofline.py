@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - lines of XLA programs
 """The cost model, on programs whose costs are known."""
 
 import jax
