@@ -15,7 +15,7 @@ export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: help setup train test test-slow plan lint dataset lock
+.PHONY: help setup train test test-slow plan plan-all lint dataset lock
 .DEFAULT_GOAL := help
 
 help:  ## List these commands.
@@ -44,6 +44,9 @@ test-slow: setup  ## Run the slow tests.
 
 plan: $(VENV)/libtpu/installed  ## Predict memory, time and price of CONFIG on SLICE, such as v5e-16.
 	PYTHONPATH=$(VENV)/libtpu $(BIN)/python -m research.plan --config=$(CONFIG) --slice=$(SLICE) $(ARGS)
+
+plan-all: $(VENV)/libtpu/installed  ## Predict all experiments on TPUs and write experiments/tpu.json.
+	PYTHONPATH=$(VENV)/libtpu $(BIN)/python -m research.plan --record=experiments/tpu.json
 
 # The TPU compiler. It is outside of the environment, as JAX would look for a TPU with each command.
 $(VENV)/libtpu/installed: $(INSTALLED) requirements-tpu.lock

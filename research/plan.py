@@ -14,9 +14,10 @@ from research.common import cli
 from research.common.errors import UserError
 from research.hardware.compiler import CompilerFailure
 from research.hardware.slices import TpuSlice, parse_slice
-from research.planning.plan import Plan, Subject, plan, price_of, subject
+from research.planning.plan import Plan, Subject, plan, subject
+from research.planning.record import row, update
 from research.planning.remedies import find_remedy
-from research.planning.table import format_plan, run_dollars, run_seconds
+from research.planning.table import format_plan
 from research.training.experiment import load_experiment
 
 log = logging.getLogger("research")
@@ -33,11 +34,19 @@ def define_flags() -> None:
     )
     flags.DEFINE_bool("predict", False, "Plan the prediction step instead of the training step.")
     flags.DEFINE_integer("examples", None, "Training examples per epoch, without the data.")
+    flags.DEFINE_string(
+        "record", None, "Write the plans of all experiments beside it to this file."
+    )
     flags.DEFINE_bool("json", False, "Print a line of JSON per slice.")
 
 
 def main(_: list[str]) -> None:
-    """Prints the plan for each slice."""
+    """Prints the plan for each slice, or records the plans of all experiments."""
+    if (FLAGS.config is None) == (FLAGS.record is None):
+        raise UserError("expected either --config or --record")
+    if FLAGS.record:
+        update(Path(FLAGS.record).parent, Path(FLAGS.record))
+        return
     slices = [parse_slice(name) for name in (ALL if FLAGS.slice == ["all"] else FLAGS.slice)]
     what = subject(load_experiment(Path(FLAGS.config), cli.config_changes()), FLAGS.examples)
     for key in what.assumed:
@@ -64,14 +73,7 @@ def main(_: list[str]) -> None:
 
 def to_json(result: Plan, tpu_slice: TpuSlice, what: Subject) -> dict[str, object]:
     """Returns a plan as plain values, with time and price of the whole run where they are known."""
-    values = dataclasses.asdict(result) | {"step_seconds": result.step_seconds}
-    seconds, price = run_seconds(result, what), price_of(tpu_slice)
-    values["mfu"] = result.mfu(tpu_slice)
-    values["run_seconds"] = seconds
-    values["run_dollars"] = None
-    if seconds is not None and price is not None:
-        values["run_dollars"] = run_dollars(seconds, tpu_slice, price)
-    return values
+    return dataclasses.asdict(result) | row(result, tpu_slice, what)
 
 
 def _print_remedy(what: Subject, tpu_slice: TpuSlice) -> None:
@@ -85,4 +87,4 @@ def _print_remedy(what: Subject, tpu_slice: TpuSlice) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    cli.run(main, required=("config",))
+    cli.run(main, required=())
