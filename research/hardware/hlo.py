@@ -1,6 +1,7 @@
-"""Reads the text of a compiled XLA program: its computations, instructions, and source lines.
+"""Reads the text of an XLA program: its computations, instructions, and source lines.
 
-The text is that of `jax.stages.Compiled.as_text()`, in scheduled order, with physical layouts.
+The text is that of `jax.stages.Compiled.as_text()`, in scheduled order and with physical layouts,
+or of `jax.stages.Lowered.as_text(dialect="hlo")`, without either.
 """
 
 import math
@@ -13,9 +14,9 @@ import numpy as np
 
 _ARRAY = re.compile(r"(\w+)\[([\d,<=]*)\](?:\{([^}]*)\})?")
 _TILE = re.compile(r"\(([\d,*]+)\)")
-_HEADER = re.compile(r"(ENTRY )?%?([^\s(]+) \(.*\) -> .* \{")
+_HEADER = re.compile(r"(ENTRY )?%?([^\s(]+)(?: \(.*\) -> .*)? \{$")
 _INSTRUCTION = re.compile(r"\s+(ROOT )?%?(\S+) = (.*)")
-_NAME = re.compile(r"%([^\s,(){}]+)")
+_NAME = re.compile(r"%?([^\s,(){}%]+)(?=[,)])")
 _CALLED = re.compile(
     r"\b(?:calls|body|condition|to_apply|true_computation|false_computation)=%?([^\s,)}]+)"
     r"|\b(?:called_computations|branch_computations)=\{([^}]*)\}"

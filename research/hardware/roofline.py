@@ -147,6 +147,12 @@ def estimate(program: HloProgram, device: Device, num_devices: int) -> Estimate:
     return walk.computation(program.entry, 1)
 
 
+def count_flops(program: HloProgram) -> float:
+    """Returns the floating point operations of a program's products, which need not be compiled."""
+    nowhere = Device(1.0, 1, 1.0, 1.0, 1.0, 1)
+    return estimate(program, nowhere, 1).flops
+
+
 class _Walk:
     """Adds the costs of the instructions of a program, in the order of their execution."""
 

@@ -42,21 +42,34 @@ def wanted(folder: Path) -> list[Wanted]:
       UserError: the file names an experiment that does not exist.
     """
     names = sorted(f"{path.parent.name}/{path.stem}" for path in folder.glob("*/*.py"))
-    settings = tomllib.loads((folder / PLANS).read_text())
-    if unknown := settings.keys() - set(names):
+    settings = _settings(folder)
+    guard = settings.pop("guard")
+    if unknown := (settings.keys() | guard.keys()) - set(names):
         raise UserError(f"unknown experiment '{min(unknown)}' in {folder / PLANS}")
     return [one for name in names for one in _wanted(name, settings.get(name, {}))]
+
+
+def guarded(folder: Path) -> list[Wanted]:
+    """Returns the small plans that a test compares with the table."""
+    chip = parse_slice(ONE_CHIP[0])
+    steps = _settings(folder)["guard"].items()
+    return [Wanted(name, chip, tuple(changes), None) for name, changes in steps]
 
 
 def update(folder: Path, table: Path) -> None:
     """Compiles all plans of a folder's experiments and writes their table."""
     versions = {"jax": jax.__version__, "libtpu": compiler.version()}
+    guard: dict[str, Any] = {}
     plans: dict[str, dict[str, Any]] = {}
+    content = {"versions": versions, "guard": guard, "plans": plans}
+    for one in guarded(folder):
+        guard[one.experiment] = planned(folder, one)
+        save_json(table, content)
     for one in wanted(folder):
         row = planned(folder, one)
         plans.setdefault(one.experiment, {})[one.tpu_slice.name] = row
         log.info("%s on %s: %s", one.experiment, one.tpu_slice.name, _summary(row))
-        save_json(table, {"versions": versions, "plans": plans})
+        save_json(table, content)
 
 
 def planned(folder: Path, one: Wanted) -> dict[str, Any]:
@@ -87,6 +100,10 @@ def row(result: Plan, tpu_slice: TpuSlice, what: Subject) -> dict[str, Any]:
     if seconds is not None and price is not None:
         numbers["run_dollars"] = run_dollars(seconds, tpu_slice, price)
     return numbers
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    return tomllib.loads((folder / PLANS).read_text())
 
 
 def _wanted(name: str, settings: dict[str, Any]) -> Iterator[Wanted]:
