@@ -2,7 +2,7 @@
 
 A kernel that uses the matrix unit takes the larger of the compiler's cycles and the time of its
 traffic with HBM; any other kernel the larger of that traffic and the work of the vector unit. A
-loop counts as often as it repeats. `tests/hardware/receipts.py` compares the result with published
+loop counts as often as it repeats. `tests/benchmarks/receipts.py` compares the result with published
 step times.
 """
 
