@@ -2,8 +2,8 @@
 
 A kernel that uses the matrix unit takes the larger of the compiler's cycles and the time of its
 traffic with HBM; any other kernel the larger of that traffic and the work of the vector unit. A
-loop counts as often as it repeats. `tests/benchmarks/receipts.py` compares the result with published
-step times.
+loop counts as often as it repeats. `tests/benchmarks/receipts.py` compares predictions with
+published step times.
 """
 
 import math
