@@ -98,6 +98,9 @@ class Chip:
 
     hbm_gb_per_s: float
 
+    usable_hbm_gib: float
+    """Memory that programs can use, per JAX device."""
+
     clock_ghz: float
 
     tensor_cores: int
@@ -182,6 +185,7 @@ def _chip(generation: dict[str, Any], sources: dict[str, dict[str, str]]) -> Chi
         bf16_tflops=peak["bf16_tflops"],
         hbm_gib=peak["hbm_gib"],
         hbm_gb_per_s=peak["hbm_gb_per_s"],
+        usable_hbm_gib=generation["usable"]["hbm_gib_per_device"],
         clock_ghz=generation["core"]["clock_ghz"],
         tensor_cores=generation["core"]["tensor_cores"],
         link_gb_per_s=generation["links"]["gb_per_s"],

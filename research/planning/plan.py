@@ -190,7 +190,7 @@ def _compile(lowered: Lowered, program: Program, tpu_slice: TpuSlice) -> Plan:
         slice=tpu_slice.name,
         devices=program.mesh.devices.size,
         fits=True,
-        hbm_bytes=tpu_slice.chip.hbm_gib * 2**30 / tpu_slice.chip.devices_per_chip,
+        hbm_bytes=tpu_slice.chip.usable_hbm_gib * 2**30,
         memory=memory,
         needed_bytes=sum(memory.values()),
         flops=costs.flops,
