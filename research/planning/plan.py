@@ -77,7 +77,7 @@ class Plan:
 
     def mfu(self, tpu_slice: TpuSlice) -> float:
         """Returns the model FLOPs utilization: products per second as a part of the peak."""
-        peak = Device.of(tpu_slice.chip).flops_per_second
+        peak = Device.of(tpu_slice).flops_per_second
         return self.flops / self.step_seconds / peak if self.step_seconds else 0.0
 
     @classmethod
@@ -183,7 +183,7 @@ def _compile(lowered: Lowered, program: Program, tpu_slice: TpuSlice) -> Plan:
         )
     seconds = time.perf_counter() - begin
     hlo = parse(compiled.as_text() or "")
-    device = Device.of(tpu_slice.chip)
+    device = Device.of(tpu_slice)
     costs = estimate(hlo, device, program.mesh.devices.size)
     memory = _memory(compiled)
     return Plan(

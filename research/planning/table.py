@@ -43,7 +43,7 @@ def _memory(plan: Plan) -> list[str]:
 
 
 def _step(plan: Plan, tpu_slice: TpuSlice, subject: Subject) -> list[str]:
-    device, seconds = Device.of(tpu_slice.chip), plan.step_seconds
+    device, seconds = Device.of(tpu_slice), plan.step_seconds
     intensity = plan.flops / plan.traffic_bytes if plan.traffic_bytes else 0.0
     balance = device.flops_per_second / device.bytes_per_second
     limits = ", ".join(
