@@ -187,7 +187,7 @@ class _Walk:
         started: dict[str, tuple[int, float]] = {}  # position of a collective, kernel time then
         for one in computation.instructions.values():
             part = self.instruction(computation, one, times)
-            # A `-done` ends a `-start`; of a channel that is spread over fusions, the last one does.
+            # A `-done` ends a `-start`; the last fusion with a channel ends what it carries.
             ends = (
                 one.operands[:1] if one.opcode.endswith("-done") else _channels(self.program, one)
             )
