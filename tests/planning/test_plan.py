@@ -33,6 +33,7 @@ def cache(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("standard_promotion")
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_the_step_of_every_experiment_has_its_shapes_without_data(path):
     experiment = load_experiment(path, ["mesh.devices=1"])
