@@ -39,11 +39,19 @@ def conv_and_norm(
 def max_pool_3x3(x: jax.Array) -> jax.Array:
     """Returns the 3x3 max-pooling of stride 2, with one pixel of padding on each side.
 
-    The result is that of `nn.max_pool`. The gradient of this form is elementwise; on a CPU that of
-    `nn.max_pool` took as long as a convolution.
-
     Args:
       x: [batch, height, width, channels].
+    """
+    if target().platform == "cpu":
+        return _max_pool_on_cpu(x)
+    return nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+
+
+def _max_pool_on_cpu(x: jax.Array) -> jax.Array:
+    """The pooling of `max_pool_3x3`, in a form whose gradient is elementwise.
+
+    On a CPU the gradient of `nn.max_pool` took as long as a convolution; on a TPU v5e this form
+    costs 8 % of ResNet-50's step, predicted.
     """
     for axis in (1, 2):
         size, pad = x.shape[axis], [(0, 0)] * 4
