@@ -15,6 +15,7 @@ from research.common.errors import ConfigError, within
 from research.data.buckets import choose_buckets
 from research.data.dataset import Bucket, Dataset
 from research.data.tokenizers import Characters, WordPieces, Words
+from research.layers.top_k import top_k
 from research.task import Average, Batch, Task, Tree, Vocabularies
 from research.tasks.speech_recognition.augmentation import Augmentation
 from research.tasks.speech_recognition.data import (
@@ -196,7 +197,7 @@ class SpeechRecognition(Task):
         log_probs, frames = self._log_probs(params, batch, None)
         capacity = self.token_capacity(batch["input"].shape[1])
         hypothesis = self.decoding(log_probs, frames, capacity, self._language_model)
-        probabilities, classes = jax.lax.top_k(jnp.exp(log_probs), 2)
+        probabilities, classes = top_k(jnp.exp(log_probs), 2)
         return {
             "tokens": hypothesis.tokens,
             "token_count": hypothesis.token_count,
