@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from research.common.config import renamed_from
 from research.common.errors import ConfigError, within
@@ -18,6 +17,7 @@ from research.data.tokenizers import Characters, WordPieces, Words
 from research.layers.top_k import top_k
 from research.task import Average, Batch, Task, Tree, Vocabularies
 from research.tasks.speech_recognition.augmentation import Augmentation
+from research.tasks.speech_recognition.ctc import ctc_loss
 from research.tasks.speech_recognition.data import (
     Corpus,
     FreeSpokenDigits,
@@ -166,15 +166,11 @@ class SpeechRecognition(Task):
         loss; `unalignable` is the fraction of such utterances.
         """
         log_probs, frames = self._log_probs(params, batch, key if train else None)
-        count = batch["token_count"]
-        valid = jnp.arange(batch["tokens"].shape[1]) < count[:, None]
-        labels = jnp.where(valid, batch["tokens"] + 1, 0)
-        repeats = ((labels[:, 1:] == labels[:, :-1]) & valid[:, 1:]).sum(1)
+        tokens, count = batch["tokens"], batch["token_count"]
+        valid = jnp.arange(tokens.shape[1]) < count[:, None]
+        repeats = ((tokens[:, 1:] == tokens[:, :-1]) & valid[:, 1:]).sum(1)
         is_alignable = frames >= count + repeats  # equal tokens need a blank between them
-        padding = jnp.arange(log_probs.shape[1]) >= frames[:, None]
-        losses = optax.ctc_loss(
-            log_probs, padding.astype(jnp.float32), labels, (~valid).astype(jnp.float32)
-        )
+        losses = ctc_loss(log_probs, frames, tokens, count)
         mask = batch["mask"]
         counted = mask * is_alignable.astype(mask.dtype)
         # Rounding can make the loss negative where the probability of the labels is almost 1.
