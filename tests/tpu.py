@@ -24,7 +24,8 @@ _ENVIRONMENT = {
 def tpu_operations(function, *args, chips=1) -> Counter[str]:
     """Returns how often each HLO operation occurs in a function compiled for TPU v5e chips.
 
-    Custom calls count under their targets, such as "TopK". Skips the test where libtpu is missing.
+    Custom calls count under their targets, such as "TopK"; gathers of single elements, which are
+    serial, also as "element gather". Skips the test where libtpu is missing.
 
     Args:
       function: is traced with the mesh of the chips as the target.
@@ -43,5 +44,7 @@ def tpu_operations(function, *args, chips=1) -> Counter[str]:
     sharding = replicated(mesh) if chips == 1 else batch_sharding(mesh)
     jitted = jax.jit(traced_for(mesh, function), in_shardings=sharding)
     text = jitted.lower(*args).compile().as_text()
-    custom_calls = re.findall(r'custom_call_target="(\w+)"', text)
-    return Counter(re.findall(r" = .*? ([a-z][a-z-]*)\(", text)) + Counter(custom_calls)
+    operations = Counter(re.findall(r" = .*? ([a-z][a-z-]*)\(", text))
+    operations.update(re.findall(r'custom_call_target="(\w+)"', text))
+    operations["element gather"] = len(re.findall(r"slice_sizes=\{1(?:,1)*\}", text))
+    return operations
