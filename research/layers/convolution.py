@@ -11,6 +11,7 @@ import numpy as np
 from flax import linen as nn
 
 from research.hardware.target import target
+from research.layers import ghost_batch_norm
 from research.weights.conversion import Preprocessing
 
 Padding = Literal["same", "torch"]
@@ -22,18 +23,21 @@ IMAGENET: Preprocessing = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 
 
 
 def conv_and_norm(
-    dtype: Any, train: bool
+    dtype: Any, train: bool, norm_group_size: int = 0
 ) -> tuple[Callable[..., nn.Module], Callable[..., nn.Module]]:
     """Returns constructors of convolutions without bias and of batch normalisation.
 
     Args:
       dtype: of the computation; parameters and batch statistics are float32.
       train: whether batch normalisation uses and updates the statistics of the batch.
+      norm_group_size: number of consecutive examples that share statistics; 0: the whole batch.
     """
     he_normal = nn.initializers.he_normal()
     conv = partial(nn.Conv, use_bias=False, dtype=dtype, kernel_init=he_normal)
-    norm = partial(nn.BatchNorm, use_running_average=not train, momentum=0.9, dtype=dtype)
-    return conv, norm
+    norm: Any = nn.BatchNorm
+    if norm_group_size:
+        norm = partial(ghost_batch_norm.BatchNorm, group_size=norm_group_size)
+    return conv, partial(norm, use_running_average=not train, momentum=0.9, dtype=dtype)
 
 
 def max_pool_3x3(x: jax.Array) -> jax.Array:
