@@ -192,7 +192,8 @@ class SpeechRecognition(Task):
         """
         log_probs, frames = self._log_probs(params, batch, None)
         capacity = self.token_capacity(batch["input"].shape[1])
-        hypothesis = self.decoding(log_probs, frames, capacity, self._language_model)
+        language_model = variables.get("language_model", self._language_model)
+        hypothesis = self.decoding(log_probs, frames, capacity, language_model)
         probabilities, classes = top_k(jnp.exp(log_probs), 2)
         return {
             "tokens": hypothesis.tokens,
@@ -204,6 +205,11 @@ class SpeechRecognition(Task):
             "classes": classes,
             "probabilities": probabilities,
         }
+
+    def tables(self) -> Tree:
+        """Returns the language model of the decoding, if it has one."""
+        model = self._language_model
+        return {} if model is None else {"language_model": model}
 
     def scorer(self) -> TranscriptScorer:
         """Returns a scorer of word and character error rates and sentence accuracy."""

@@ -53,7 +53,7 @@ def prefix_beam_search(
     padding = jnp.where(jnp.arange(log_probs.shape[-1]) == 0, 0.0, -jnp.inf)
     relative = jnp.where(valid[..., None], log_probs - peak[..., None], padding)
     top, tokens = top_k(relative[..., 1:], min(tokens_per_frame, log_probs.shape[-1] - 1))
-    # The language model consists of NumPy arrays, which become constants of the program here.
+    # NumPy arrays, of a model that is not an argument of the program, become constants of it here.
     language_model = jax.tree.map(jnp.asarray, language_model)
     scorer = _WordScorer(language_model, language_model_weight, word_bonus)
     search = jax.vmap(partial(_search, beam_size, scorer))
