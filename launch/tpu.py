@@ -90,6 +90,10 @@ def parser() -> argparse.ArgumentParser:
 def _add_arguments(name: str, command: argparse.ArgumentParser) -> None:
     if name in ("run", "create"):
         _add_machines(command)
+    if name == "run":
+        command.add_argument(
+            "--no-plan", action="store_true", help="do not compile the step for the slice first"
+        )
     if name in ("run", "setup"):
         command.add_argument("--data", help="TFDS datasets, gs://..., copied to each worker's disk")
         command.add_argument("--dirty", action="store_true", help="include uncommitted changes")

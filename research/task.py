@@ -133,6 +133,13 @@ class Task(abc.ABC):
         """
         return self
 
+    def resolve_without_data(self) -> Self:
+        """Returns the task with plausible values where `resolve` would read the data.
+
+        Steps that compile for planning need sizes, such as the number of classes, but no names.
+        """
+        return self
+
     @abc.abstractmethod
     def batch_spec(self, batch_size: int, length: Bucket | None) -> dict[str, jax.ShapeDtypeStruct]:
         """Returns the shapes and dtypes of a batch, without `mask` and `index`.

@@ -10,7 +10,7 @@ import pytest
 RESEARCH = Path(__file__).parents[1] / "research"
 # A folder may import from itself and from the folders after it. The commands, the modules of
 # `research/` that are not contracts, come first.
-FOLDERS = ("commands", "tasks", "exporting", "reporting", "training", "contracts")
+FOLDERS = ("commands", "tasks", "exporting", "planning", "reporting", "training", "contracts")
 FOLDERS = (*FOLDERS, "layers", "data", "weights", "hardware", "common")
 CONTRACTS = ("task", "predictor")
 

@@ -6,13 +6,13 @@ import re
 import sys
 import traceback
 from collections.abc import Callable
-from pathlib import Path
 from typing import NoReturn
 
 import jax
 from absl import app, flags
 from absl import logging as absl_logging
 
+from research.common.cache import cache_folder
 from research.common.errors import Interrupted, UserError
 from research.common.processes import are_several, join, leave
 
@@ -136,6 +136,5 @@ def _quiet_logging() -> None:
 def _keep_compilations() -> None:
     """Enables XLA's persistent cache in the user's cache folder, unless another one is set."""
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(cache / "polymath" / "xla"))
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

@@ -98,6 +98,20 @@ class Chip:
 
     hbm_gb_per_s: float
 
+    usable_hbm_gib: float
+    """Memory that programs can use, per JAX device."""
+
+    clock_ghz: float
+
+    tensor_cores: int
+    """Cores per chip, each with its own matrix and vector units."""
+
+    link_gb_per_s: float
+    """Interconnect with the neighbouring chips, of all links in one direction, in 10^9 bytes/s."""
+
+    torus_dimensions: int
+    """2 or 3."""
+
     slice_types: SliceTypes
 
     offers: tuple[Offer, ...]
@@ -171,6 +185,11 @@ def _chip(generation: dict[str, Any], sources: dict[str, dict[str, str]]) -> Chi
         bf16_tflops=peak["bf16_tflops"],
         hbm_gib=peak["hbm_gib"],
         hbm_gb_per_s=peak["hbm_gb_per_s"],
+        usable_hbm_gib=generation["usable"]["hbm_gib_per_device"],
+        clock_ghz=generation["core"]["clock_ghz"],
+        tensor_cores=generation["core"]["tensor_cores"],
+        link_gb_per_s=generation["links"]["gb_per_s"],
+        torus_dimensions=generation["links"]["torus_dimensions"],
         slice_types=_slice_types(generation),
         offers=tuple(_offer(offer, sources[offer["source"]]) for offer in generation["offers"]),
     )

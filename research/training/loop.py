@@ -4,7 +4,6 @@ import math
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import jax
 import numpy as np
@@ -15,12 +14,12 @@ from research.common.storage import AnyPath
 from research.hardware.mesh import replicated
 from research.training.checkpoint import Checkpoints, Saved
 from research.training.clock import Clock, CompilationCounter
-from research.training.duration import in_steps
 from research.training.evaluation import evaluate
 from research.training.experiment import Experiment
 from research.training.initialize import load, log_table
 from research.training.input import input_pipeline
 from research.training.interruption import Interruption
+from research.training.lengths import Lengths
 from research.training.logging import TrainingLogger
 from research.training.program import Program
 from research.training.run import (
@@ -31,9 +30,7 @@ from research.training.run import (
     read_parameters,
     resolve,
 )
-from research.training.schedules import Schedule
 from research.training.state import Progress, TrainState
-from research.training.trainable import NEVER
 
 
 class Trainer:
@@ -55,13 +52,15 @@ class Trainer:
         task = self.experiment.task
         # The schedule depends on the length of an epoch, and so on the data.
         self.data = input_pipeline(Program(self.experiment), task.training(), training=True)
-        self.total = self._steps("duration", None)
-        self.log_every = self._steps("log_every", self.total)
-        self.evaluate_every = self._steps("evaluate_every", self.total)
-        self.checkpoint_every = self._steps("checkpoint_every", self.total)
+        sampler = self.data.sampler
+        lengths = Lengths(self.experiment, sampler.mean_batch_size, sampler.batches_per_epoch)
+        self.total = lengths.total
+        self.log_every = lengths.steps("log_every")
+        self.evaluate_every = lengths.steps("evaluate_every")
+        self.checkpoint_every = lengths.steps("checkpoint_every")
         self.validation = task.dataset("validation") if self.evaluate_every else None
         task.dataset("test")  # a missing test split would otherwise end the run after training
-        self.program = Program(self.experiment, self._schedule())
+        self.program = Program(self.experiment, lengths.schedule())
         self._check_batch()
         _ = self.program.shardings  # checks the optimizer and the sharding rules
         self.loaded = self._load_initial()
@@ -157,51 +156,6 @@ class Trainer:
 
     def _due(self, every: int, step: int) -> bool:
         return step == self.total or (every > 0 and step % every == 0)
-
-    def _schedule(self) -> Schedule:
-        """Returns the learning rate schedule, with durations in steps."""
-        optimizer = self.experiment.optimizer
-        warmup = self._steps("optimizer.warmup", self.total)
-        if not 0 < self.total > warmup:
-            problem = f"invalid length {self.total}: expected more steps than the warm-up, {warmup}"
-            raise ConfigError("duration", problem)
-        milestones = [
-            self._in_steps("optimizer.milestones", text, self.total)
-            for text in optimizer.milestones
-        ]
-        return optimizer.resolve_schedule(
-            total_steps=self.total,
-            warmup_steps=warmup,
-            cooldown_steps=min(self._steps("optimizer.cooldown", self.total), self.total - warmup),
-            milestones=tuple(milestones),
-            freeze=tuple((pattern, self._unfreeze_step(v)) for pattern, v in optimizer.freeze),
-            unfreeze_loaded=self._unfreeze_step(self._freeze_loaded()),
-        )
-
-    def _freeze_loaded(self) -> bool | str:
-        """How long loaded parameters are frozen, as in `optimizer.freeze`."""
-        initialize = self.experiment.initialize
-        if initialize is None or initialize.train == "everything":
-            return False
-        return True if initialize.train == "new" else "25%"
-
-    def _unfreeze_step(self, value: bool | str) -> int:
-        if isinstance(value, str):
-            return self._in_steps("optimizer.freeze", value, self.total)
-        return NEVER if value else 0
-
-    def _steps(self, key: str, total: int | None) -> int:
-        owner: Any = self.experiment
-        for part in key.split("."):
-            owner = getattr(owner, part)
-        return self._in_steps(key, owner, total)
-
-    def _in_steps(self, key: str, duration: str, total: int | None) -> int:
-        sampler = self.data.sampler
-        try:
-            return in_steps(duration, sampler.mean_batch_size, sampler.batches_per_epoch, total)
-        except UserError as error:
-            raise ConfigError(key, str(error)) from None
 
     def _check_batch(self) -> None:
         """Compares a batch with the task's `batch_spec`, before anything compiles."""

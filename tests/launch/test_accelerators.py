@@ -2,9 +2,10 @@
 
 import pytest
 
-from launch.accelerators import parse, type_names
+from launch.accelerators import parse
 from research.common.errors import UserError
 from research.hardware.chips import chips
+from research.hardware.slices import accelerator_types
 
 
 @pytest.mark.parametrize(
@@ -39,7 +40,7 @@ def test_the_suffix_counts_cores_or_chips(name, generation, chips, hosts, api):
 
 def every_slice():
     for chip in chips():
-        for name in type_names(chip):
+        for name in accelerator_types(chip):
             yield parse(name)
 
 

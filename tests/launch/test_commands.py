@@ -1,51 +1,18 @@
 """The command line, on the fake cloud with a virtual clock."""
 
 import json
-import shutil
-import subprocess
 
 import pytest
 
-from launch import commands, source
 from launch.gcloud import LocalHost
 from launch.tpu import main
 from tests.launch.schedules import LaptopDied, SimulatedHost
-from tests.launch.twin.faults import Faults
-from tests.launch.twin.simulation import World
 
 MACHINES = ["--accelerator=v5litepod-16", "--zone=us-central1-a"]
 TRAINING = ["--", "--config=experiments/mine.py", "--workdir=gs://bucket/run"]
 RUN = ["run", "job", *MACHINES, *TRAINING]
 
-
-@pytest.fixture
-def world():
-    return World(Faults(), steps=200)
-
-
-@pytest.fixture
-def tree(tmp_path, monkeypatch):
-    """A repository with an experiment, which is what the launcher sends."""
-    root = tmp_path / "tree"
-    (root / "experiments").mkdir(parents=True)
-    (root / "experiments/mine.py").write_text("")
-    git = ["git", "-C", str(root), "-c", "user.name=a", "-c", "user.email=a@b"]
-    for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "one"]):
-        subprocess.run([*git, *command], check=True)
-    monkeypatch.setattr(commands, "snapshot", lambda dirty=False: source.snapshot(dirty, root))
-    return root
-
-
-@pytest.fixture(autouse=True)
-def gcloud(tmp_path, monkeypatch):
-    """It is found; what it says is the twin's."""
-    (tmp_path / "bin").mkdir()
-    path = tmp_path / "bin" / "gcloud"
-    path.write_text("")
-    path.chmod(0o755)
-    (path.parent / "git").symlink_to(str(shutil.which("git")))
-    monkeypatch.setenv("PATH", str(path.parent))
-    return path
+pytestmark = pytest.mark.usefixtures("gcloud")
 
 
 def launch(world, *argv):

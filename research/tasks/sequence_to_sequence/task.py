@@ -136,6 +136,18 @@ class SequenceToSequence(Task):
             raise ConfigError("max_length", problem)
         return replace(known, bucket_lengths=choose_buckets(fitting, self.num_buckets))
 
+    def resolve_without_data(self) -> "SequenceToSequence":
+        """Returns the task with one bucket of the maximum length, and vocabularies.
+
+        Those that the config has are kept.
+        """
+        return replace(
+            self,
+            input_tokenizer=self.input_tokenizer.resolve_without_data(),
+            output_tokenizer=self.output_tokenizer.resolve_without_data(),
+            bucket_lengths=self.bucket_lengths or ((self.max_length, self.max_length),),
+        )
+
     @cached_property
     def network(self) -> AttentionLSTM | Transformer:
         """The model with the vocabulary sizes and the dtype filled in."""

@@ -111,6 +111,14 @@ class SpeechRecognition(Task):
             decoding=decoding,
         )
 
+    def resolve_without_data(self) -> "SpeechRecognition":
+        """Returns the task with one bucket of 16 s and a vocabulary, where the config has none."""
+        return replace(
+            self,
+            tokenizer=self.tokenizer.resolve_without_data(),
+            bucket_seconds=self.bucket_seconds or (16.0,),
+        )
+
     @cached_property
     def network(self) -> LSTMEncoder:
         """The model with one class per token and the blank."""

@@ -1,0 +1,90 @@
+"""Predicts memory, time and price of an experiment on TPU slices, with the TPU compiler alone.
+
+python -m research.plan --config=experiments/object_detection/coco.py --slice=v5e-16
+"""
+
+import dataclasses
+import json
+import logging
+from pathlib import Path
+
+from absl import flags
+
+from research.common import cli
+from research.common.errors import UserError
+from research.hardware.compiler import CompilerFailure
+from research.hardware.slices import TpuSlice, parse_slice
+from research.planning.plan import Plan, Subject, plan, subject
+from research.planning.record import row, update
+from research.planning.remedies import find_remedy
+from research.planning.table import format_plan
+from research.training.experiment import load_experiment
+
+log = logging.getLogger("research")
+FLAGS = flags.FLAGS
+ALL = ("v2-8", "v3-8", "v4-8", "v5e-4", "v5p-8", "v6e-4", "tpu7x-8")  # a host of each generation
+
+
+def define_flags() -> None:
+    """Defines the flags of this command, when called: other modules import this one."""
+    flags.DEFINE_string("config", None, "Experiment file.")
+    cli.define_config_changes()
+    flags.DEFINE_list(
+        "slice", ["v5e-1"], "TPU slices, such as v5e-16,v6e-16; all: one host of each."
+    )
+    flags.DEFINE_bool("predict", False, "Plan the prediction step instead of the training step.")
+    flags.DEFINE_integer("examples", None, "Training examples per epoch, without the data.")
+    flags.DEFINE_string(
+        "record", None, "Write the plans of all experiments beside it to this file."
+    )
+    flags.DEFINE_bool("json", False, "Print a line of JSON per slice.")
+
+
+def main(_: list[str]) -> None:
+    """Prints the plan for each slice, or records the plans of all experiments."""
+    if (FLAGS.config is None) == (FLAGS.record is None):
+        raise UserError("expected either --config or --record")
+    if FLAGS.record:
+        update(Path(FLAGS.record).parent, Path(FLAGS.record))
+        return
+    slices = [parse_slice(name) for name in (ALL if FLAGS.slice == ["all"] else FLAGS.slice)]
+    what = subject(load_experiment(Path(FLAGS.config), cli.config_changes()), FLAGS.examples)
+    for key in what.assumed:
+        log.info("assumed config.%s, as the data are not there", key)
+    failures = 0
+    for tpu_slice in slices:
+        try:
+            result = plan(what, tpu_slice, FLAGS.predict)
+        except CompilerFailure as error:
+            log.error("%s: the TPU compiler failed: %s", tpu_slice.name, error)
+            failures += 1
+            continue
+        print(
+            json.dumps(to_json(result, tpu_slice, what))
+            if FLAGS.json
+            else format_plan(result, tpu_slice, what),
+            flush=True,
+        )
+        if not result.fits and not FLAGS.predict:
+            _print_remedy(what, tpu_slice)
+    if failures == len(slices):
+        raise UserError("the TPU compiler failed for every slice")
+
+
+def to_json(result: Plan, tpu_slice: TpuSlice, what: Subject) -> dict[str, object]:
+    """Returns a plan as plain values, with time and price of the whole run where they are known."""
+    return dataclasses.asdict(result) | row(result, tpu_slice, what)
+
+
+def _print_remedy(what: Subject, tpu_slice: TpuSlice) -> None:
+    remedy = find_remedy(what, tpu_slice)
+    if remedy is None:
+        log.info("no accumulation, sharding or batch size that was tried fits; use more chips")
+        return
+    change, result = remedy
+    log.info("with %s it fits, %.1f ms per step", change, 1e3 * result.step_seconds)
+
+
+if __name__ == "__main__":
+    define_flags()
+    cli.run(main, required=())

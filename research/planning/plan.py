@@ -1,0 +1,259 @@
+"""Predicts what a step of an experiment costs on a TPU slice, by compiling it for that slice."""
+
+import dataclasses
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+from jax.sharding import Mesh
+from jax.stages import Compiled, Lowered
+
+from research.common.cache import cache_folder
+from research.common.config import flatten, to_config_dict
+from research.common.errors import UserError, within
+from research.common.files import read_json, save_json
+from research.hardware import compiler
+from research.hardware.chips import Price, list_price
+from research.hardware.hlo import parse
+from research.hardware.roofline import Device, Estimate, Kernel, estimate, merged
+from research.hardware.slices import TpuSlice
+from research.planning.warnings import warnings
+from research.training.experiment import Experiment
+from research.training.lengths import Lengths
+from research.training.program import Program
+from research.training.state import InferenceState
+
+log = logging.getLogger(__name__)
+UNCERTAINTY = 0.2  # of the predicted time, from the comparison with published times
+_FORMAT = 1  # of cached plans; increase it when the estimate changes
+_NUM_OPERATIONS = 10
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a step needs on each device of a slice."""
+
+    slice: str
+    devices: int
+    fits: bool
+    hbm_bytes: float
+    """Memory of a device that programs can use; 0 if the compiler did not say."""
+
+    memory: Mapping[str, float] = field(default_factory=dict)
+    """Bytes per device of the state, the batch, temporary arrays and the program."""
+
+    needed_bytes: float = 0.0
+    """Bytes per device, the sum of `memory`; if it does not fit, by the compiler's message."""
+
+    flops: float = 0.0
+    """Floating point operations of a device's products."""
+
+    traffic_bytes: float = 0.0
+    """HBM traffic of a device."""
+
+    kernel_seconds: float = 0.0
+    collective_seconds: float = 0.0
+    bound: Mapping[str, float] = field(default_factory=dict)
+    """Seconds of the step by what limits them."""
+
+    collectives: tuple[Mapping[str, Any], ...] = ()
+    """Collectives by mesh axes: `axes`, `opcode`, `count`, `bytes` and `seconds`."""
+
+    operations: tuple[Mapping[str, Any], ...] = ()
+    """The most expensive operations: `opcode`, `source`, `seconds`, `limit`, `count`."""
+
+    warnings: tuple[str, ...] = ()
+    compile_seconds: float = 0.0
+
+    @property
+    def step_seconds(self) -> float:
+        """Predicted time of a step."""
+        return self.kernel_seconds + self.collective_seconds
+
+    def mfu(self, tpu_slice: TpuSlice) -> float:
+        """Returns the model FLOPs utilization: products per second as a part of the peak."""
+        peak = Device.of(tpu_slice.chip).flops_per_second
+        return self.flops / self.step_seconds / peak if self.step_seconds else 0.0
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Returns the plan that `dataclasses.asdict` was applied to."""
+        tuples = {key: tuple(values[key]) for key in ("collectives", "operations", "warnings")}
+        return cls(**{**values, **tuples})
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An experiment with all sizes that its step needs.
+
+    Attributes:
+      experiment: with its task resolved.
+      assumed: config keys whose values come from no data.
+      examples: training examples per epoch; None if unknown.
+    """
+
+    experiment: Experiment
+    assumed: tuple[str, ...]
+    examples: int | None
+
+    @property
+    def lengths(self) -> Lengths:
+        """The durations; of an unknown data set, an epoch counts as 1000 steps."""
+        size = self.experiment.batch_size
+        epoch = 1000 if self.examples is None else max(1, self.examples // size)
+        return Lengths(self.experiment, size, epoch)
+
+
+def subject(experiment: Experiment, examples: int | None = None) -> Subject:
+    """Resolves an experiment for planning, with its data or without.
+
+    Args:
+      experiment: the config.
+      examples: training examples per epoch; None: those of the data, if they are there.
+    """
+    try:
+        with within("task"):
+            task = experiment.task.resolve()
+        examples = len(task.training()) if examples is None else examples
+        return Subject(dataclasses.replace(experiment, task=task), (), examples)
+    except UserError as error:
+        log.info("planning without the data: %s", error)
+    task = experiment.task.resolve_without_data()
+    assumed = dataclasses.replace(experiment, task=task)
+    before, after = (flatten(to_config_dict(one).to_dict()) for one in (experiment, assumed))
+    keys = tuple(key for key in after if after[key] != before.get(key))
+    return Subject(assumed, keys, examples)
+
+
+def plan(subject: Subject, tpu_slice: TpuSlice, predict: bool = False) -> Plan:
+    """Compiles the step of an experiment for a slice and predicts its cost.
+
+    Args:
+      subject: the experiment.
+      tpu_slice: the slice.
+      predict: plan the prediction step instead of the training step.
+
+    Raises:
+      ConfigError: the mesh or the batch size do not fit the slice.
+      CompilerFailure: the TPU compiler failed.
+    """
+    devices = compiler.devices_of(tpu_slice)
+    program = Program(subject.experiment, subject.lengths.schedule(), devices)
+    lowered = _lower(program, predict)
+    key = hashlib.sha256(lowered.as_text().encode())
+    key.update(json.dumps([_FORMAT, compiler.version(), tpu_slice.name]).encode())
+    cached = cache_folder() / "plans" / f"{key.hexdigest()[:32]}.json"
+    if cached.exists():
+        return Plan.from_json(read_json(cached))
+    result = _compile(lowered, program, tpu_slice)
+    save_json(cached, dataclasses.asdict(result))
+    return result
+
+
+def price_of(tpu_slice: TpuSlice) -> Price | None:
+    """Returns the highest list price on demand per chip and hour; None if unknown."""
+    return list_price(tpu_slice.chip.offers)
+
+
+def _lower(program: Program, predict: bool) -> Lowered:
+    state, batch = program.state_shape, program.batch_shape()
+    if not predict:
+        return program.train_step.lower(state, batch)
+    inference = InferenceState(step=state.step, params=state.params, variables=state.variables)
+    return program.predict_step.lower(inference, batch)
+
+
+def _compile(lowered: Lowered, program: Program, tpu_slice: TpuSlice) -> Plan:
+    begin = time.perf_counter()
+    try:
+        compiled = compiler.compile_program(lowered)
+    except compiler.DoesNotFit as error:
+        return Plan(
+            slice=tpu_slice.name,
+            devices=program.mesh.devices.size,
+            fits=False,
+            hbm_bytes=error.available,
+            needed_bytes=error.needed,
+            compile_seconds=time.perf_counter() - begin,
+        )
+    seconds = time.perf_counter() - begin
+    hlo = parse(compiled.as_text() or "")
+    device = Device.of(tpu_slice.chip)
+    costs = estimate(hlo, device, program.mesh.devices.size)
+    memory = _memory(compiled)
+    return Plan(
+        slice=tpu_slice.name,
+        devices=program.mesh.devices.size,
+        fits=True,
+        hbm_bytes=tpu_slice.chip.usable_hbm_gib * 2**30,
+        memory=memory,
+        needed_bytes=sum(memory.values()),
+        flops=costs.flops,
+        traffic_bytes=costs.bytes,
+        kernel_seconds=max(costs.kernel_seconds, costs.bytes / device.bytes_per_second),
+        collective_seconds=costs.collective_seconds,
+        bound=_bound(costs),
+        collectives=tuple(_collectives(costs, program.mesh)),
+        operations=tuple(_operation(kernel) for kernel in merged(costs.kernels)[:_NUM_OPERATIONS]),
+        warnings=tuple(warnings(hlo, costs)),
+        compile_seconds=seconds,
+    )
+
+
+def _memory(compiled: Compiled) -> dict[str, float]:
+    """Bytes per device; donated arguments count once."""
+    stats: Any = compiled.memory_analysis()
+    return {
+        "arguments": stats.argument_size_in_bytes,
+        "outputs": stats.output_size_in_bytes - stats.alias_size_in_bytes,
+        "temporary": stats.temp_size_in_bytes,
+        "program": stats.generated_code_size_in_bytes,
+    }
+
+
+def _bound(costs: Estimate) -> dict[str, float]:
+    """Seconds by what limits them, the largest first."""
+    seconds: dict[str, float] = {"interconnect": costs.collective_seconds}
+    for kernel in costs.kernels:
+        seconds[kernel.limit] = seconds.get(kernel.limit, 0.0) + kernel.seconds
+    return dict(sorted(seconds.items(), key=lambda item: -item[1]))
+
+
+def _collectives(costs: Estimate, mesh: Mesh) -> list[dict[str, Any]]:
+    """Sums collectives by the mesh axes that they run over."""
+    groups: dict[tuple[str, str], dict[str, Any]] = {}
+    for one in costs.collectives:
+        axes = _axes(one.group, mesh)
+        total = groups.setdefault(
+            (axes, one.opcode),
+            {"axes": axes, "opcode": one.opcode, "count": 0, "bytes": 0.0, "seconds": 0.0},
+        )
+        total["count"] += one.repetitions
+        total["bytes"] += one.bytes * one.repetitions
+        total["seconds"] += one.seconds
+    return sorted(groups.values(), key=lambda total: -total["seconds"])
+
+
+def _axes(group: tuple[int, ...], mesh: Mesh) -> str:
+    """Names the mesh axes along which the devices of a group differ."""
+    positions = np.array(np.unravel_index(group or range(mesh.devices.size), mesh.devices.shape))
+    differ = positions.min(axis=1) != positions.max(axis=1)
+    names = [name for name, varies in zip(mesh.axis_names, differ, strict=True) if varies]
+    return "+".join(map(str, names)) or "none"
+
+
+def _operation(kernel: Kernel) -> dict[str, Any]:
+    return {
+        "opcode": kernel.opcode,
+        "source": kernel.source,
+        "seconds": kernel.seconds,
+        "bytes": kernel.bytes,
+        "flops": kernel.flops,
+        "limit": kernel.limit,
+        "count": kernel.repetitions,
+    }

@@ -1,0 +1,119 @@
+"""The table of recorded plans, `experiments/tpu.json`, and what it records.
+
+A run that was interrupted continues: plans are cached, and the table is written after each.
+"""
+
+import dataclasses
+import logging
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from research.common.errors import UserError
+from research.common.files import save_json
+from research.hardware import compiler
+from research.hardware.slices import TpuSlice, parse_slice
+from research.planning.plan import Plan, Subject, plan, price_of, subject
+from research.planning.table import run_dollars, run_seconds
+from research.training.experiment import load_experiment
+
+log = logging.getLogger(__name__)
+ONE_CHIP = ("v5e-1", "v6e-1")
+PLANS = "plans.toml"
+
+
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """A plan to record: an experiment, as `folder/name`, on a slice."""
+
+    experiment: str
+    tpu_slice: TpuSlice
+    changes: tuple[str, ...]
+    examples: int | None
+
+
+def wanted(folder: Path) -> list[Wanted]:
+    """Returns the plans of all experiments in a folder, by its `plans.toml`.
+
+    Raises:
+      UserError: the file names an experiment that does not exist.
+    """
+    names = sorted(f"{path.parent.name}/{path.stem}" for path in folder.glob("*/*.py"))
+    settings = _settings(folder)
+    guard = settings.pop("guard")
+    if unknown := (settings.keys() | guard.keys()) - set(names):
+        raise UserError(f"unknown experiment '{min(unknown)}' in {folder / PLANS}")
+    return [one for name in names for one in _wanted(name, settings.get(name, {}))]
+
+
+def guarded(folder: Path) -> list[Wanted]:
+    """Returns the small plans that a test compares with the table."""
+    chip = parse_slice(ONE_CHIP[0])
+    steps = _settings(folder)["guard"].items()
+    return [Wanted(name, chip, tuple(changes), None) for name, changes in steps]
+
+
+def update(folder: Path, table: Path) -> None:
+    """Compiles all plans of a folder's experiments and writes their table."""
+    versions = {"jax": jax.__version__, "libtpu": compiler.version()}
+    guard: dict[str, Any] = {}
+    plans: dict[str, dict[str, Any]] = {}
+    content = {"versions": versions, "guard": guard, "plans": plans}
+    for one in guarded(folder):
+        guard[one.experiment] = planned(folder, one)
+        save_json(table, content)
+    for one in wanted(folder):
+        row = planned(folder, one)
+        plans.setdefault(one.experiment, {})[one.tpu_slice.name] = row
+        log.info("%s on %s: %s", one.experiment, one.tpu_slice.name, _summary(row))
+        save_json(table, content)
+
+
+def planned(folder: Path, one: Wanted) -> dict[str, Any]:
+    """Returns a row of the table; of a failure of the compiler, its message."""
+    experiment = load_experiment(folder / f"{one.experiment}.py", one.changes)
+    what = subject(experiment, one.examples)
+    try:
+        return row(plan(what, one.tpu_slice), one.tpu_slice, what) | {"changes": one.changes}
+    except compiler.CompilerFailure as error:
+        return {"failure": str(error), "changes": one.changes}
+
+
+def row(result: Plan, tpu_slice: TpuSlice, what: Subject) -> dict[str, Any]:
+    """Returns the numbers of a plan that are recorded."""
+    seconds, price = run_seconds(result, what), price_of(tpu_slice)
+    keys = (
+        "fits",
+        "needed_bytes",
+        "flops",
+        "traffic_bytes",
+        "kernel_seconds",
+        "collective_seconds",
+    )
+    numbers = {key: getattr(result, key) for key in keys}
+    numbers |= {"step_seconds": result.step_seconds, "mfu": result.mfu(tpu_slice)}
+    numbers |= {"batch_size": what.experiment.batch_size, "assumed": what.assumed}
+    numbers |= {"run_seconds": seconds, "run_dollars": None}
+    if seconds is not None and price is not None:
+        numbers["run_dollars"] = run_dollars(seconds, tpu_slice, price)
+    return numbers
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    return tomllib.loads((folder / PLANS).read_text())
+
+
+def _wanted(name: str, settings: dict[str, Any]) -> Iterator[Wanted]:
+    changes, examples = tuple(settings.get("changes", ())), settings.get("examples")
+    for slice_name in (*ONE_CHIP, *settings.get("slices", ())):
+        more = tuple(settings.get("one_chip", ())) if slice_name in ONE_CHIP else ()
+        yield Wanted(name, parse_slice(slice_name), changes + more, examples)
+
+
+def _summary(row: dict[str, Any]) -> str:
+    if "failure" in row:
+        return f"the compiler failed: {row['failure']}"
+    return f"{1e3 * row['step_seconds']:.2f} ms" if row["fits"] else "does not fit"
