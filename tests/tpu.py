@@ -1,24 +1,16 @@
 """What the TPU compiler makes of a function, on a machine without a TPU."""
 
-import os
-import re
+import importlib.util
+import math
 from collections import Counter
 
 import jax
 import pytest
 
-from research.hardware.mesh import MeshConfig, batch_sharding, replicated
+from research.hardware import compiler, hlo
+from research.hardware.mesh import MeshConfig, batch_sharding
+from research.hardware.slices import parse_slice
 from research.hardware.target import traced_for
-
-# Without these, libtpu asks the cloud's metadata server for the machine and locks itself to one
-# process.
-_ENVIRONMENT = {
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-    "TPU_SKIP_MDS_QUERY": "1",
-    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
-    "TPU_WORKER_HOSTNAMES": "localhost",
-    "TPU_WORKER_ID": "0",
-}
 
 
 def tpu_operations(function, *args, chips=1) -> Counter[str]:
@@ -29,22 +21,19 @@ def tpu_operations(function, *args, chips=1) -> Counter[str]:
 
     Args:
       function: is traced with the mesh of the chips as the target.
-      *args: trees of arrays or of their shapes and dtypes.
-      chips: 1 or 4; the first axis of every array is split over 4 chips.
+      *args: trees of arrays or of their shapes and dtypes; the first axis is split over the chips.
+      chips: the number of chips.
     """
-    pytest.importorskip("libtpu", reason="libtpu, the TPU compiler, is not installed")
-    from jax.experimental import topologies
-
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    shape = {"chips_per_host_bounds": [1, 1, 1]} if chips == 1 else {}
-    name = {1: "v5e:1x1", 4: "v5e:2x2"}[chips]
-    topology = topologies.get_topology_desc(platform="tpu", topology_name=name, **shape)
-    mesh = MeshConfig().build(topology.devices)
-    sharding = replicated(mesh) if chips == 1 else batch_sharding(mesh)
-    jitted = jax.jit(traced_for(mesh, function), in_shardings=sharding)
-    text = jitted.lower(*args).compile().as_text()
-    operations = Counter(re.findall(r" = .*? ([a-z][a-z-]*)\(", text))
-    operations.update(re.findall(r'custom_call_target="(\w+)"', text))
-    operations["element gather"] = len(re.findall(r"slice_sizes=\{1(?:,1)*\}", text))
+    if importlib.util.find_spec("libtpu") is None:
+        pytest.skip("libtpu is not installed; `make plan` does")
+    mesh = MeshConfig().build(compiler.devices_of(parse_slice(f"v5e-{chips}")))
+    jitted = jax.jit(traced_for(mesh, function), in_shardings=batch_sharding(mesh))
+    program = hlo.parse(compiler.compile_program(jitted.lower(*args)).as_text())
+    operations: Counter[str] = Counter()
+    for computation in program.computations.values():
+        for one in computation.instructions.values():
+            operations[one.attribute(r'custom_call_target="(\w+)"') or one.opcode] += 1
+            sizes = one.attribute(r"slice_sizes=\{([\d,]+)\}")
+            if sizes and math.prod(map(int, sizes.split(","))) == 1:
+                operations["element gather"] += 1
     return operations

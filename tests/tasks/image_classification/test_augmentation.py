@@ -53,10 +53,10 @@ def test_a_random_crop_is_the_same_on_every_platform(shape, padding, monkeypatch
 
 @pytest.mark.slow
 def test_a_random_crop_on_a_tpu_has_no_loop_over_the_examples(images):
-    def crop(seed, images):
-        return random_crop(jax.random.key(seed), images, 2)
+    def crop(seeds, images):
+        return random_crop(jax.random.key(seeds[0]), images, 2)
 
-    operations = tpu_operations(crop, jnp.uint32(0), images)
+    operations = tpu_operations(crop, jnp.zeros(1, jnp.uint32), images)
     assert operations["fusion"] and not operations["while"] and not operations["gather"]
 
 
