@@ -96,7 +96,7 @@ def _crop_by_selects(images: jax.Array, offsets: jax.Array, padding: int) -> jax
     """Crops padded images at `offsets` int32 [batch, 2], one axis after the other.
 
     Slices at different offsets become a loop over the examples on a TPU: for 250 images of CIFAR-10
-    on a v5e 300 us of the step, predicted, and 13 us in this form.
+    0.43 of 0.97 ms of a v5e's step, predicted; this form takes 0.01 ms.
     """
     for axis in (1, 2):
         size, pad = images.shape[axis], [(0, 0)] * 4

