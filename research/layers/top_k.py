@@ -10,7 +10,9 @@ def top_k(x: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
     """Returns the `k` largest elements along the last axis, as `jax.lax.top_k`, without gradients.
 
     All dimensions before the last become one, also those that `jax.vmap` adds: with more, XLA
-    compiles a full sort of each row for TPUs instead of its native selection.
+    compiles a full sort of each row for TPUs instead of its native selection. Of 16 x 100 rows of
+    8,400 points that is 2.8 ms on a v5e, predicted; the selection and its copies take 0.3. On a CPU
+    both take the same time.
 
     Args:
       x: [..., elements].
