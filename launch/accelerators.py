@@ -10,7 +10,7 @@ from functools import cache
 
 from research.common.errors import UserError
 from research.hardware.chips import Chip, Offer, Price, list_price
-from research.hardware.slices import split_type
+from research.hardware.slices import offers_of, split_type
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,7 @@ def _slice(name: str, size: str, chip: Chip) -> Slice:
     num_chips = int(size) // (2 if types.counts == "cores" else 1)
     single_host = num_chips in types.single_host_chips
     hosts = 1 if single_host else num_chips // types.chips_per_host
-    num_hosts = "one" if single_host else "several"
-    offers = tuple(offer for offer in chip.offers if offer.hosts in ("any", num_hosts))
+    offers = offers_of(chip, num_chips)
     machine_types = types.machine_types
     return Slice(
         name=name,

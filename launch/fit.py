@@ -34,14 +34,21 @@ def check_fit(plan: Plan, local_host: LocalHost) -> str:
     argv = ["env", *variables, str(environment / "bin" / "python"), *command]
     done = local_host.run(argv, _TIMEOUT_SECONDS)
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    if done.returncode == 2 and errors and "libtpu" not in errors[-1]:
+    if done.stdout.strip():
+        return _verdict(plan, json.loads(done.stdout.splitlines()[-1]))
+    if done.returncode == 2 and errors and errors[-1].startswith("error: config."):
         raise UserError(errors[-1].removeprefix("error: "))
-    if done.returncode or not done.stdout.strip():
-        return "not predicted: `make plan` installs the TPU compiler on this machine"
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    if not found["fits"]:
-        raise UserError(_refusal(plan, found, done.stderr.strip().splitlines()))
-    return f"{1e3 * found['step_seconds']:.1f} ms per step, {100 * found['mfu']:.0f} % MFU"
+    reason = errors[-1].removeprefix("error: ") if errors else f"exit code {done.returncode}"
+    return f"not predicted: {reason}"
+
+
+def _verdict(plan: Plan, found: dict[str, Any]) -> str:
+    if found["fits"]:
+        return f"{1e3 * found['step_seconds']:.1f} ms per step, {100 * found['mfu']:.0f} % MFU"
+    needed, available = found["needed_bytes"] / _GIB, found["hbm_bytes"] / _GIB
+    sizes = f": {needed:.1f} GiB of {available:.1f} GiB per device" if needed else ""
+    remedy = "`make plan` looks for a change with which it does"
+    raise UserError(f"the training step does not fit {plan.accelerator}{sizes}; {remedy}")
 
 
 def _absolute(config: list[str]) -> list[str]:
@@ -49,10 +56,3 @@ def _absolute(config: list[str]) -> list[str]:
         f"--config={_ROOT / text.removeprefix('--config=')}" if text[8:9] == "=" else text
         for text in config
     ]
-
-
-def _refusal(plan: Plan, found: dict[str, Any], remedies: list[str]) -> str:
-    needed, available = found["needed_bytes"] / _GIB, found["hbm_bytes"] / _GIB
-    sizes = f": {needed:.1f} GiB of {available:.1f} GiB per device" if needed else ""
-    remedy = f"; {remedies[-1]}" if remedies else ""
-    return f"the training step does not fit {plan.accelerator}{sizes}{remedy}"

@@ -11,7 +11,7 @@ from pathlib import Path
 from absl import flags
 
 from research.common import cli
-from research.common.errors import UserError
+from research.common.errors import ConfigError, UserError
 from research.hardware.compiler import CompilerFailure
 from research.hardware.slices import TpuSlice, parse_slice
 from research.planning.plan import Plan, Subject, plan, subject
@@ -42,42 +42,53 @@ def define_flags() -> None:
 
 def main(_: list[str]) -> None:
     """Prints the plan for each slice, or records the plans of all experiments."""
-    if (FLAGS.config is None) == (FLAGS.record is None):
-        raise UserError("expected either --config or --record")
+    _check_flags()
     if FLAGS.record:
         update(Path(FLAGS.record).parent, Path(FLAGS.record))
         return
     slices = [parse_slice(name) for name in (ALL if FLAGS.slice == ["all"] else FLAGS.slice)]
-    what = subject(load_experiment(Path(FLAGS.config), cli.config_changes()), FLAGS.examples)
-    for key in what.assumed:
-        log.info("assumed config.%s, as the data are not there", key)
-    failures = 0
-    for tpu_slice in slices:
-        try:
-            result = plan(what, tpu_slice, FLAGS.predict)
-        except CompilerFailure as error:
-            log.error("%s: the TPU compiler failed: %s", tpu_slice.name, error)
-            failures += 1
-            continue
-        print(
-            json.dumps(to_json(result, tpu_slice, what))
-            if FLAGS.json
-            else format_plan(result, tpu_slice, what),
-            flush=True,
-        )
-        if not result.fits and not FLAGS.predict:
-            _print_remedy(what, tpu_slice)
-    if failures == len(slices):
-        raise UserError("the TPU compiler failed for every slice")
+    planned = subject(load_experiment(Path(FLAGS.config), cli.config_changes()), FLAGS.examples)
+    for key in planned.assumed:
+        log.warning("assumed config.%s", key)
+    problems = [problem for one in slices if (problem := _print(planned, one))]
+    if len(problems) == len(slices):
+        raise problems[-1]
 
 
-def to_json(result: Plan, tpu_slice: TpuSlice, what: Subject) -> dict[str, object]:
+def _print(planned: Subject, tpu_slice: TpuSlice) -> UserError | None:
+    """Prints the plan for a slice; returns why there is none."""
+    try:
+        result = plan(planned, tpu_slice, FLAGS.predict)
+    except (ConfigError, CompilerFailure) as error:
+        problem = error if isinstance(error, ConfigError) else UserError(str(error))
+        if len(FLAGS.slice) > 1 or FLAGS.slice == ["all"]:
+            log.error("%s: %s", tpu_slice.name, problem)
+        return problem
+    as_json = FLAGS.json and json.dumps(to_json(result, tpu_slice, planned))
+    print(as_json or format_plan(result, tpu_slice, planned), flush=True)
+    if not (result.fits or FLAGS.predict or FLAGS.json):
+        _print_remedy(planned, tpu_slice)
+    return None
+
+
+def _check_flags() -> None:
+    if (FLAGS.config is None) == (FLAGS.record is None):
+        raise UserError("expected either --config or --record")
+    if FLAGS.record and (FLAGS.json or FLAGS.predict or FLAGS.examples or cli.config_changes()):
+        raise UserError("invalid flags: --record takes those of plans.toml beside it")
+    if not FLAGS.slice:
+        raise UserError("missing --slice: expected a TPU slice, such as v5e-16, or all")
+    if FLAGS.examples is not None and FLAGS.examples < 1:
+        raise UserError(f"invalid flag --examples={FLAGS.examples}: expected at least 1")
+
+
+def to_json(result: Plan, tpu_slice: TpuSlice, planned: Subject) -> dict[str, object]:
     """Returns a plan as plain values, with time and price of the whole run where they are known."""
-    return dataclasses.asdict(result) | row(result, tpu_slice, what)
+    return dataclasses.asdict(result) | row(result, tpu_slice, planned)
 
 
-def _print_remedy(what: Subject, tpu_slice: TpuSlice) -> None:
-    remedy = find_remedy(what, tpu_slice)
+def _print_remedy(planned: Subject, tpu_slice: TpuSlice) -> None:
+    remedy = find_remedy(planned, tpu_slice)
     if remedy is None:
         log.info("no accumulation, sharding or batch size that was tried fits; use more chips")
         return

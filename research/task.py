@@ -140,6 +140,11 @@ class Task(abc.ABC):
         """
         return self
 
+    @property
+    def buckets(self) -> tuple[Bucket, ...]:
+        """The lengths that training batches are padded to; empty: the examples have no lengths."""
+        return ()
+
     @abc.abstractmethod
     def batch_spec(self, batch_size: int, length: Bucket | None) -> dict[str, jax.ShapeDtypeStruct]:
         """Returns the shapes and dtypes of a batch, without `mask` and `index`.

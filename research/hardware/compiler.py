@@ -1,15 +1,21 @@
 """Compiles programs for TPUs that need not exist, with the TPU compiler libtpu on any machine."""
 
+import gzip
+import hashlib
 import importlib.metadata
+import json
 import os
 import re
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 from jax.experimental import topologies  # nothing outside of jax.experimental describes absent TPUs
-from jax.stages import Compiled, Lowered
+from jax.stages import Lowered
 
+from research.common.cache import cache_folder
 from research.common.errors import UserError
 from research.hardware.slices import TpuSlice
 
@@ -24,8 +30,8 @@ _ENVIRONMENT = {
     "TPU_MIN_LOG_LEVEL": "3",
 }
 _NEEDED = re.compile(
-    r"required for [\w ]+ \(([\d.]+[KMG])\) exceeds available HBM \(([\d.]+[KMG])\)"
-    r"|Used ([\d.]+[KMG]) of ([\d.]+[KMG]) hbm"
+    r"required for [\w ]+ \(([\d.]+[KMGT])\) exceeds available HBM \(([\d.]+[KMGT])\)"
+    r"|Used ([\d.]+[KMGT]) of ([\d.]+[KMGT]) hbm"
 )
 _INSTALL = "`make plan` installs it beside the environment and runs this command"
 
@@ -42,12 +48,26 @@ class DoesNotFit(Exception):
         super().__init__(message.splitlines()[0])
         found = _NEEDED.search(message)
         values = (found[1] or found[3], found[2] or found[4]) if found else ("0K", "0K")
-        units = {"K": 2**10, "M": 2**20, "G": 2**30}
+        units = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
         self.needed, self.available = (int(float(v[:-1]) * units[v[-1]]) for v in values)
 
 
 class CompilerFailure(Exception):
     """The TPU compiler failed for another reason, which is a defect of the compiler."""
+
+
+@dataclass(frozen=True)
+class CompiledText:
+    """A compiled program, as far as planning needs it."""
+
+    text: str
+    """The scheduled HLO."""
+
+    memory: Mapping[str, float]
+    """Bytes per device by kind; donated arguments count once."""
+
+    seconds: float
+    """Time of the compilation."""
 
 
 def version() -> str:
@@ -71,6 +91,7 @@ def devices_of(tpu_slice: TpuSlice) -> Sequence[jax.Device]:
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_enable_compilation_cache", False)  # it cannot read programs for TPUs
     # By default a topology has hosts of several chips.
     options: dict[str, Any] = (
         {"chips_per_host_bounds": [1, 1, 1]} if tpu_slice.num_chips == 1 else {}
@@ -81,16 +102,49 @@ def devices_of(tpu_slice: TpuSlice) -> Sequence[jax.Device]:
     return topologies.get_topology_desc(platform="tpu", topology_name=name, **options).devices
 
 
-def compile_program(lowered: Lowered) -> Compiled:
-    """Compiles a program that was lowered for the devices of a slice.
+def compile_cached(lowered: Lowered, tpu_slice: TpuSlice) -> CompiledText:
+    """Compiles a program that was lowered for the devices of a slice, or reads an earlier result.
 
     Raises:
       DoesNotFit: it needs more memory than a device has.
       CompilerFailure: the compiler failed.
     """
+    flags = [os.environ.get(name, "") for name in ("XLA_FLAGS", "LIBTPU_INIT_ARGS")]
+    known = [lowered.as_text(), jax.__version__, version(), tpu_slice.name, *flags]
+    key = hashlib.sha256("\0".join(known).encode()).hexdigest()[:32]
+    file = cache_folder() / "plans" / f"{key}.json.gz"
+    if file.exists():
+        found = json.loads(gzip.decompress(file.read_bytes()))
+    else:
+        found = _compile(lowered, tpu_slice)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = file.with_suffix(f".{os.getpid()}")
+        temporary.write_bytes(gzip.compress(json.dumps(found).encode(), 1))
+        temporary.replace(file)
+    if "refusal" in found:
+        raise DoesNotFit(found["refusal"])
+    return CompiledText(**found)
+
+
+def _compile(lowered: Lowered, tpu_slice: TpuSlice) -> dict[str, Any]:
+    begin = time.perf_counter()
     try:
-        return lowered.compile()
+        compiled = lowered.compile()
+        text = compiled.as_text() or ""
     except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" in str(error):
-            raise DoesNotFit(str(error)) from None
-        raise CompilerFailure(str(error).splitlines()[0]) from None
+        message = str(error)
+        if "RESOURCE_EXHAUSTED" in message and "hbm" in message.lower():
+            return {"refusal": message}
+        where = f"libtpu {version()}, {tpu_slice.name}"
+        raise CompilerFailure(
+            f"the TPU compiler failed ({where}): {message.splitlines()[0]}"
+        ) from None
+    seconds = time.perf_counter() - begin
+    stats: Any = compiled.memory_analysis()
+    memory = {
+        "arguments": stats.argument_size_in_bytes,
+        "outputs": stats.output_size_in_bytes - stats.alias_size_in_bytes,
+        "temporary": stats.temp_size_in_bytes,
+        "program": stats.generated_code_size_in_bytes,
+    }
+    return {"text": text, "memory": memory, "seconds": seconds}

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
@@ -21,6 +22,7 @@ _CALLED = re.compile(
     r"\b(?:calls|body|condition|to_apply|true_computation|false_computation)=%?([^\s,)}]+)"
     r"|\b(?:called_computations|branch_computations)=\{([^}]*)\}"
 )
+_PACKAGE = f"{Path(__file__).resolve().parents[1]}/"
 # Functions around all code of a task, which explain nothing.
 _WRAPPERS = {"layers/frozen.py", "hardware/target.py"}
 _BITS = re.compile(r"\d+")
@@ -63,7 +65,7 @@ class Array:
     def item_bytes(self) -> float:
         """Bytes of an element."""
         bits = 8 if self.dtype == "pred" else int((_BITS.search(self.dtype) or ["0"])[0])
-        return (2 * bits if self.dtype.startswith("c") else bits) / 8
+        return bits / 8  # of complex numbers, their name has the bits of both parts
 
     @property
     def bytes(self) -> float:
@@ -164,8 +166,8 @@ class HloProgram:
         for part in parts:
             frame = int(part.attribute(r"stack_frame_id=(\d+)") or 0)
             for file, line in self.frames.get(frame, ()):
-                _, folder, path = file.rpartition("/research/")
-                if folder and path not in _WRAPPERS:
+                path = file.removeprefix(_PACKAGE)
+                if path != file and path not in _WRAPPERS:
                     return f"research/{path}:{line}"
         return ""
 
@@ -233,33 +235,49 @@ def _array(dtype: str, shape: str, layout: str | None) -> Array:
 
 def _frames(tables: dict[str, dict[int, str]]) -> dict[int, tuple[tuple[str, int], ...]]:
     names = {number: text.strip('"') for number, text in tables.get("FileNames", {}).items()}
-    numbers = lambda text: dict(re.findall(r"(\w+)=(\d+)", text))  # noqa: E731
-    places = {}
+    locations = {}
     for number, text in tables.get("FileLocations", {}).items():
-        values = numbers(text)
-        places[number] = (names.get(int(values.get("file_name_id", 0)), ""), int(values["line"]))
+        values = _numbers(text)
+        locations[number] = (names.get(values.get("file_name_id", 0), ""), values["line"])
     frames: dict[int, tuple[tuple[str, int], ...]] = {}
     for number, text in sorted(tables.get("StackFrames", {}).items()):
-        values = numbers(text)
-        parent = int(values.get("parent_frame_id", 1)) - 1
-        frames[number] = (places[int(values["file_location_id"])], *frames.get(parent, ()))
+        values = _numbers(text)
+        parent = values.get("parent_frame_id", 1) - 1
+        frames[number] = (locations[values["file_location_id"]], *frames.get(parent, ()))
     return frames
 
 
+def _numbers(text: str) -> dict[str, int]:
+    return {key: int(value) for key, value in re.findall(r"(\w+)=(\d+)", text)}
+
+
 def replica_groups(instruction: Instruction) -> np.ndarray | None:
-    """Returns the groups of a collective, [groups, size]; None if all devices are one group."""
-    listed = instruction.attribute(r"replica_groups=\{(\{[\d,{}]*\})\}")
-    if listed:
-        return np.array(
-            [[int(n) for n in g.split(",")] for g in re.findall(r"\{([\d,]+)\}", listed)]
-        )
-    found = re.search(
-        r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", instruction.text
-    )
-    if not found:
+    """Returns the groups of a collective, [groups, size]; None if all devices are one group.
+
+    A permutation has a group for each pair of a source and a target.
+
+    Raises:
+      ValueError: the notation is unknown.
+    """
+    text = instruction.attribute(r"(?:replica_groups|source_target_pairs)=(.*)")
+    if text is None or text.startswith("{}"):
         return None
-    groups, sizes, order = (
-        [int(n) for n in (text or "").split(",") if n] for text in found.groups()
-    )
-    ids = np.arange(math.prod(sizes)).reshape(sizes)
-    return (ids.transpose(order) if order else ids).reshape(groups)
+    if listed := re.match(r"\{(\{[\d,{}]*\})\}", text):
+        groups = re.findall(r"\{([\d,]+)\}", listed[1])
+        return np.array([_integers(group) for group in groups])
+    if iota := re.match(r"\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", text):
+        shape, sizes, order = (_integers(part or "") for part in iota.groups())
+        ids = np.arange(math.prod(sizes)).reshape(sizes)
+        return (ids.transpose(order) if order else ids).reshape(shape)
+    if axes := re.match(r"mesh\[([^\]]*)\] ?\{([^}]*)\}", text):
+        mesh = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", axes[1])}
+        grouped = re.findall(r"'(\w+)'", axes[2])
+        names = [name for name in mesh if name not in grouped] + grouped
+        ids = np.arange(math.prod(mesh.values())).reshape(tuple(mesh.values()))
+        ids = ids.transpose([list(mesh).index(name) for name in names])
+        return ids.reshape(-1, math.prod(mesh[name] for name in grouped))
+    raise ValueError(f"unknown notation of groups: {text[:80]}")
+
+
+def _integers(text: str) -> list[int]:
+    return [int(number) for number in text.split(",") if number]

@@ -10,9 +10,10 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cache
+from typing import Self
 
-from research.hardware.chips import Chip
 from research.hardware.hlo import Array, Computation, HloProgram, Instruction, replica_groups
+from research.hardware.slices import TpuSlice
 
 _ACHIEVED_BANDWIDTH = 0.9  # of the peak, in long transfers
 _KERNEL_SECONDS = {True: 0.7e-6, False: 0.08e-6}  # start of a kernel that uses HBM, or does not
@@ -61,13 +62,15 @@ class Collective:
     opcode: str
     source: str
     bytes: float
-    """Bytes of its result on a device, of one repetition."""
+    """Bytes of its operands on a device, of one repetition."""
 
     group: tuple[int, ...]
     """The devices of the first group, as positions in the mesh; empty: all."""
 
-    num_devices: int
     seconds: float
+    hidden_seconds: float
+    """Time for which kernels run meanwhile."""
+
     repetitions: int
 
 
@@ -100,8 +103,8 @@ class Estimate:
 
     @property
     def collective_seconds(self) -> float:
-        """Time of the collectives, of which some may be hidden behind kernels."""
-        return sum(collective.seconds for collective in self.collectives)
+        """Time of the collectives that no kernel hides."""
+        return sum(max(0.0, one.seconds - one.hidden_seconds) for one in self.collectives)
 
     @property
     def bytes(self) -> float:
@@ -123,22 +126,40 @@ class Device:
     flops_per_second: float
     bytes_per_second: float
     link_bytes_per_second: float
-    """Of all links in one direction."""
+    """Of one link to a neighbouring chip, in one direction."""
 
-    dimensions: int
-    """Of the torus of chips."""
+    torus: tuple[int, ...]
+    """Numbers of chips along the axes of the slice."""
 
     @classmethod
-    def of(cls, chip: Chip) -> "Device":
-        """Returns the peaks of a device of a chip."""
+    def of(cls, tpu_slice: TpuSlice) -> Self:
+        """Returns the peaks of a device of a slice."""
+        chip = tpu_slice.chip
         return cls(
             clock_hz=chip.clock_ghz * 1e9,
             vector_units=chip.tensor_cores // chip.devices_per_chip,
             flops_per_second=chip.bf16_tflops * 1e12 / chip.devices_per_chip,
             bytes_per_second=chip.hbm_gb_per_s * 1e9 / chip.devices_per_chip,
-            link_bytes_per_second=chip.link_gb_per_s * 1e9 / chip.devices_per_chip,
-            dimensions=chip.torus_dimensions,
+            link_bytes_per_second=chip.link_gb_per_s * 1e9 / (2 * chip.torus_dimensions),
+            torus=tuple(map(int, tpu_slice.topology.split("x"))),
         )
+
+    def ring(self, size: int) -> tuple[float, float]:
+        """Returns bytes per second and hops of a collective over a group of devices.
+
+        A group is assumed to lie along as few axes of the slice as possible. A side of 2 has one
+        link, and so has each end of a longer one; a side of 16, or in three dimensions of a
+        multiple of 4, is a ring with two.
+        """
+        links, hops, covered = 0, 0.0, 1
+        for side in sorted(self.torus, reverse=True):
+            if covered >= size or side == 1:
+                break
+            is_ring = side % (4 if len(self.torus) == 3 else 16) == 0
+            links += 2 if is_ring else 1
+            hops += side / 2 if is_ring else side - 1
+            covered *= side
+        return max(links, 1) * self.link_bytes_per_second, max(hops, 1.0)
 
 
 def estimate(program: HloProgram, device: Device, num_devices: int) -> Estimate:
@@ -149,7 +170,7 @@ def estimate(program: HloProgram, device: Device, num_devices: int) -> Estimate:
 
 def count_flops(program: HloProgram) -> float:
     """Returns the floating point operations of a program's products, which need not be compiled."""
-    nowhere = Device(1.0, 1, 1.0, 1.0, 1.0, 1)
+    nowhere = Device(1.0, 1, 1.0, 1.0, 1.0, (1,))
     return estimate(program, nowhere, 1).flops
 
 
@@ -158,12 +179,27 @@ class _Walk:
 
     def __init__(self, program: HloProgram, device: Device, num_devices: int):
         self.program, self.device, self.num_devices = program, device, num_devices
+        self.channels: set[str] = set()  # of the collectives that were counted
 
     def computation(self, computation: Computation, times: int) -> Estimate:
         """Returns the cost of a computation that is repeated `times` times."""
         result = Estimate()
+        started: dict[str, tuple[int, float]] = {}  # position of a collective, kernel time then
         for one in computation.instructions.values():
-            _add(result, self.instruction(computation, one, times))
+            part = self.instruction(computation, one, times)
+            # A `-done` ends a `-start`; the last fusion with a channel ends what it carries.
+            ends = (
+                one.operands[:1] if one.opcode.endswith("-done") else _channels(self.program, one)
+            )
+            if part.collectives:
+                now = len(result.collectives), result.kernel_seconds
+                started |= dict.fromkeys((one.name, *ends), now)
+            _add(result, part)
+            for key in started.keys() & set(ends):
+                position, begin = started[key]
+                hidden = result.kernel_seconds - begin
+                collective = replace(result.collectives[position], hidden_seconds=hidden)
+                result.collectives[position] = collective
         return result
 
     def instruction(self, parent: Computation, one: Instruction, times: int) -> Estimate:
@@ -171,21 +207,37 @@ class _Walk:
         if one.opcode in _FREE or one.opcode.endswith(("-done", "-update")):
             return Estimate()
         if kind in COLLECTIVES:
-            return Estimate(collectives=[self.collective(one, kind, times)])
+            return Estimate(collectives=self.collective(parent, one, kind, times))
         if one.opcode == "while":
             return self.loop(parent, one, times)
         if one.opcode == "conditional":
             branches = [self.computation(branch, times) for branch in self.program.called(one)]
-            return max(branches, key=lambda branch: branch.kernel_seconds)
-        if one.opcode in ("call", "async-start"):
+            return max(branches, key=lambda one: one.kernel_seconds + one.collective_seconds)
+        if one.opcode in ("call", "async-start", "call-start"):
             parts = [self.computation(called, times) for called in self.program.called(one)]
             return parts[0] if parts else Estimate()
         if one.opcode.endswith("-start"):  # asynchronous copies between HBM and the chip
-            return Estimate(hidden_bytes=times * _traffic(self.program, parent, one) / 2)
+            return Estimate(hidden_bytes=times * _copied_bytes(parent, one))
         is_free = not one.operands or "ConcatBitcast" in one.text  # allocates or renames a buffer
         if one.opcode == "custom-call" and is_free:
             return Estimate()
+        if one.opcode == "fusion":
+            return self.fusion(parent, one, times)
         return Estimate(kernels=[self.kernel(parent, one, times)])
+
+    def fusion(self, parent: Computation, one: Instruction, times: int) -> Estimate:
+        """A fused kernel, in which the compiler also begins, continues and ends collectives."""
+        result = Estimate()
+        inside = list(self.program.inside(one))
+        for computation, inner in inside:
+            if inner.opcode in COLLECTIVES:
+                scatters = computation.name.startswith("all-reduce-scatter")
+                kind = "reduce-scatter" if scatters else inner.opcode
+                result.collectives += self.collective(computation, inner, kind, times)
+        computes = {inner.opcode for _, inner in inside} & (_MATRIX | {"reduce", "sort"})
+        if computes or not any(inner.opcode in COLLECTIVES for _, inner in inside):
+            result.kernels.append(self.kernel(parent, one, times))
+        return result
 
     def loop(self, parent: Computation, one: Instruction, times: int) -> Estimate:
         condition = self.program.computations[one.attribute(r"condition=%?([^\s,)]+)") or ""]
@@ -211,8 +263,9 @@ class _Walk:
             vectors = sum(_vectors(computation, inner) for computation, inner in inside)
             rate = _VECTORS_PER_CYCLE * self.device.vector_units * self.device.clock_hz
             work, limit = vectors / rate, "vector unit"
-            if opcodes & _INDEXED:
-                work = max(work, cycles)
+            if opcodes & _INDEXED:  # one slice per cycle at most
+                slices = sum(_num_slices(computation, inner) for computation, inner in inside)
+                work = max(work, cycles, slices / self.device.clock_hz)
         seconds, limit = (memory, "memory") if memory >= work else (work, limit)
         is_scalar = all(array.size <= 1 for array in one.outputs)  # for the scalar unit
         start = _KERNEL_SECONDS[traffic > 0 and not is_scalar]
@@ -226,33 +279,54 @@ class _Walk:
             repetitions=times,
         )
 
-    def collective(self, one: Instruction, kind: str, times: int) -> Collective:
+    def collective(
+        self, parent: Computation, one: Instruction, kind: str, times: int
+    ) -> list[Collective]:
+        """Returns the cost of a collective; empty if it is a part of one that was counted."""
+        channel = one.attribute(r"channel_id=(\d+)")
+        if channel in self.channels:
+            return []
+        self.channels |= {channel} if channel else set()
         groups = replica_groups(one)
+        is_permutation = kind == "collective-permute"
         size = self.num_devices if groups is None else groups.shape[1]
-        # An asynchronous collective's output also contains its input.
-        outputs = one.outputs[-1:] if one.opcode.endswith("-start") else one.outputs
-        bytes = sum(array.size * array.item_bytes for array in outputs)
-        share = (size - 1) / size
+        operand_bytes = sum(array.size * array.item_bytes for array in parent.inputs(one))
         moved = {
-            "all-reduce": 2 * bytes * share,
-            "all-gather": bytes * share,
-            "reduce-scatter": bytes * (size - 1),
-            "all-to-all": bytes * share,
-            "collective-permute": bytes,
+            "all-reduce": 2 * operand_bytes * (size - 1) / size,
+            "all-gather": operand_bytes * (size - 1),
+            "reduce-scatter": operand_bytes * (size - 1) / size,
+            "all-to-all": operand_bytes * (size - 1) / size,
+            "collective-permute": operand_bytes,
         }[kind]
-        side = size ** (1 / self.device.dimensions)
-        hops = 1 if kind == "collective-permute" else self.device.dimensions * side / 2
-        steps = 2 if kind == "all-reduce" else 1
-        seconds = moved / self.device.link_bytes_per_second + steps * hops * _HOP_SECONDS
-        return Collective(
-            opcode=kind,
-            source=self.program.source(one),
-            bytes=bytes,
-            group=() if groups is None else tuple(map(int, groups[0])),
-            num_devices=size,
-            seconds=times * seconds if size > 1 else 0.0,
-            repetitions=times,
-        )
+        rate, hops = self.device.ring(2 if is_permutation else size)
+        hops = 1.0 if is_permutation else hops * (2 if kind == "all-reduce" else 1)
+        seconds = moved / rate + hops * _HOP_SECONDS
+        return [
+            Collective(
+                opcode=kind,
+                source=self.program.source(one),
+                bytes=operand_bytes,
+                group=() if groups is None else tuple(map(int, groups[0])),
+                seconds=times * seconds if size > 1 else 0.0,
+                hidden_seconds=0.0,
+                repetitions=times,
+            )
+        ]
+
+
+def _channels(program: HloProgram, one: Instruction) -> tuple[str, ...]:
+    """The channels of the collectives in a fusion."""
+    inside = program.inside(one) if one.opcode == "fusion" else ()
+    found = {part.attribute(r"channel_id=(\d+)") for _, part in inside}
+    return tuple(channel for channel in found if channel)
+
+
+def _copied_bytes(parent: Computation, start: Instruction) -> float:
+    """Bytes that an asynchronous copy or slice reads from HBM and writes to it."""
+    done = next((user for user in parent.users[start.name] if user.opcode.endswith("-done")), None)
+    arrays = done.outputs if done else start.outputs[-1:]
+    in_hbm = any(array.memory == 0 for array in parent.inputs(start))
+    return sum(array.bytes * (in_hbm + (array.memory == 0)) for array in arrays)
 
 
 def _add(total: Estimate, part: Estimate) -> None:
@@ -279,43 +353,50 @@ def _label(one: Instruction, opcodes: set[str]) -> str:
 def _trip_count(
     program: HloProgram, parent: Computation, loop: Instruction, condition: Computation
 ) -> int | None:
-    """Reads how often a loop repeats that counts from 0, or from a constant, to a constant."""
+    """Reads how often a loop repeats that counts from a constant to a constant.
+
+    Of several conditions, such as the end of a beam search, the counted one is the bound.
+    """
     known = loop.attribute(r'"known_trip_count":\{"n":"(\d+)"')
     if known:
         return int(known)
-    compares = [c for _, c in _with_fused(program, condition) if c.opcode == "compare"]
-    if len(compares) != 1:
-        return None
     begin = parent.instructions[loop.operands[0]]
+    counts = []
+    for where, compare in _with_fused(program, condition):
+        if compare.opcode != "compare":
+            continue
+        first, last = (
+            _constant(name, where, condition, parent, begin) for name in compare.operands[:2]
+        )
+        direction = compare.attribute(r"direction=(\w+)") or ""
+        if first is None or last is None or direction not in ("LT", "LE", "GT", "GE"):
+            continue
+        distance = last - first if direction[0] == "L" else first - last
+        counts.append(max(0, distance + (direction[1] == "E")))
+    return min(counts, default=None)
 
-    def value(name: str, where: Computation) -> int | None:
-        one = where.instructions.get(name)
-        if one is None:
-            return None
-        if one.opcode == "constant":
-            number = one.attribute(r"^\((-?\d+)\)")
-            return int(number) if number else None
-        if one.opcode in ("copy", "bitcast", "convert"):
-            return value(one.operands[0], where)
-        if one.opcode == "get-tuple-element" and where is condition and begin.opcode == "tuple":
-            index = int(one.attribute(r"index=(\d+)") or 0)
-            return value(begin.operands[index], parent)
-        if one.opcode == "parameter" and where is not condition:
-            caller = next(
-                (c for c in condition.instructions.values() if where.name in c.called), None
-            )
-            if caller is not None:
-                index = where.parameters.index(one)
-                return value(caller.operands[index], condition)
-        return None
 
-    where = next(w for w, c in _with_fused(program, condition) if c is compares[0])
-    first, last = (value(name, where) for name in compares[0].operands[:2])
-    if first is None or last is None:
+def _constant(
+    name: str, where: Computation, condition: Computation, parent: Computation, begin: Instruction
+) -> int | None:
+    """Returns the initial value of a scalar in a loop's condition; None if it is not constant."""
+    one = where.instructions.get(name)
+    if one is None:
         return None
-    direction = compares[0].attribute(r"direction=(\w+)")
-    count = {"LT": last - first, "LE": last - first + 1, "GT": first - last, "GE": first - last + 1}
-    return max(0, count.get(direction or "", 1))
+    if one.opcode == "constant":
+        number = one.attribute(r"^\((-?\d+)\)")
+        return int(number) if number else None
+    if one.opcode in ("copy", "bitcast", "convert"):
+        return _constant(one.operands[0], where, condition, parent, begin)
+    if one.opcode == "get-tuple-element" and where is condition and begin.opcode == "tuple":
+        index = int(one.attribute(r"index=(\d+)") or 0)
+        return _constant(begin.operands[index], parent, condition, parent, begin)
+    callers = (c for c in condition.instructions.values() if where.name in c.called)
+    caller = next(callers, None)
+    if one.opcode == "parameter" and caller is not None:
+        index = where.parameters.index(one)
+        return _constant(caller.operands[index], condition, condition, parent, begin)
+    return None
 
 
 def _with_fused(
@@ -373,7 +454,8 @@ def _slice_bytes(computation: Computation, user: Instruction, name: str) -> floa
     if user.operands and user.operands[0] == name:
         if user.opcode in ("dynamic-slice", "slice", "gather"):
             return sum(array.bytes for array in user.outputs)
-        if user.opcode == "dynamic-update-slice" and user.operands.count(name) == 1:
+        in_place = ("dynamic-update-slice", "scatter")
+        if user.opcode in in_place and user.operands.count(name) == 1:
             return 0.0
     return None
 
@@ -394,8 +476,9 @@ def _written_bytes(program: HloProgram, parent: Computation, one: Instruction) -
             source = body.instructions[source.operands[0]]
         if array.memory != 0:
             continue
-        if source.opcode == "dynamic-update-slice":
-            update = body.instructions[source.operands[1]].outputs[0]
+        if source.opcode in ("dynamic-update-slice", "scatter"):
+            position = 1 if source.opcode == "dynamic-update-slice" else 2
+            update = body.instructions[source.operands[position]].outputs[0]
             total += min(array.bytes, update.bytes)
         else:
             total += array.bytes
@@ -416,6 +499,17 @@ def _vectors(computation: Computation, one: Instruction) -> float:
             window = math.prod(map(int, sizes.split("x")))
             return window * sum(map(_registers, one.outputs))
     return _COSTLY.get(one.opcode, 1) * sum(map(_registers, sized))
+
+
+def _num_slices(computation: Computation, one: Instruction) -> float:
+    """Slices that a gather reads or a scatter writes."""
+    if one.opcode == "gather":
+        sizes = one.attribute(r"slice_sizes=\{([\d,]*)\}") or ""
+        return one.outputs[0].size / math.prod(int(n) for n in sizes.split(",") if n)
+    if one.opcode == "scatter":
+        indices = computation.inputs(one)[1]
+        return indices.size / (indices.shape[-1] if indices.shape else 1)
+    return 0.0
 
 
 def _registers(array: Array) -> float:
@@ -444,12 +538,11 @@ def _flops(computation: Computation, one: Instruction) -> float:
     left, right = computation.inputs(one)[:2]
     out = one.outputs[0].shape
     products = out[output.index("b")] * out[output.index("f")] * right.shape[kernel.index("i")]
-    batch_groups = int(one.attribute(r"batch_group_count=(\d+)") or 1)
     window = one.attribute(r"window=\{([^}]*)\}") or ""
     for axis in range(len(data) - 2):
         sizes = left.shape[data.index(str(axis))], out[output.index(str(axis))]
         products *= _valid_pairs(*sizes, _window(window, axis))
-    return 2.0 * products / batch_groups * max(1, batch_groups if "f" in output else 1)
+    return 2.0 * products
 
 
 def _window(text: str, axis: int) -> tuple[int, int, int, int, int]:

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 
 from research.common.errors import UserError
-from research.hardware.chips import Chip, SliceTypes, chips
+from research.hardware.chips import Chip, Offer, SliceTypes, chips
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class TpuSlice:
         return self.num_chips * self.chip.devices_per_chip
 
     @property
-    def accelerator_type(self) -> str:
-        """Google's name, such as v5litepod-16."""
-        return google_name(self.name)
+    def offers(self) -> tuple[Offer, ...]:
+        """The zones and prices of slices of this size."""
+        return offers_of(self.chip, self.num_chips)
 
 
 def parse_slice(name: str) -> TpuSlice:
@@ -44,11 +44,20 @@ def parse_slice(name: str) -> TpuSlice:
     Raises:
       UserError: it does not exist; the message names the nearest, or the sizes that exist.
     """
+    if re.match(r"\d+x", name):
+        raise UserError(f"invalid slice '{name}': a plan is that of one slice, such as v5e-16")
     chip, size = split_type(google_name(name))
     types = chip.slice_types
     num_chips = int(size) // (2 if types.counts == "cores" else 1)
     topology = types.topologies[size] or _torus(num_chips, chip.torus_dimensions)
     return TpuSlice(f"{chip.generation}-{size}", chip, num_chips, topology)
+
+
+def offers_of(chip: Chip, num_chips: int) -> tuple[Offer, ...]:
+    """Returns the offers of a generation that apply to slices of a number of chips."""
+    is_single = num_chips in chip.slice_types.single_host_chips
+    hosts = ("any", "one" if is_single else "several")
+    return tuple(offer for offer in chip.offers if offer.hosts in hosts)
 
 
 def google_name(name: str) -> str:

@@ -6,11 +6,13 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
 
+from research.data.pipeline import PREFETCH
 from research.hardware.chips import chip_of
 from research.hardware.hlo import parse
 from research.hardware.mesh import describe
@@ -21,6 +23,7 @@ from research.training.lengths import Lengths
 from research.training.program import Program
 from research.training.run import resolve
 
+Step = Callable[[Any, Any], Any]
 _CEILING_SECONDS = 1.0
 _PRODUCT_SIZE = 2048  # of the square matrices of the measured ceiling
 _COPY_BYTES = 2**28
@@ -97,21 +100,19 @@ def benchmark(experiment: Experiment, steps: int) -> Benchmark:
     sampler = data.sampler
     lengths = Lengths(experiment, sampler.mean_batch_size, sampler.batches_per_epoch)
     program = Program(experiment, lengths.schedule())
-    batches = data.batches(0, 3 * steps)
+    batches = data.batches(0, PREFETCH + 4 * steps * len(sampler.buckets))
     first = next(batches)
-    shape = {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in first.items()}
-    lowered = program.train_step.lower(program.state_shape, shape)
-    begin = time.perf_counter()
-    compiled = lowered.compile()
-    compile_seconds = time.perf_counter() - begin
-    state = program.initialize()
-    state, alone = _steps(compiled, state, lambda: first, steps)
+    # Batches of other lengths would compile another step.
+    same = (batch for batch in batches if _shape(batch) == _shape(first))
+    lowered = program.train_step.lower(program.state_shape, _shape(first))
+    compiled, compile_seconds = _timed(lowered.compile)
+    state, alone = _repeat(compiled, program.initialize(), first, steps)
+    for _ in range(PREFETCH):  # read while the steps above ran
+        next(batches)
     inputs = [_timed(lambda: jax.block_until_ready(next(batches)))[1] for _ in range(steps)]
-    waiting, training, state = _train(program, state, batches, steps)
-    dtype = jnp.dtype(getattr(experiment.task, "dtype", "float32"))
-    devices = program.mesh.devices
-    chip = chip_of(devices.flat[0].device_kind)
-    peak = chip.bf16_tflops * 1e12 / chip.devices_per_chip if chip else 0.0
+    waiting, training = _train(compiled, state, same, steps)
+    platform = program.mesh.devices.flat[0].platform
+    count = 1 if platform == "cpu" else program.mesh.devices.size  # emulated devices share a CPU
     return Benchmark(
         hardware=describe(program.mesh),
         batch_size=len(first["index"]),
@@ -121,10 +122,24 @@ def benchmark(experiment: Experiment, steps: int) -> Benchmark:
         training=Spread.of(training),
         wait_fraction=sum(waiting) / sum(training),
         flops=count_flops(parse(lowered.as_text(dialect="hlo"))),
-        product_flops_per_second=devices.size * product_ceiling(dtype),
-        copy_bytes_per_second=devices.size * copy_ceiling(),
-        peak_flops_per_second=devices.size * peak,
+        product_flops_per_second=count * product_ceiling(_dtype(experiment)),
+        copy_bytes_per_second=count * copy_ceiling(),
+        peak_flops_per_second=_peak(program),
     )
+
+
+def _dtype(experiment: Experiment) -> Any:
+    return jnp.dtype(getattr(experiment.task, "dtype", "float32"))
+
+
+def _peak(program: Program) -> float:
+    devices = program.mesh.devices
+    chip = chip_of(devices.flat[0].device_kind)
+    return devices.size * chip.bf16_tflops * 1e12 / chip.devices_per_chip if chip else 0.0
+
+
+def _shape(batch: Any) -> dict[str, jax.ShapeDtypeStruct]:
+    return {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in batch.items()}
 
 
 def product_ceiling(dtype: Any) -> float:
@@ -149,30 +164,31 @@ def _best_time(function: Callable[[jax.Array], jax.Array], array: jax.Array) -> 
     return best
 
 
-def _steps(
-    step: Callable[..., Any], state: Any, batch: Callable[[], Any], count: int
-) -> tuple[Any, list[float]]:
+def _repeat(step: Step, state: Any, batch: Any, count: int) -> tuple[Any, list[float]]:
     seconds = []
     for _ in range(count):
-        one = batch()
-        (state, _), elapsed = _timed(lambda: jax.block_until_ready(step(state, one)))  # noqa: B023
+        (state, _), elapsed = _timed(partial(_blocking, step, state, batch))
         seconds.append(elapsed)
     return state, seconds
 
 
 def _train(
-    program: Program, state: Any, batches: Iterator[Any], count: int
-) -> tuple[list[float], list[float], Any]:
-    """Returns the times of waiting for a batch and of whole steps; batches of any bucket."""
+    step: Step, state: Any, batches: Iterator[Any], count: int
+) -> tuple[list[float], list[float]]:
+    """Returns the times of waiting for a batch and of whole steps."""
     waiting, training = [], []
-    for _ in range(count - 1):
-        batch, waited = _timed(lambda: next(batches))
-        (state, _), elapsed = _timed(
-            lambda: jax.block_until_ready(program.train_step(state, batch))  # noqa: B023
-        )
+    for _ in range(count):
+        batch, waited = _timed(lambda: next(batches, None))
+        if batch is None:
+            break
+        (state, _), elapsed = _timed(partial(_blocking, step, state, batch))
         waiting.append(waited)
         training.append(waited + elapsed)
-    return waiting, training, state
+    return waiting, training
+
+
+def _blocking(step: Step, state: Any, batch: Any) -> Any:
+    return jax.block_until_ready(step(state, batch))
 
 
 def _timed(function: Callable[[], Any]) -> tuple[Any, float]:

@@ -1,26 +1,21 @@
 """Predicts what a step of an experiment costs on a TPU slice, by compiling it for that slice."""
 
 import dataclasses
-import hashlib
-import json
 import logging
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
-from jax.stages import Compiled, Lowered
+from jax.stages import Lowered
 
-from research.common.cache import cache_folder
 from research.common.config import flatten, to_config_dict
 from research.common.errors import UserError, within
-from research.common.files import read_json, save_json
 from research.hardware import compiler
 from research.hardware.chips import Price, list_price
 from research.hardware.hlo import parse
-from research.hardware.roofline import Device, Estimate, Kernel, estimate, merged
+from research.hardware.roofline import Device, Estimate, Kernel, count_flops, estimate, merged
 from research.hardware.slices import TpuSlice
 from research.planning.warnings import warnings
 from research.training.experiment import Experiment
@@ -30,7 +25,6 @@ from research.training.state import InferenceState
 
 log = logging.getLogger(__name__)
 UNCERTAINTY = 0.2  # of the predicted time, from the comparison with published times
-_FORMAT = 1  # of cached plans; increase it when the estimate changes
 _NUM_OPERATIONS = 10
 
 
@@ -39,6 +33,9 @@ class Plan:
     """What a step needs on each device of a slice."""
 
     slice: str
+    step: str
+    """"train" or "predict"."""
+
     devices: int
     fits: bool
     hbm_bytes: float
@@ -51,7 +48,7 @@ class Plan:
     """Bytes per device, the sum of `memory`; if it does not fit, by the compiler's message."""
 
     flops: float = 0.0
-    """Floating point operations of a device's products."""
+    """Floating point operations of the model's matrix products and convolutions, per device."""
 
     traffic_bytes: float = 0.0
     """HBM traffic of a device."""
@@ -77,14 +74,8 @@ class Plan:
 
     def mfu(self, tpu_slice: TpuSlice) -> float:
         """Returns the model FLOPs utilization: products per second as a part of the peak."""
-        peak = Device.of(tpu_slice.chip).flops_per_second
+        peak = Device.of(tpu_slice).flops_per_second
         return self.flops / self.step_seconds / peak if self.step_seconds else 0.0
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """Returns the plan that `dataclasses.asdict` was applied to."""
-        tuples = {key: tuple(values[key]) for key in ("collectives", "operations", "warnings")}
-        return cls(**{**values, **tuples})
 
 
 @dataclass(frozen=True)
@@ -105,7 +96,7 @@ class Subject:
     def lengths(self) -> Lengths:
         """The durations; of an unknown data set, an epoch counts as 1000 steps."""
         size = self.experiment.batch_size
-        epoch = 1000 if self.examples is None else max(1, self.examples // size)
+        epoch = 1000 if self.examples is None else -(-self.examples // size)
         return Lengths(self.experiment, size, epoch)
 
 
@@ -116,18 +107,22 @@ def subject(experiment: Experiment, examples: int | None = None) -> Subject:
       experiment: the config.
       examples: training examples per epoch; None: those of the data, if they are there.
     """
+    assumed: tuple[str, ...] = ()
     try:
         with within("task"):
             task = experiment.task.resolve()
         examples = len(task.training()) if examples is None else examples
-        return Subject(dataclasses.replace(experiment, task=task), (), examples)
     except UserError as error:
-        log.info("planning without the data: %s", error)
-    task = experiment.task.resolve_without_data()
-    assumed = dataclasses.replace(experiment, task=task)
-    before, after = (flatten(to_config_dict(one).to_dict()) for one in (experiment, assumed))
-    keys = tuple(key for key in after if after[key] != before.get(key))
-    return Subject(assumed, keys, examples)
+        log.warning("planning without the data: %s", error)
+        task = experiment.task.resolve_without_data()
+        assumed = _changed(experiment, dataclasses.replace(experiment, task=task))
+    return Subject(dataclasses.replace(experiment, task=task), assumed, examples)
+
+
+def _changed(before: Experiment, after: Experiment) -> tuple[str, ...]:
+    """Returns the config keys whose values differ."""
+    old, new = (flatten(to_config_dict(one).to_dict()) for one in (before, after))
+    return tuple(key for key in new if new[key] != old.get(key))
 
 
 def plan(subject: Subject, tpu_slice: TpuSlice, predict: bool = False) -> Plan:
@@ -145,75 +140,48 @@ def plan(subject: Subject, tpu_slice: TpuSlice, predict: bool = False) -> Plan:
     devices = compiler.devices_of(tpu_slice)
     program = Program(subject.experiment, subject.lengths.schedule(), devices)
     lowered = _lower(program, predict)
-    key = hashlib.sha256(lowered.as_text().encode())
-    key.update(json.dumps([_FORMAT, compiler.version(), tpu_slice.name]).encode())
-    cached = cache_folder() / "plans" / f"{key.hexdigest()[:32]}.json"
-    if cached.exists():
-        return Plan.from_json(read_json(cached))
-    result = _compile(lowered, program, tpu_slice)
-    save_json(cached, dataclasses.asdict(result))
-    return result
-
-
-def price_of(tpu_slice: TpuSlice) -> Price | None:
-    """Returns the highest list price on demand per chip and hour; None if unknown."""
-    return list_price(tpu_slice.chip.offers)
-
-
-def _lower(program: Program, predict: bool) -> Lowered:
-    state, batch = program.state_shape, program.batch_shape()
-    if not predict:
-        return program.train_step.lower(state, batch)
-    inference = InferenceState(step=state.step, params=state.params, variables=state.variables)
-    return program.predict_step.lower(inference, batch)
-
-
-def _compile(lowered: Lowered, program: Program, tpu_slice: TpuSlice) -> Plan:
-    begin = time.perf_counter()
-    try:
-        compiled = compiler.compile_program(lowered)
-    except compiler.DoesNotFit as error:
-        return Plan(
-            slice=tpu_slice.name,
-            devices=program.mesh.devices.size,
-            fits=False,
-            hbm_bytes=error.available,
-            needed_bytes=error.needed,
-            compile_seconds=time.perf_counter() - begin,
-        )
-    seconds = time.perf_counter() - begin
-    hlo = parse(compiled.as_text() or "")
-    device = Device.of(tpu_slice.chip)
-    costs = estimate(hlo, device, program.mesh.devices.size)
-    memory = _memory(compiled)
-    return Plan(
+    num_devices = program.mesh.devices.size
+    result = Plan(
         slice=tpu_slice.name,
-        devices=program.mesh.devices.size,
+        step="predict" if predict else "train",
+        devices=num_devices,
         fits=True,
         hbm_bytes=tpu_slice.chip.usable_hbm_gib * 2**30,
-        memory=memory,
-        needed_bytes=sum(memory.values()),
-        flops=costs.flops,
+        flops=count_flops(parse(lowered.as_text(dialect="hlo"))) / num_devices,
+    )
+    try:
+        compiled = compiler.compile_cached(lowered, tpu_slice)
+    except compiler.DoesNotFit as error:
+        return dataclasses.replace(result, fits=False, needed_bytes=error.needed)
+    hlo = parse(compiled.text)
+    costs = estimate(hlo, Device.of(tpu_slice), num_devices)
+    return dataclasses.replace(
+        result,
+        memory=compiled.memory,
+        needed_bytes=sum(compiled.memory.values()),
         traffic_bytes=costs.bytes,
-        kernel_seconds=max(costs.kernel_seconds, costs.bytes / device.bytes_per_second),
+        kernel_seconds=costs.kernel_seconds,
         collective_seconds=costs.collective_seconds,
         bound=_bound(costs),
         collectives=tuple(_collectives(costs, program.mesh)),
         operations=tuple(_operation(kernel) for kernel in merged(costs.kernels)[:_NUM_OPERATIONS]),
         warnings=tuple(warnings(hlo, costs)),
-        compile_seconds=seconds,
+        compile_seconds=compiled.seconds,
     )
 
 
-def _memory(compiled: Compiled) -> dict[str, float]:
-    """Bytes per device; donated arguments count once."""
-    stats: Any = compiled.memory_analysis()
-    return {
-        "arguments": stats.argument_size_in_bytes,
-        "outputs": stats.output_size_in_bytes - stats.alias_size_in_bytes,
-        "temporary": stats.temp_size_in_bytes,
-        "program": stats.generated_code_size_in_bytes,
-    }
+def price_of(tpu_slice: TpuSlice) -> Price | None:
+    """Returns the highest list price on demand per chip and hour; None if unknown."""
+    return list_price(tpu_slice.offers)
+
+
+def _lower(program: Program, predict: bool) -> Lowered:
+    # The longest examples need the most memory.
+    state, batch = program.state_shape, program.batch_shape(max(program.task.buckets, default=None))
+    if not predict:
+        return program.train_step.lower(state, batch)
+    inference = InferenceState(step=state.step, params=state.params, variables=state.variables)
+    return program.predict_step.lower(inference, batch)
 
 
 def _bound(costs: Estimate) -> dict[str, float]:

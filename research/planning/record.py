@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from research.common.errors import UserError
+from research.common.errors import ConfigError, UserError
 from research.common.files import save_json
 from research.hardware import compiler
 from research.hardware.slices import TpuSlice, parse_slice
@@ -66,9 +66,9 @@ def update(folder: Path, table: Path) -> None:
         guard[one.experiment] = planned(folder, one)
         save_json(table, content)
     for one in wanted(folder):
-        row = planned(folder, one)
-        plans.setdefault(one.experiment, {})[one.tpu_slice.name] = row
-        log.info("%s on %s: %s", one.experiment, one.tpu_slice.name, _summary(row))
+        numbers = planned(folder, one)
+        plans.setdefault(one.experiment, {})[one.tpu_slice.name] = numbers
+        log.info("%s on %s: %s", one.experiment, one.tpu_slice.name, _summary(numbers))
         save_json(table, content)
 
 
@@ -78,7 +78,7 @@ def planned(folder: Path, one: Wanted) -> dict[str, Any]:
     what = subject(experiment, one.examples)
     try:
         return row(plan(what, one.tpu_slice), one.tpu_slice, what) | {"changes": one.changes}
-    except compiler.CompilerFailure as error:
+    except (ConfigError, compiler.CompilerFailure) as error:
         return {"failure": str(error), "changes": one.changes}
 
 
@@ -115,5 +115,5 @@ def _wanted(name: str, settings: dict[str, Any]) -> Iterator[Wanted]:
 
 def _summary(row: dict[str, Any]) -> str:
     if "failure" in row:
-        return f"the compiler failed: {row['failure']}"
+        return f"no plan: {row['failure']}"
     return f"{1e3 * row['step_seconds']:.2f} ms" if row["fits"] else "does not fit"

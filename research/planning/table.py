@@ -24,7 +24,12 @@ def format_plan(plan: Plan, tpu_slice: TpuSlice, subject: Subject) -> str:
 
 
 def run_seconds(plan: Plan, subject: Subject) -> float | None:
-    """Predicted time of all training steps; None if the number of examples is unknown."""
+    """Predicted time of all training steps; None if their number is unknown, or if predicting.
+
+    Each batch counts as one of the longest examples.
+    """
+    if plan.step == "predict":
+        return None
     known = subject.examples is not None or "step" in subject.experiment.duration
     return plan.step_seconds * subject.lengths.total if known else None
 
@@ -43,7 +48,7 @@ def _memory(plan: Plan) -> list[str]:
 
 
 def _step(plan: Plan, tpu_slice: TpuSlice, subject: Subject) -> list[str]:
-    device, seconds = Device.of(tpu_slice.chip), plan.step_seconds
+    device, seconds = Device.of(tpu_slice), plan.step_seconds
     intensity = plan.flops / plan.traffic_bytes if plan.traffic_bytes else 0.0
     balance = device.flops_per_second / device.bytes_per_second
     limits = ", ".join(
@@ -63,6 +68,8 @@ def _step(plan: Plan, tpu_slice: TpuSlice, subject: Subject) -> list[str]:
 
 def _run(plan: Plan, tpu_slice: TpuSlice, subject: Subject) -> list[str]:
     seconds, price = run_seconds(plan, subject), price_of(tpu_slice)
+    if plan.step == "predict":
+        return []
     if seconds is None:
         return ["  whole run: unknown, without the data; --examples=N gives their number"]
     text = f"  whole run: {subject.lengths.total:,} steps, {_duration(seconds)}"

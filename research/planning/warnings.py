@@ -13,6 +13,8 @@ _MIN_INDICES = 10_000  # gathered elements
 _MIN_SORTED = 1024  # length of a sorted axis
 _MIN_PADDING = 4.0  # bytes in memory per byte of content
 _MIN_PADDED_BYTES = 2**23
+_VIEWS = {"parameter", "tuple", "while", "get-tuple-element", "bitcast"}  # of other arrays
+_MIN_SORTED_ELEMENTS = 100_000
 _SMALL_COLLECTIVE = 2**16  # bytes, below which latency dominates
 _MIN_COLLECTIVES = 8
 
@@ -44,12 +46,12 @@ def _instructions(program: HloProgram) -> Iterator[str]:
             source = program.source(one)
             if one.opcode == "gather" and _gathered_elements(one) >= _MIN_INDICES:
                 yield f"gather of {_gathered_elements(one):,} single elements: {source}"
-            elif one.opcode == "sort" and _sorted_length(one) >= _MIN_SORTED:
+            elif one.opcode == "sort" and _is_large_sort(one):
                 yield f"full sort of {list(one.outputs[0].shape)}: {source}"
             elif one.opcode == "convolution" and "operand_precision={high" in one.text:
                 yield f"product in float32, several passes of the matrix unit: {source}"
     for one in program.entry.instructions.values():
-        for array in one.outputs if one.opcode not in ("parameter", "tuple", "while") else ():
+        for array in one.outputs if one.opcode not in _VIEWS else ():
             content = array.size * array.item_bytes
             if array.bytes >= max(_MIN_PADDED_BYTES, _MIN_PADDING * content) and not array.memory:
                 yield (
@@ -64,9 +66,10 @@ def _gathered_elements(one: Instruction) -> int:
     return one.outputs[0].size if is_single else 0
 
 
-def _sorted_length(one: Instruction) -> int:
-    axis = int(one.attribute(r"dimensions=\{(\d+)\}") or 0)
-    return one.outputs[0].shape[axis] if one.outputs[0].shape else 1
+def _is_large_sort(one: Instruction) -> bool:
+    axis, array = int(one.attribute(r"dimensions=\{(\d+)\}") or 0), one.outputs[0]
+    is_long = bool(array.shape) and array.shape[axis] >= _MIN_SORTED
+    return is_long and array.size >= _MIN_SORTED_ELEMENTS
 
 
 def _small_collectives(costs: Estimate) -> Iterator[str]:

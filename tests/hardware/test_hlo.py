@@ -1,6 +1,8 @@
 # ruff: noqa: E501 - lines of XLA programs
 """The parser, on programs that XLA compiles for the CPU and on lines of TPU programs."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,37 +11,38 @@ import pytest
 from research.hardware import hlo
 from research.layers.convolution import max_pool_3x3
 
-PROGRAM = """HloModule jit_step, is_scheduled=true
+PACKAGE = Path(hlo.__file__).parents[1]
+PROGRAM = f"""HloModule jit_step, is_scheduled=true
 
 FileNames
-1 "/home/user/polymath/research/layers/frozen.py"
-2 "/home/user/polymath/research/layers/resnet.py"
+1 "{PACKAGE}/layers/frozen.py"
+2 "{PACKAGE}/layers/resnet.py"
 3 "/usr/lib/flax/linen/linear.py"
 
 FunctionNames
 1 "f"
 
 FileLocations
-1 {file_name_id=1 function_name_id=1 line=35 end_line=35 column=4 end_column=58}
-2 {file_name_id=2 function_name_id=1 line=80 end_line=80 column=4 end_column=58}
-3 {file_name_id=3 function_name_id=1 line=700 end_line=700 column=4 end_column=58}
+1 {{file_name_id=1 function_name_id=1 line=35 end_line=35 column=4 end_column=58}}
+2 {{file_name_id=2 function_name_id=1 line=80 end_line=80 column=4 end_column=58}}
+3 {{file_name_id=3 function_name_id=1 line=700 end_line=700 column=4 end_column=58}}
 
 StackFrames
-1 {file_location_id=2 parent_frame_id=1}
-2 {file_location_id=1 parent_frame_id=2}
-3 {file_location_id=3 parent_frame_id=3}
+1 {{file_location_id=2 parent_frame_id=1}}
+2 {{file_location_id=1 parent_frame_id=2}}
+3 {{file_location_id=3 parent_frame_id=3}}
 
-%fused (p.0: bf16[8,8,1]) -> bf16[8,8,1] {
-  %p.0 = bf16[8,8,1]{2,1,0:T(8,128)(2,1)S(1)} parameter(0)
-  ROOT %n = bf16[8,8,1]{2,1,0:T(8,128)(2,1)} negate(%p.0), metadata={op_name="a" stack_frame_id=3}
-}
+%fused (p.0: bf16[8,8,1]) -> bf16[8,8,1] {{
+  %p.0 = bf16[8,8,1]{{2,1,0:T(8,128)(2,1)S(1)}} parameter(0)
+  ROOT %n = bf16[8,8,1]{{2,1,0:T(8,128)(2,1)}} negate(%p.0), metadata={{op_name="a" stack_frame_id=3}}
+}}
 
-ENTRY %main (x.1: bf16[8,8,1]) -> (bf16[8,8,1], s32[]) {
-  %x.1 = bf16[8,8,1]{2,1,0:T(8,128)(2,1)S(1)} parameter(0)
-  %c = s32[]{:T(128)} constant(7)
-  %y = bf16[8,8,1]{2,1,0:T(8,128)(2,1)} fusion(%x.1), kind=kLoop, calls=%fused, backend_config={"window_config":{"estimated_cycles":"1828"}}
-  ROOT %t = (bf16[8,8,1]{2,1,0:T(8,128)(2,1)}, /*index=1*/s32[]{:T(128)}) tuple(%y, %c)
-}
+ENTRY %main (x.1: bf16[8,8,1]) -> (bf16[8,8,1], s32[]) {{
+  %x.1 = bf16[8,8,1]{{2,1,0:T(8,128)(2,1)S(1)}} parameter(0)
+  %c = s32[]{{:T(128)}} constant(7)
+  %y = bf16[8,8,1]{{2,1,0:T(8,128)(2,1)}} fusion(%x.1), kind=kLoop, calls=%fused, backend_config={{"window_config":{{"estimated_cycles":"1828"}}}}
+  ROOT %t = (bf16[8,8,1]{{2,1,0:T(8,128)(2,1)}}, /*index=1*/s32[]{{:T(128)}}) tuple(%y, %c)
+}}
 """
 
 
@@ -78,9 +81,18 @@ def test_programs_of_xla_are_parsed_whole():
         ("replica_groups={{0,1},{2,3}}", [[0, 1], [2, 3]]),
         ("replica_groups=[2,2]<=[4]", [[0, 1], [2, 3]]),
         ("replica_groups=[2,2]<=[2,2]T(1,0)", [[0, 2], [1, 3]]),
+        ("replica_groups=mesh['a'=2,'b'=2] {'b'}, dimensions={0}", [[0, 1], [2, 3]]),
+        ("replica_groups=mesh['a'=2,'b'=2] {'a'}, dimensions={0}", [[0, 2], [1, 3]]),
+        ("source_target_pairs={{0,1},{1,0}}", [[0, 1], [1, 0]]),
     ],
 )
 def test_groups_of_devices_are_read_in_all_notations(text, expected):
     one = hlo.Instruction("a", "all-reduce", (), (), (), f"(%x), {text}, to_apply=%add")
     np.testing.assert_array_equal(hlo.replica_groups(one), expected)
     assert hlo.replica_groups(hlo.Instruction("a", "all-reduce", (), (), (), "(%x)")) is None
+
+
+def test_an_unknown_notation_of_groups_is_an_error():
+    one = hlo.Instruction("a", "all-reduce", (), (), (), "(%x), replica_groups=<3>")
+    with pytest.raises(ValueError, match="unknown notation"):
+        hlo.replica_groups(one)

@@ -3,7 +3,6 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from jax import lax
 
@@ -16,7 +15,7 @@ DEVICE = Device(
     flops_per_second=1e14,
     bytes_per_second=1e12,
     link_bytes_per_second=1e11,
-    dimensions=2,
+    torus=(2, 2),
 )
 
 LOOP = """HloModule jit_step, is_scheduled=true
@@ -108,15 +107,17 @@ def test_operations_of_matrix_products_count_repetitions():
 
 
 @pytest.mark.parametrize(
-    ("opcode", "output", "group", "moved"),
+    ("opcode", "output", "group", "moved", "hops"),
     [
-        ("all-reduce", "f32[1024]", 4, 2 * 4096 * 3 / 4),
-        ("all-gather", "f32[4096]", 4, 4 * 4096 * 3 / 4),
-        ("reduce-scatter", "f32[256]", 4, 1024 * 3),
-        ("all-reduce", "f32[1024]", 1, 0),
+        # Two links of a square of four chips, one of a pair.
+        ("all-reduce", "f32[1024]", 4, 2 * 4096 * 3 / 4 / 2e11, 4),
+        ("all-gather", "f32[4096]", 4, 4096 * 3 / 2e11, 2),
+        ("reduce-scatter", "f32[256]", 4, 4096 * 3 / 4 / 2e11, 2),
+        ("all-reduce", "f32[1024]", 2, 2 * 4096 / 2 / 1e11, 2),
+        ("all-reduce", "f32[1024]", 1, 0.0, 0),
     ],
 )
-def test_collectives_take_the_time_of_a_ring(opcode, output, group, moved):
+def test_collectives_take_the_time_of_a_ring(opcode, output, group, moved, hops):
     devices = ",".join(map(str, range(group)))
     program = f"""HloModule m
 
@@ -132,10 +133,58 @@ ENTRY %main (x: f32[1024]) -> {output} {{
 }}
 """
     (found,) = estimate(parse(program), DEVICE, 4).collectives
-    hops = {"all-reduce": 2}.get(opcode, 1) * 2 * np.sqrt(group) / 2
-    expected = moved / 1e11 + hops * 1e-6 if group > 1 else 0.0
-    assert found.seconds == pytest.approx(expected)
+    assert found.seconds == pytest.approx(moved + hops * 1e-6)
 
 
 def _compiled(function, *arguments):
     return jax.jit(function).lower(*arguments).compile().as_text()
+
+
+OVERLAPPED = """HloModule m
+
+%scatter (a: bf16[128,128]) -> bf16[64,128] {
+  %a = bf16[128,128]{1,0:T(8,128)(2,1)} parameter(0)
+  %i = s32[]{:T(128)} constant(0)
+  %sum = bf16[128,128]{1,0:T(8,128)(2,1)} all-reduce(%a), channel_id=1, replica_groups=mesh['x'=2] {'x'}
+  ROOT %part = bf16[64,128]{1,0:T(8,128)(2,1)} dynamic-slice(%sum, %i, %i), dynamic_slice_sizes={64,128}
+}
+
+%compute (b: f32[8,128]) -> f32[8,128] {
+  %b = f32[8,128]{1,0:T(8,128)} parameter(0)
+  ROOT %n = f32[8,128]{1,0:T(8,128)} negate(%b)
+}
+
+ENTRY %main (x: bf16[128,128], y: f32[8,128]) -> bf16[64,128] {
+  %x = bf16[128,128]{1,0:T(8,128)(2,1)} parameter(0)
+  %y = f32[8,128]{1,0:T(8,128)} parameter(1)
+  %first = bf16[64,128]{1,0:T(8,128)(2,1)} fusion(%x), kind=kCustom, calls=%NAME
+  %start = (bf16[64,128]{1,0}, bf16[128,128]{1,0}) all-gather-start(%first), channel_id=2, replica_groups=mesh['x'=2] {'x'}
+  %kernel = f32[8,128]{1,0:T(8,128)} fusion(%y), kind=kLoop, calls=%compute
+  %done = bf16[128,128]{1,0:T(8,128)(2,1)} all-gather-done(%start)
+  ROOT %end = bf16[64,128]{1,0:T(8,128)(2,1)} fusion(%x), kind=kCustom, calls=%NAME
+}
+"""
+
+
+def test_collectives_in_fusions_count_once_and_those_behind_kernels_less():
+    program = OVERLAPPED.replace("%scatter", "%all-reduce-scatter.1")
+    costs = estimate(parse(program.replace("%NAME", "%all-reduce-scatter.1")), DEVICE, 2)
+    scatter, gather = costs.collectives
+    assert (scatter.opcode, scatter.bytes) == ("reduce-scatter", 2 * 128 * 128)
+    assert (gather.opcode, gather.bytes) == ("all-gather", 2 * 64 * 128)
+    assert gather.hidden_seconds == pytest.approx(0.7e-6 + 2 * 4096 / 0.9e12)
+    assert costs.collective_seconds < scatter.seconds + gather.seconds
+
+
+def test_a_copy_in_the_background_moves_its_slice_in_the_memory_that_it_is_in():
+    program = """HloModule m
+
+ENTRY %main (x: f32[64,128]) -> f32[8,128] {
+  %x = f32[64,128]{1,0:T(8,128)} parameter(0)
+  %start = ((f32[64,128]{1,0:T(8,128)}), f32[8,128]{1,0:T(8,128)S(1)}, s32[]{:S(2)}) slice-start(%x), slice={[0:8], [0:128]}
+  %done = f32[8,128]{1,0:T(8,128)S(1)} slice-done(%start)
+  %out = (f32[8,128]{1,0:T(8,128)}, f32[8,128]{1,0:T(8,128)S(1)}, u32[]{:S(2)}) copy-start(%done)
+  ROOT %end = f32[8,128]{1,0:T(8,128)} copy-done(%out)
+}
+"""
+    assert estimate(parse(program), DEVICE, 1).hidden_bytes == 2 * 8 * 128 * 4

@@ -21,9 +21,8 @@ def launch(world, planned, *flags):
 
 
 def test_a_step_that_does_not_fit_is_refused_with_the_remedy(world, capsys):
-    remedy = "with --config.mesh.fsdp=16 it fits, 90.0 ms per step"
-    code, _ = launch(world, Completed(0, json.dumps(LARGE), f"{remedy}\n"))
-    says = f"does not fit v5litepod-16: 20.0 GiB of 15.8 GiB per device; {remedy}"
+    code, _ = launch(world, Completed(0, json.dumps(LARGE), ""))
+    says = "does not fit v5litepod-16: 20.0 GiB of 15.8 GiB per device; `make plan`"
     assert_refused(world, capsys, code, says)
 
 
@@ -37,9 +36,10 @@ def test_a_config_that_is_invalid_for_the_slice_is_refused(world, capsys):
     ("planned", "says"),
     [
         (Completed(0, json.dumps(FITS), ""), "100.0 ms per step, 25 % MFU"),
-        (Completed(2, "", "error: missing package libtpu, the TPU compiler\n"), "not predicted"),
-        (Completed(127, "", "env: no such file"), "not predicted"),
-        (Completed(124, "", "timed out after 1800 s"), "not predicted"),
+        (Completed(2, "", "error: missing package libtpu\n"), "not predicted: missing package"),
+        (Completed(2, "", "error: the TPU compiler failed: x\n"), "not predicted: the TPU"),
+        (Completed(127, "", "env: no such file"), "not predicted: exit code 127"),
+        (Completed(124, "", "timed out after 1800 s"), "not predicted: exit code 124"),
     ],
 )
 def test_a_run_starts_if_it_fits_or_is_not_known_to_be_too_large(world, capsys, planned, says):

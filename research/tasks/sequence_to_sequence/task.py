@@ -169,6 +169,11 @@ class SequenceToSequence(Task):
             ("^params/output/bias$", 0, target),
         )
 
+    @property
+    def buckets(self) -> tuple[Bucket, ...]:
+        """The lengths of source and target; packed rows have one length."""
+        return () if self.packed_length else self.bucket_lengths
+
     def batch_spec(self, batch_size: int, length: Bucket | None) -> dict[str, jax.ShapeDtypeStruct]:
         """Returns `source` and `target`, int32 [batch, length], and their segments.
 

@@ -130,6 +130,11 @@ class SpeechRecognition(Task):
         names = ("", *self.tokenizer.tokens)
         return ("^params/head/kernel$", 1, names), ("^params/head/bias$", 0, names)
 
+    @property
+    def buckets(self) -> tuple[Bucket, ...]:
+        """The lengths of `bucket_seconds`, in samples or frames."""
+        return tuple(int(length) for length in self.input_lengths(self.bucket_seconds))
+
     def batch_spec(self, batch_size: int, length: Bucket | None) -> dict[str, jax.ShapeDtypeStruct]:
         """Returns the specification of a batch.
 
