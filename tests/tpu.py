@@ -28,7 +28,7 @@ def tpu_operations(function, *args, chips=1) -> Counter[str]:
         pytest.skip("libtpu is not installed; `make plan` does")
     mesh = MeshConfig().build(compiler.devices_of(parse_slice(f"v5e-{chips}")))
     jitted = jax.jit(traced_for(mesh, function), in_shardings=batch_sharding(mesh))
-    program = hlo.parse(compiler.compile_program(jitted.lower(*args)).as_text())
+    program = hlo.parse(jitted.lower(*args).compile().as_text())
     operations: Counter[str] = Counter()
     for computation in program.computations.values():
         for one in computation.instructions.values():
