@@ -23,6 +23,7 @@ def max_pool_2x2(x: jax.Array) -> jax.Array:
     if target().platform != "cpu":
         return nn.max_pool(x, (2, 2), (2, 2))
     # The gradient of this form is elementwise; on a CPU that of `nn.max_pool` took as long as a
-    # convolution. On a TPU v5e this form costs two convolutions, predicted, a fifth of their time.
+    # convolution. On a TPU v5e this form and the convolutions around it take a fifth more time,
+    # predicted.
     x = x[:, : height // 2 * 2, : width // 2 * 2]
     return x.reshape(batch, height // 2, 2, width // 2, 2, channels).max(axis=(2, 4))
