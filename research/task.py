@@ -187,6 +187,14 @@ class Task(abc.ABC):
         A pure function of the inputs; it does not read targets.
         """
 
+    def tables(self) -> Tree:
+        """Returns large NumPy arrays that `predict` reads besides the parameters, by name.
+
+        The engine adds them to the variables of evaluation and prediction, as arguments of the
+        compiled programs, which would contain constants in full.
+        """
+        return {}
+
     @abc.abstractmethod
     def scorer(self) -> Scorer:
         """Returns a new scorer."""

@@ -11,6 +11,7 @@ import numpy as np
 from flax import linen as nn
 
 from research.hardware.target import target
+from research.layers import ghost_batch_norm
 from research.weights.conversion import Preprocessing
 
 Padding = Literal["same", "torch"]
@@ -22,28 +23,39 @@ IMAGENET: Preprocessing = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 
 
 
 def conv_and_norm(
-    dtype: Any, train: bool
+    dtype: Any, train: bool, norm_group_size: int = 0
 ) -> tuple[Callable[..., nn.Module], Callable[..., nn.Module]]:
     """Returns constructors of convolutions without bias and of batch normalisation.
 
     Args:
       dtype: of the computation; parameters and batch statistics are float32.
       train: whether batch normalisation uses and updates the statistics of the batch.
+      norm_group_size: number of consecutive examples that share statistics; 0: the whole batch.
     """
     he_normal = nn.initializers.he_normal()
     conv = partial(nn.Conv, use_bias=False, dtype=dtype, kernel_init=he_normal)
-    norm = partial(nn.BatchNorm, use_running_average=not train, momentum=0.9, dtype=dtype)
-    return conv, norm
+    norm: Any = nn.BatchNorm
+    if norm_group_size:
+        norm = partial(ghost_batch_norm.BatchNorm, group_size=norm_group_size)
+    return conv, partial(norm, use_running_average=not train, momentum=0.9, dtype=dtype)
 
 
 def max_pool_3x3(x: jax.Array) -> jax.Array:
     """Returns the 3x3 max-pooling of stride 2, with one pixel of padding on each side.
 
-    The result is that of `nn.max_pool`. The gradient of this form is elementwise; on a CPU that of
-    `nn.max_pool` took as long as a convolution.
-
     Args:
       x: [batch, height, width, channels].
+    """
+    if target().platform == "cpu":
+        return _max_pool_on_cpu(x)
+    return nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+
+
+def _max_pool_on_cpu(x: jax.Array) -> jax.Array:
+    """The pooling of `max_pool_3x3`, in a form whose gradient is elementwise.
+
+    On a CPU the gradient of `nn.max_pool` took as long as a convolution; on a TPU v5e this form
+    costs 8 % of ResNet-50's step, predicted.
     """
     for axis in (1, 2):
         size, pad = x.shape[axis], [(0, 0)] * 4

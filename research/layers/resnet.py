@@ -64,6 +64,11 @@ class ResNet(nn.Module):
     padding: Padding = "same"
     """Padding of the strided 3x3 convolutions; weights from PyTorch expect "torch"."""
 
+    norm_group_size: int = 0
+    """Number of consecutive examples that share the statistics of batch normalisation in training
+    (ghost batch normalisation, Hoffer et al. 2017); 0: the whole batch. Groups within the examples
+    of one device spare the communication of statistics."""
+
     num_classes: int = not_configured(0)
     dtype: Any = not_configured(jnp.float32)
 
@@ -78,7 +83,7 @@ class ResNet(nn.Module):
         self, images: jax.Array, train: bool, stages: int | None = None
     ) -> jax.Array | list[jax.Array]:
         """Returns logits float32 [batch, classes], or the feature maps of the first `stages`."""
-        conv, norm = conv_and_norm(self.dtype, train)
+        conv, norm = conv_and_norm(self.dtype, train, self.norm_group_size)
         conv_3x3 = partial(conv, kernel_size=(3, 3), padding=padding_of(3, self.padding))
         block = _BasicBlock if self.depth < 50 else _Bottleneck
         if self.stem == "imagenet":

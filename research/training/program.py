@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
 from research.common.errors import ConfigError
 from research.common.patterns import path_name
@@ -178,16 +179,12 @@ class Program:
 
         return self._inference_step(step)
 
-    def _inference_step(self, step: Any) -> Any:
+    def _inference_step(self, step: Any) -> "InferenceStep":
         shardings = self.shardings
         state = InferenceState(
             step=shardings.step, params=shardings.params, variables=shardings.variables
         )
-        return jax.jit(
-            traced_for(self.mesh, step),
-            in_shardings=(state, batch_sharding(self.mesh)),
-            out_shardings=replicated(self.mesh),
-        )
+        return InferenceStep(step, state, self.task.tables(), self.mesh)
 
     @cached_property
     def _initial_state(self):
@@ -195,3 +192,37 @@ class Program:
             metrics = metric_names(self.task, self.initial_shape, self.batch_shape())
         ema = self.experiment.ema_decay > 0
         return initial_state(self.optimizer, self.unfreeze_steps, ema, metrics)
+
+
+class InferenceStep:
+    """A jitted function `(state, batch)`, whose further argument are the tables of the task.
+
+    Args:
+      step: a pure function of state and batch.
+      shardings: of the state.
+      tables: of the task; replicated on every device.
+      mesh: of the program.
+    """
+
+    def __init__(self, step: Any, shardings: InferenceState, tables: Tree, mesh: Mesh):
+        def with_tables(state: InferenceState, batch: Any, tables: Tree) -> Any:
+            return step(state.replace(variables={**state.variables, **tables}), batch)
+
+        self._tables, self._mesh = tables, mesh
+        self._step = jax.jit(
+            traced_for(mesh, with_tables),
+            in_shardings=(shardings, batch_sharding(mesh), replicated(mesh)),
+            out_shardings=replicated(mesh),
+        )
+
+    def __call__(self, state: InferenceState, batch: Any) -> Any:
+        """Returns the results of the step, replicated."""
+        return self._step(state, batch, self._tables_on_devices)
+
+    def lower(self, state: Any, batch: Any) -> Any:
+        """Returns the lowered program, given arrays or their shapes and dtypes."""
+        return self._step.lower(state, batch, self._tables)
+
+    @cached_property
+    def _tables_on_devices(self) -> Tree:
+        return jax.device_put(self._tables, replicated(self._mesh))

@@ -7,6 +7,7 @@ from jax import export
 
 from research.hardware.target import Target
 from research.layers.convolution import depthwise_conv, max_pool_3x3, padding_of
+from tests.tpu import tpu_operations
 
 
 @pytest.mark.parametrize(
@@ -21,6 +22,27 @@ def test_max_pool_3x3_equals_that_of_flax_bit_for_bit(size, dtype):
     expected = jax.jit(lambda: nn.max_pool(x, (3, 3), (2, 2), padding=padding))()
     pooled = jax.jit(max_pool_3x3)(x)
     assert pooled.dtype == x.dtype and np.array_equal(pooled, expected)
+
+
+def test_max_pool_3x3_and_its_gradient_are_the_same_on_every_platform(monkeypatch):
+    x = jax.random.normal(jax.random.key(0), (2, 7, 10, 3))
+
+    def pooled_and_gradient(platform):
+        monkeypatch.setattr("research.layers.convolution.target", lambda: Target(platform, 1))
+        pooled, gradient = jax.jit(lambda x: jax.vjp(max_pool_3x3, x))(x)
+        return pooled, *gradient(pooled)
+
+    expected = pooled_and_gradient("cpu")
+    for platform in ("tpu", "any"):
+        for a, b in zip(pooled_and_gradient(platform), expected, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_max_pool_3x3_on_a_tpu_is_that_of_flax():
+    x = jax.ShapeDtypeStruct((8, 32, 32, 64), jnp.bfloat16)
+    operations = tpu_operations(jax.grad(lambda x: (max_pool_3x3(x) ** 2).sum()), x)
+    assert operations["select-and-scatter"] == 1
 
 
 @pytest.mark.parametrize("platform", ["cpu", "tpu", "any"])

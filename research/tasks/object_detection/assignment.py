@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from research.layers.top_k import top_k
 from research.tasks.object_detection.boxes import iou
 
 TOP_K = 10  # anchor points assigned to each object
@@ -50,9 +51,7 @@ def assign(
     score = jnp.take(scores.T, jnp.maximum(labels, 0), axis=0)
     alignment = score**ALPHA * overlap**BETA
     alignment = jnp.where(inside & assignable[:, None], alignment, -1.0)
-    _, best = jax.lax.top_k(alignment, min(TOP_K, alignment.shape[1]))
-    rows = jnp.arange(len(labels))[:, None]
-    assigned = jnp.zeros(alignment.shape, bool).at[rows, best].set(True) & (alignment >= 0)
+    assigned = _largest(alignment) & (alignment >= 0)
     # An anchor point of several objects is assigned to the one with the highest IoU.
     overlap = jnp.where(assigned, overlap, -1.0)
     matched = overlap.argmax(axis=0)
@@ -64,6 +63,20 @@ def assign(
     target_score = jnp.max(target_score, axis=0, where=assigned, initial=0.0)
     ignore_mask = (inside & crowd[:, None]).any(axis=0) & ~assigned.any(axis=0)
     return jax.lax.stop_gradient(Targets(matched.astype(jnp.int32), target_score, ignore_mask))
+
+
+def _largest(alignment: jax.Array) -> jax.Array:
+    """Returns whether each element is among the `TOP_K` largest of its row.
+
+    Of equal elements the first are. It compares with the last of them, because a scatter of their
+    indices is serial on a TPU.
+
+    Args:
+      alignment: [objects, points].
+    """
+    values, indices = top_k(alignment, min(TOP_K, alignment.shape[1]))
+    value, index = values[:, -1:], indices[:, -1:]
+    return (alignment > value) | (alignment == value) & (jnp.arange(alignment.shape[1]) <= index)
 
 
 def _inside(points: jax.Array, strides: jax.Array, boxes: jax.Array) -> jax.Array:

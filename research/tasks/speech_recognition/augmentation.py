@@ -13,8 +13,10 @@ import jax.numpy as jnp
 
 from research.common.config import renamed_from
 from research.common.errors import ConfigError
+from research.hardware.target import target
 
 _STEPS = 128  # speeds are multiples of 1/128
+_LANES = 128  # of a TPU's registers
 _HALF_WIDTH = 16  # samples on each side of the resampling filter's centre
 _MAX_DECAY = 0.5  # seconds
 _MIN_CORNER_HZ = 50  # lower corners would put most of the noise below the audible range
@@ -190,11 +192,31 @@ def _resample(
     window = jnp.cos(jnp.pi / 2 * jnp.clip(distance / _HALF_WIDTH, -1, 1)) ** 2
     kernel = cutoff * jnp.sinc(cutoff * distance) * window
     starts = steps * jnp.arange(math.ceil(length / _STEPS))
-    padded = jnp.pad(_zero_padding(audio, samples), (_HALF_WIDTH, 0))
-    sources = padded.at[starts[:, None] + taps].get(mode="fill", fill_value=0)
+    end = fastest * len(starts) + len(taps)  # of the last block at the highest speed
+    padding = (_HALF_WIDTH, max(0, end - _HALF_WIDTH - len(audio)))
+    sources = _windows(jnp.pad(_zero_padding(audio, samples), padding), starts, len(taps))
     resampled = jnp.matmul(sources, kernel, precision=jax.lax.Precision.HIGHEST)
     samples = (samples * _STEPS + steps - 1) // steps
     return _zero_padding(resampled.reshape(-1)[:length], samples), samples
+
+
+def _windows(audio: jax.Array, starts: jax.Array, size: int) -> jax.Array:
+    """Returns the windows [windows, size] of audio [samples] that begin at `starts` [windows]."""
+    if target().platform != "tpu":
+        return jax.vmap(lambda start: jax.lax.dynamic_slice(audio, (start,), (size,)))(starts)
+    # On a TPU slices become a loop over the windows, and a gather of samples is serial. Rows of 128
+    # samples, shifted by selects, take 1/80 of the loop's cycles on a v5e, predicted; on a CPU they
+    # take twice the time of the slices.
+    num_rows = -(-(size + _LANES - 1) // _LANES)
+    rows = jnp.pad(audio, (0, num_rows * _LANES - len(audio) % _LANES)).reshape(-1, _LANES)
+    overlapping = [rows[i : len(rows) - num_rows + 1 + i] for i in range(num_rows)]
+    row, shift = jnp.divmod(starts, _LANES)
+    windows = jnp.concatenate(overlapping, axis=1)[row]
+    for bit in (64, 32, 16, 8, 4, 2, 1):
+        width = min(windows.shape[1] - bit, size + bit - 1)
+        shifted = windows[:, bit : bit + width]
+        windows = jnp.where((shift & bit)[:, None] > 0, shifted, windows[:, :width])
+    return windows
 
 
 def reverberate(

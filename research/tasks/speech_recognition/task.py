@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from research.common.config import renamed_from
 from research.common.errors import ConfigError, within
 from research.data.buckets import choose_buckets
 from research.data.dataset import Bucket, Dataset
 from research.data.tokenizers import Characters, WordPieces, Words
+from research.layers.top_k import top_k
 from research.task import Average, Batch, Task, Tree, Vocabularies
 from research.tasks.speech_recognition.augmentation import Augmentation
+from research.tasks.speech_recognition.ctc import ctc_loss
 from research.tasks.speech_recognition.data import (
     Corpus,
     FreeSpokenDigits,
@@ -178,15 +179,11 @@ class SpeechRecognition(Task):
         loss; `unalignable` is the fraction of such utterances.
         """
         log_probs, frames = self._log_probs(params, batch, key if train else None)
-        count = batch["token_count"]
-        valid = jnp.arange(batch["tokens"].shape[1]) < count[:, None]
-        labels = jnp.where(valid, batch["tokens"] + 1, 0)
-        repeats = ((labels[:, 1:] == labels[:, :-1]) & valid[:, 1:]).sum(1)
+        tokens, count = batch["tokens"], batch["token_count"]
+        valid = jnp.arange(tokens.shape[1]) < count[:, None]
+        repeats = ((tokens[:, 1:] == tokens[:, :-1]) & valid[:, 1:]).sum(1)
         is_alignable = frames >= count + repeats  # equal tokens need a blank between them
-        padding = jnp.arange(log_probs.shape[1]) >= frames[:, None]
-        losses = optax.ctc_loss(
-            log_probs, padding.astype(jnp.float32), labels, (~valid).astype(jnp.float32)
-        )
+        losses = ctc_loss(log_probs, frames, tokens, count)
         mask = batch["mask"]
         counted = mask * is_alignable.astype(mask.dtype)
         # Rounding can make the loss negative where the probability of the labels is almost 1.
@@ -208,8 +205,9 @@ class SpeechRecognition(Task):
         """
         log_probs, frames = self._log_probs(params, batch, None)
         capacity = self.token_capacity(batch["input"].shape[1])
-        hypothesis = self.decoding(log_probs, frames, capacity, self._language_model)
-        probabilities, classes = jax.lax.top_k(jnp.exp(log_probs), 2)
+        language_model = variables.get("language_model", self._language_model)
+        hypothesis = self.decoding(log_probs, frames, capacity, language_model)
+        probabilities, classes = top_k(jnp.exp(log_probs), 2)
         return {
             "tokens": hypothesis.tokens,
             "token_count": hypothesis.token_count,
@@ -220,6 +218,11 @@ class SpeechRecognition(Task):
             "classes": classes,
             "probabilities": probabilities,
         }
+
+    def tables(self) -> Tree:
+        """Returns the language model of the decoding, if it has one."""
+        model = self._language_model
+        return {} if model is None else {"language_model": model}
 
     def scorer(self) -> TranscriptScorer:
         """Returns a scorer of word and character error rates and sentence accuracy."""

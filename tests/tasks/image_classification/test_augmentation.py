@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from research.common.errors import ConfigError
+from research.hardware.target import Target
 from research.tasks.image_classification.augmentation import (
     Augmentation,
     cutmix,
@@ -11,6 +12,7 @@ from research.tasks.image_classification.augmentation import (
     random_crop,
     random_flip,
 )
+from tests.tpu import tpu_operations
 
 
 @pytest.fixture
@@ -36,6 +38,26 @@ def test_a_random_crop_is_a_shifted_image(images):
         assert len(matches) == 1
         shifts.update(matches)
     assert len(shifts) > 15  # of 25
+
+
+@pytest.mark.parametrize("shape", [(64, 6, 6, 2), (5, 7, 4, 1)])
+@pytest.mark.parametrize("padding", [1, 4])
+def test_a_random_crop_is_the_same_on_every_platform(shape, padding, monkeypatch):
+    images = jax.random.normal(jax.random.key(1), shape)
+    cropped = random_crop(jax.random.key(0), images, padding)
+    monkeypatch.setattr(
+        "research.tasks.image_classification.augmentation.target", lambda: Target("tpu", 1)
+    )
+    assert np.array_equal(random_crop(jax.random.key(0), images, padding), cropped)
+
+
+@pytest.mark.slow
+def test_a_random_crop_on_a_tpu_has_no_loop_over_the_examples(images):
+    def crop(seeds, images):
+        return random_crop(jax.random.key(seeds[0]), images, 2)
+
+    operations = tpu_operations(crop, jnp.zeros(1, jnp.uint32), images)
+    assert operations["fusion"] and not operations["while"] and not operations["gather"]
 
 
 def test_half_of_the_images_are_flipped(images):

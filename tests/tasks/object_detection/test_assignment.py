@@ -6,6 +6,7 @@ import pytest
 from research.tasks.object_detection.assignment import Targets, assign
 from research.tasks.object_detection.boxes import iou
 from research.tasks.object_detection.models import anchor_points
+from tests.tpu import tpu_operations
 
 SIZE, CLASSES = (64, 96), 3
 POINTS, STRIDES = anchor_points(SIZE, (8, 16, 32))
@@ -228,3 +229,26 @@ def test_targets_have_no_gradient():
 
     for gradient in jax.jit(jax.grad(total, argnums=(0, 1)))(scores, boxes):
         assert not gradient.any()
+
+
+@pytest.mark.slow
+def test_the_assignment_of_a_batch_on_a_tpu_neither_sorts_nor_scatters():
+    images, objects, size = 4, 100, (320, 320)
+    points, strides = anchor_points(size, (8, 16, 32))
+
+    def targets(scores, boxes, true_boxes, labels, crowd):
+        of_image = lambda *image: assign(*image[:2], points, strides, *image[2:])  # noqa: E731
+        return jax.vmap(of_image)(scores, boxes, true_boxes, labels, crowd)
+
+    shapes = [
+        jax.ShapeDtypeStruct((images, *shape), dtype)
+        for shape, dtype in [
+            ((len(points), 80), jnp.float32),
+            ((len(points), 4), jnp.float32),
+            ((objects, 4), jnp.float32),
+            ((objects,), jnp.int32),
+            ((objects,), jnp.bool_),
+        ]
+    ]
+    operations = tpu_operations(targets, *shapes)
+    assert operations["TopK"] == 1 and not operations["sort"] and not operations["scatter"]

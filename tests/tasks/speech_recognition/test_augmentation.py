@@ -5,6 +5,7 @@ import pytest
 
 from research.common.config import from_config_dict
 from research.common.errors import ConfigError
+from research.hardware.target import Target
 from research.tasks.speech_recognition.augmentation import (
     Augmentation,
     add_noise,
@@ -12,6 +13,7 @@ from research.tasks.speech_recognition.augmentation import (
     stretch_time,
     warp_frequencies,
 )
+from tests.tpu import tpu_operations
 
 RATE = 8000
 QUICK = {"xla_backend_optimization_level": 0}  # compilation dominates the time of these tests
@@ -144,6 +146,31 @@ def test_speed_perturbation_removes_frequencies_that_would_alias(speed):
     faster = changed[samples < 4000 / 1.15]
     assert len(faster)
     assert power(faster[:, 50:3000]) < 0.01 * power(tone(0.48, 4000))
+
+
+@pytest.mark.parametrize("length", [1, 127, 3000])
+def test_speed_perturbation_is_the_same_on_every_platform(length, monkeypatch):
+    audio = jax.random.normal(jax.random.key(1), (length,))
+
+    def changed(platform):
+        module = "research.tasks.speech_recognition.augmentation"
+        monkeypatch.setattr(f"{module}.target", lambda: Target(platform, 1))
+        change = jax.vmap(lambda key: perturb_speed(key, audio, length, 0.2))
+        return jax.jit(change, compiler_options=QUICK)(KEYS)
+
+    for on_tpu, on_cpu in zip(changed("tpu"), changed("cpu"), strict=True):
+        np.testing.assert_allclose(on_tpu, on_cpu, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_speed_perturbation_on_a_tpu_neither_loops_nor_gathers_samples():
+    def change(seeds, audio):
+        one = lambda seed, audio: perturb_speed(jax.random.key(seed), audio, 4000, 0.1)  # noqa: E731
+        return jax.vmap(one)(seeds, audio)
+
+    seeds = jax.ShapeDtypeStruct((4,), jnp.uint32)
+    operations = tpu_operations(change, seeds, jax.ShapeDtypeStruct((4, 5000), jnp.float32))
+    assert operations["gather"] and not operations["element gather"] and not operations["while"]
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,5 @@
 import jax
+import jax.numpy as jnp
 import librosa
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from research.tasks.speech_recognition.features import (
     mel_filters,
     normalize_utterance,
 )
+from tests.tpu import tpu_operations
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +40,28 @@ def features_of(config, audio, samples):
 def test_mel_filters_equal_librosa(rate, window, bands, low, high):
     expected = librosa.filters.mel(sr=rate, n_fft=window, n_mels=bands, fmin=low, fmax=high)
     np.testing.assert_allclose(mel_filters(rate, window, bands, low, high), expected.T, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("samples", "window_ms", "hop_ms"),
+    [(16000, 25, 10), (16007, 20, 20), (4010, 25, 7), (401, 25, 10), (399, 25, 10)],
+)
+def test_each_frame_is_that_of_its_window_alone(samples, window_ms, hop_ms):
+    mel = LogMel(window_ms=window_ms, hop_ms=hop_ms, num_mel_bins=40)
+    audio = np.random.default_rng(0).normal(size=(1, samples)).astype(np.float32)
+    features, _ = features_of(mel.log_mel, audio, [samples])
+    assert features.shape[1] == mel.num_frames(samples)
+    for frame in {0, features.shape[1] // 2, features.shape[1] - 1}:
+        window = audio[:, frame * mel.hop_length :][:, : mel.window_length]
+        alone, _ = features_of(mel.log_mel, window, [window.shape[1]])
+        np.testing.assert_allclose(features[:, frame], alone[:, 0], atol=1e-4)
+
+
+@pytest.mark.slow
+def test_features_on_a_tpu_are_computed_without_a_gather():
+    shapes = jax.ShapeDtypeStruct((4, 16000), jnp.float32), jax.ShapeDtypeStruct((4,), jnp.int32)
+    operations = tpu_operations(LogMel(), *shapes)
+    assert operations["convolution"] and not operations["gather"] and not operations["while"]
 
 
 @pytest.mark.slow  # librosa compiles code for seconds

@@ -143,6 +143,27 @@ def test_invalid_values_raise(options, key):
         SpeechRecognition(**options)
 
 
+@pytest.mark.slow
+def test_the_language_model_is_an_argument_of_the_program_and_no_constant(task):
+    """A model of millions of n-grams would make a program of hundreds of megabytes."""
+    texts = [" ".join(np.random.default_rng(i).permutation(list("dhilmo"))) for i in range(200)]
+    sizes, task = [], task.resolve()
+    for count in (4, 200):
+        decoding = Decoding(beam_size=4, language_model="transcripts").resolve(texts[:count])
+        resolved = dataclasses.replace(task, decoding=decoding)
+        mesh = MeshConfig(devices=2)
+        program = Program(Experiment(task=resolved, batch_size=2, mesh=mesh))
+        state = program.initialize().inference
+        batch = batch_of(resolved, [example(resolved), example(resolved, 1)], None)
+        lowered = program.predict_step.lower(state, batch)
+        sizes.append(len(lowered.as_text()))
+    assert sizes[1] - sizes[0] < 200 < len(resolved.tables()["language_model"].log_prob)
+    predicted = program.predict_step(state, batch)
+    expected = jax.jit(resolved.predict)(state.params, state.variables, batch)
+    assert np.array_equal(predicted["tokens"], expected["tokens"])
+    assert predicted["token_count"].any()
+
+
 @pytest.fixture
 def experiment(task):
     """Combines augmentation, buckets, a language model and two devices."""

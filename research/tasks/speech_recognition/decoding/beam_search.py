@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax.struct import PyTreeNode
 from jax import lax
 
+from research.layers.top_k import top_k
 from research.tasks.speech_recognition.decoding.greedy import (
     Hypothesis,
     collapse_alignment,
@@ -51,8 +52,8 @@ def prefix_beam_search(
     # change it. In the padding a blank has probability 1, which leaves all prefixes unchanged.
     padding = jnp.where(jnp.arange(log_probs.shape[-1]) == 0, 0.0, -jnp.inf)
     relative = jnp.where(valid[..., None], log_probs - peak[..., None], padding)
-    top, tokens = lax.top_k(relative[..., 1:], min(tokens_per_frame, log_probs.shape[-1] - 1))
-    # The language model consists of NumPy arrays, which become constants of the program here.
+    top, tokens = top_k(relative[..., 1:], min(tokens_per_frame, log_probs.shape[-1] - 1))
+    # NumPy arrays, of a model that is not an argument of the program, become constants of it here.
     language_model = jax.tree.map(jnp.asarray, language_model)
     scorer = _WordScorer(language_model, language_model_weight, word_bonus)
     search = jax.vmap(partial(_search, beam_size, scorer))

@@ -159,7 +159,7 @@ def compile_language_model(
 
 
 def _on_host(values: Any, dtype: Any) -> Any:
-    """Returns a NumPy array, also during tracing; the program embeds it as a constant."""
+    """Returns a NumPy array, also during tracing."""
     return np.asarray(values, dtype)
 
 
