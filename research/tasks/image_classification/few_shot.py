@@ -33,6 +33,7 @@ HEAD = "head"  # the last layer of every classifier; its classes are new, so it 
 CHUNK = 256  # images that are decoded or predicted at once
 log = logging.getLogger(__name__)
 Start = Callable[[jax.Array], tuple[Tree, Tree]]  # from a key to parameters and other variables
+Draws = list[list[np.ndarray]]  # rows of the training split, for each number and draw
 
 
 @dataclass(frozen=True)
@@ -145,15 +146,15 @@ def few_shot(
         return {**trained[0], HEAD: fresh[HEAD]}, trained[1]
 
     learner: Any = FineTuning if config.method == "fine_tuning" else LinearProbe
+    draws = [[draw(labels, n, seed) for seed in range(config.draws)] for n in config.shots]
     accuracy: dict[str, list[list[float]]] = {"pretrained": [], "scratch": []}
     for name, start in {"pretrained": pretrained, "scratch": task.init}.items():
-        learn = learner(task, config, start, test)
-        for shots in config.shots:
+        learn = learner(task, config, start, pool, draws, test)
+        for shots, of_each in zip(config.shots, draws, strict=True):
             accuracy[name].append([])
-            for number in range(config.draws):
+            for seed, rows in enumerate(of_each):
                 heartbeat()
-                examples = load(pool, draw(labels, shots, number))
-                accuracy[name][-1].append(learn(examples, number))
+                accuracy[name][-1].append(learn(rows, seed))
             log.info("few-shot %s, %d: accuracy %.4f", name, shots, np.mean(accuracy[name][-1]))
     return FewShotScores(config.shots, **{name: np.array(rows) for name, rows in accuracy.items()})
 
@@ -161,8 +162,16 @@ def few_shot(
 class FineTuning:
     """Trains all parameters on a few examples; compiled once for all numbers of them."""
 
-    def __init__(self, task: "ImageClassification", config: FewShot, start: Start, test: Images):
-        self.config, self.test = config, test
+    def __init__(
+        self,
+        task: "ImageClassification",
+        config: FewShot,
+        start: Start,
+        pool: Dataset,
+        draws: Draws,
+        test: Images,
+    ):
+        self.config, self.pool, self.test = config, pool, test
         self.size = max(config.shots) * task.num_classes
         adam = Optimizer(name="adam", learning_rate=config.learning_rate)
         self._optimizer = adam.build(adam.resolve_schedule(config.steps).build())
@@ -171,9 +180,9 @@ class FineTuning:
         self._step = jax.jit(partial(self._update, task), donate_argnums=0)
         self._predict = jax.jit(task.predict)
 
-    def __call__(self, examples: Images, seed: int) -> float:
-        """Returns the accuracy on the test images after training on the examples."""
-        count = len(examples.label)
+    def __call__(self, rows: np.ndarray, seed: int) -> float:
+        """Returns the accuracy on the test images after training on rows of the pool."""
+        examples, count = load(self.pool, rows), len(rows)
         image, label = (jnp.asarray(_pad(array, self.size)) for array in examples)
         key, init_key = jax.random.split(jax.random.key(seed))
         state = self._start(init_key)
@@ -218,13 +227,27 @@ class FineTuning:
 class LinearProbe:
     """Fits a logistic regression to the features of the frozen network."""
 
-    def __init__(self, task: "ImageClassification", config: FewShot, start: Start, test: Images):
+    def __init__(
+        self,
+        task: "ImageClassification",
+        config: FewShot,
+        start: Start,
+        pool: Dataset,
+        draws: Draws,
+        test: Images,
+    ):
         self.config = config
         params, variables = start(jax.random.key(0))
-        self._features = jax.jit(lambda image: features(task, params, variables, image))
-        self.test, self.label = _in_chunks(self._features, test.image), test.label
+        compute = jax.jit(lambda image: features(task, params, variables, image))
+        self.test, self.test_label = _in_chunks(compute, test.image), test.label
+        # Draws have examples in common; the features of each are computed once.
+        self.rows = np.unique(np.concatenate([rows for of_each in draws for rows in of_each]))
+        chunks = np.split(self.rows, range(CHUNK, len(self.rows), CHUNK))
+        parts = (load(pool, chunk) for chunk in chunks)
+        found = [(_in_chunks(compute, part.image), part.label) for part in parts]
+        self.features, self.label = map(np.concatenate, zip(*found, strict=True))
 
-    def __call__(self, examples: Images, seed: int) -> float:
+    def __call__(self, rows: np.ndarray, seed: int) -> float:
         """Returns the accuracy on the test images; nothing is random here."""
         from sklearn.linear_model import LogisticRegression
         from sklearn.pipeline import make_pipeline
@@ -232,8 +255,9 @@ class LinearProbe:
 
         regression = LogisticRegression(C=self.config.regularization, max_iter=1000)
         probe = make_pipeline(StandardScaler(), regression)
-        probe.fit(_in_chunks(self._features, examples.image), examples.label)
-        return float(probe.score(self.test, self.label))
+        drawn = np.searchsorted(self.rows, rows)
+        probe.fit(self.features[drawn], self.label[drawn])
+        return float(probe.score(self.test, self.test_label))
 
 
 def features(

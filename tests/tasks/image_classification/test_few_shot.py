@@ -76,10 +76,9 @@ def test_fine_tuning_trains_on_the_drawn_examples_alone(monkeypatch):
     original = ImageClassification.loss
     monkeypatch.setattr(ImageClassification, "loss", loss)
     test = module.load(task.dataset("test"))
-    learn = module.FineTuning(task, config, task.init, test)
     train = task.dataset("train")
     rows = draw(train.arrays["label"], 1, seed=0)
-    learn(module.load(train, rows), seed=0)
+    module.FineTuning(task, config, task.init, train, [[rows]], test)(rows, seed=0)
     jax.effects_barrier()
     assert (abs(seen[0] - 512 / 5) < 40).all()
 
@@ -88,10 +87,10 @@ def test_the_head_is_drawn_anew_and_everything_else_pretrained(monkeypatch):
     starts = []
 
     class Learner:
-        def __init__(self, task, config, start, test):
+        def __init__(self, task, config, start, pool, draws, test):
             starts.append(start(jax.random.key(1)))
 
-        def __call__(self, examples, seed):
+        def __call__(self, rows, seed):
             return 0.0
 
     monkeypatch.setattr(module, "FineTuning", Learner)
