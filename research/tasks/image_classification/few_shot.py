@@ -1,7 +1,7 @@
 """Few-shot transfer: how well a trained network learns classes with few examples.
 
-For each number of examples per class, several draws of them are learned twice by the same method:
-from the trained parameters, and from scratch. All networks are evaluated on all test images.
+For each number of examples per class, several draws of them are learned from the trained parameters
+and, to compare, from scratch by the same method. All networks are evaluated on all test images.
 """
 
 import logging
@@ -53,6 +53,9 @@ class FewShot:
     """How they are learned: "fine_tuning" trains all parameters by Adam, with the augmentation of
     the task; "linear_probe" fits a logistic regression to the features before the last layer."""
 
+    scratch: bool = True
+    """Whether the same examples are also learned from random parameters."""
+
     steps: int = 200
     """Training steps of "fine_tuning"."""
 
@@ -83,31 +86,32 @@ class Images(NamedTuple):
 
 
 class FewShotScores:
-    """Accuracies of both starts.
+    """Accuracies of the networks that learned from few examples.
 
     Args:
       shots: numbers of examples of each class.
-      pretrained: accuracies [shots, draws] from trained parameters.
-      scratch: the same from random ones, of the same draws.
+      accuracy: accuracies [shots, draws] from "pretrained" parameters, and of the same draws from
+        "scratch" where that was measured.
     """
 
-    def __init__(self, shots: tuple[int, ...], pretrained: np.ndarray, scratch: np.ndarray):
-        self.shots = shots
-        self.accuracy = {"pretrained": pretrained, "scratch": scratch}
+    def __init__(self, shots: tuple[int, ...], accuracy: dict[str, np.ndarray]):
+        self.shots, self.accuracy = shots, accuracy
 
     def metrics(self) -> dict[str, float]:
-        """Returns means over the draws; `gain` is pretrained minus scratch, with its deviation."""
-        gain = self.accuracy["pretrained"] - self.accuracy["scratch"]
+        """Returns means and deviations over the draws; `gain` is pretrained minus scratch."""
+        values = dict(self.accuracy)
+        if "scratch" in values:
+            values["gain"] = values["pretrained"] - values["scratch"]
         results: dict[str, float] = {}
         for i, shots in enumerate(self.shots):
-            for name, values in self.accuracy.items():
-                results[f"{name}_at_{shots}"] = float(values[i].mean())
-            results[f"gain_at_{shots}"] = float(gain[i].mean())
-            results[f"gain_std_at_{shots}"] = float(gain[i].std(ddof=gain.shape[1] > 1))
+            for name, rows in values.items():
+                results[f"{name}_at_{shots}"] = float(rows[i].mean())
+                deviation = rows[i].std(ddof=rows.shape[1] > 1)
+                results[f"{name}_std_at_{shots}"] = float(deviation)
         return results
 
     def figures(self) -> "dict[str, Figure]":
-        """Returns the accuracy over the number of examples, for both starts."""
+        """Returns the accuracy over the number of examples."""
         from research.tasks.image_classification.figures import few_shot_curves
 
         draws = self.accuracy["pretrained"].shape[1]
@@ -118,7 +122,7 @@ class FewShotScores:
 def few_shot(
     task: "ImageClassification", params: Tree, variables: Tree, split: str
 ) -> FewShotScores:
-    """Learns the new classes from few examples, from trained parameters and from scratch.
+    """Learns the new classes from few examples.
 
     Args:
       task: of the trained network, with `few_shot`.
@@ -147,16 +151,18 @@ def few_shot(
 
     learner: Any = FineTuning if config.method == "fine_tuning" else LinearProbe
     draws = [[draw(labels, n, seed) for seed in range(config.draws)] for n in config.shots]
-    accuracy: dict[str, list[list[float]]] = {"pretrained": [], "scratch": []}
-    for name, start in {"pretrained": pretrained, "scratch": task.init}.items():
+    starts: dict[str, Start] = {"pretrained": pretrained}
+    if config.scratch:
+        starts["scratch"] = task.init
+    accuracy = {name: np.zeros((len(config.shots), config.draws)) for name in starts}
+    for name, start in starts.items():
         learn = learner(task, config, start, pool, draws, test)
-        for shots, of_each in zip(config.shots, draws, strict=True):
-            accuracy[name].append([])
-            for seed, rows in enumerate(of_each):
+        for i, shots in enumerate(config.shots):
+            for seed, rows in enumerate(draws[i]):
                 heartbeat()
-                accuracy[name][-1].append(learn(rows, seed))
-            log.info("few-shot %s, %d: accuracy %.4f", name, shots, np.mean(accuracy[name][-1]))
-    return FewShotScores(config.shots, **{name: np.array(rows) for name, rows in accuracy.items()})
+                accuracy[name][i, seed] = learn(rows, seed)
+            log.info("few-shot %s, %d: accuracy %.4f", name, shots, accuracy[name][i].mean())
+    return FewShotScores(config.shots, accuracy)
 
 
 class FineTuning:
