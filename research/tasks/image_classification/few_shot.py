@@ -65,8 +65,9 @@ class FewShot:
     learning_rate: float = 1e-3
     """Peak of "fine_tuning", decayed by a cosine."""
 
-    regularization: float = 1.0
-    """Inverse strength of the L2 regularization of "linear_probe", `C` in scikit-learn."""
+    regularization: float = 10.0
+    """Inverse strength of the L2 regularization of "linear_probe", `C` in scikit-learn; features
+    have unit length."""
 
     def __post_init__(self):
         if not self.shots or any(number < 1 for number in self.shots):
@@ -257,10 +258,11 @@ class LinearProbe:
         """Returns the accuracy on the test images; nothing is random here."""
         from sklearn.linear_model import LogisticRegression
         from sklearn.pipeline import make_pipeline
-        from sklearn.preprocessing import StandardScaler
+        from sklearn.preprocessing import Normalizer
 
         regression = LogisticRegression(C=self.config.regularization, max_iter=1000)
-        probe = make_pipeline(StandardScaler(), regression)
+        # Deviations of single features, from one example of each class, would be mostly noise.
+        probe = make_pipeline(Normalizer(), regression)
         drawn = np.searchsorted(self.rows, rows)
         probe.fit(self.features[drawn], self.label[drawn])
         return float(probe.score(self.test, self.test_label))
