@@ -6,8 +6,16 @@ TFDS_DATA_DIR.
 
 Command:  make train CONFIG=experiments/transfer/cifar10_few_shot.py
 Hardware: 2 cores of a shared x86-64 server, Python 3.13, JAX 0.12.0.1
-Time:     not measured
-Score:    not measured
+Time:     14 min 54 s for the whole command, with other programs running
+Score:    Accuracy on the 10,000 test images in %, mean and deviation of 10 draws:
+
+              examples of each     1      5     10    100
+              accuracy          37.5   56.9   61.7   73.7
+              its deviation      5.3    3.2    1.0    0.4
+
+          BiT-L (Kolesnikov et al. 2020), a far larger network, trained on 300 million images and
+          fine-tuned, has 54.1 and 82.4 % at 1 and 5. These images were a JPEG re-encoding of the
+          originals (quality 75, colours at half the resolution), which may lower the accuracy
 """
 
 from research.common.config import to_config_dict
