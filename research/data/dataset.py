@@ -70,7 +70,7 @@ class Dataset(abc.ABC):
             fixed shape.
 
         Raises:
-          UserError: no example of the dataset is usable.
+          UserError: no example of the dataset is usable, or the names of their arrays differ.
         """
         examples = list(_pool().map(lambda i: self._seeded(int(i), seed), indices))
         mask = np.array([example is not None for example in examples], np.float32)
@@ -78,6 +78,10 @@ class Dataset(abc.ABC):
         filler = next((example for example in examples if example is not None), None)
         filler = filler or self._any_example(seed)
         filled = [example or filler for example in examples]
+        for index, one in zip(indices, filled, strict=True):
+            if one.keys() != filler.keys():
+                problem = f"invalid example {index} with the arrays {', '.join(sorted(one))}"
+                raise UserError(f"{problem}: expected {', '.join(sorted(filler))}")
         stacked = {
             name: np.stack([_pad(one[name], shapes[name] if shapes else None) for one in filled])
             for name in filler

@@ -60,6 +60,15 @@ def test_a_concatenation_has_one_dataset_after_the_other():
     assert whole.buckets == ((2, 2), (4, 4))
 
 
+@pytest.mark.parametrize("order", [[0, 1], [1, 0]])
+def test_a_concatenation_of_different_arrays_is_refused(order):
+    parts = [ArrayDataset(x=np.arange(1)), ArrayDataset(x=np.arange(1), y=np.arange(1))]
+    whole = Concatenation([parts[i] for i in order])
+    problem = r"invalid example 1 with the arrays x(, y)?: expected x(, y)?"
+    with pytest.raises(UserError, match=problem):
+        whole.batch(np.array([0, 1]), (0,), None)
+
+
 def test_a_batch_is_padded_to_its_bucket():
     batch = Ragged([2, 3], (4,)).batch(np.array([0, 1]), (0,), {"x": (4,)})
     assert batch["x"].tolist() == [[0, 0, 0, 0], [1, 1, 1, 0]]

@@ -1,7 +1,7 @@
 """Few-shot transfer: how well a trained network learns classes with few examples.
 
-For each number of examples per class, several draws of them are learned twice by the same method:
-from the trained parameters, and from scratch. All networks are evaluated on all test images.
+For each number of examples per class, several draws of them are learned from the trained parameters
+and, to compare, from scratch by the same method. All networks are evaluated on all test images.
 """
 
 import logging
@@ -33,6 +33,7 @@ HEAD = "head"  # the last layer of every classifier; its classes are new, so it 
 CHUNK = 256  # images that are decoded or predicted at once
 log = logging.getLogger(__name__)
 Start = Callable[[jax.Array], tuple[Tree, Tree]]  # from a key to parameters and other variables
+Draws = list[list[np.ndarray]]  # rows of the training split, for each number and draw
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,9 @@ class FewShot:
     """How they are learned: "fine_tuning" trains all parameters by Adam, with the augmentation of
     the task; "linear_probe" fits a logistic regression to the features before the last layer."""
 
+    scratch: bool = True
+    """Whether the same examples are also learned from random parameters."""
+
     steps: int = 200
     """Training steps of "fine_tuning"."""
 
@@ -61,8 +65,9 @@ class FewShot:
     learning_rate: float = 1e-3
     """Peak of "fine_tuning", decayed by a cosine."""
 
-    regularization: float = 1.0
-    """Inverse strength of the L2 regularization of "linear_probe", `C` in scikit-learn."""
+    regularization: float = 10.0
+    """Inverse strength of the L2 regularization of "linear_probe", `C` in scikit-learn; features
+    have unit length."""
 
     def __post_init__(self):
         if not self.shots or any(number < 1 for number in self.shots):
@@ -82,31 +87,32 @@ class Images(NamedTuple):
 
 
 class FewShotScores:
-    """Accuracies of both starts.
+    """Accuracies of the networks that learned from few examples.
 
     Args:
       shots: numbers of examples of each class.
-      pretrained: accuracies [shots, draws] from trained parameters.
-      scratch: the same from random ones, of the same draws.
+      accuracy: accuracies [shots, draws] from "pretrained" parameters, and of the same draws from
+        "scratch" where that was measured.
     """
 
-    def __init__(self, shots: tuple[int, ...], pretrained: np.ndarray, scratch: np.ndarray):
-        self.shots = shots
-        self.accuracy = {"pretrained": pretrained, "scratch": scratch}
+    def __init__(self, shots: tuple[int, ...], accuracy: dict[str, np.ndarray]):
+        self.shots, self.accuracy = shots, accuracy
 
     def metrics(self) -> dict[str, float]:
-        """Returns means over the draws; `gain` is pretrained minus scratch, with its deviation."""
-        gain = self.accuracy["pretrained"] - self.accuracy["scratch"]
+        """Returns means and deviations over the draws; `gain` is pretrained minus scratch."""
+        values = dict(self.accuracy)
+        if "scratch" in values:
+            values["gain"] = values["pretrained"] - values["scratch"]
         results: dict[str, float] = {}
         for i, shots in enumerate(self.shots):
-            for name, values in self.accuracy.items():
-                results[f"{name}_at_{shots}"] = float(values[i].mean())
-            results[f"gain_at_{shots}"] = float(gain[i].mean())
-            results[f"gain_std_at_{shots}"] = float(gain[i].std(ddof=gain.shape[1] > 1))
+            for name, rows in values.items():
+                results[f"{name}_at_{shots}"] = float(rows[i].mean())
+                deviation = rows[i].std(ddof=rows.shape[1] > 1)
+                results[f"{name}_std_at_{shots}"] = float(deviation)
         return results
 
     def figures(self) -> "dict[str, Figure]":
-        """Returns the accuracy over the number of examples, for both starts."""
+        """Returns the accuracy over the number of examples."""
         from research.tasks.image_classification.figures import few_shot_curves
 
         draws = self.accuracy["pretrained"].shape[1]
@@ -117,7 +123,7 @@ class FewShotScores:
 def few_shot(
     task: "ImageClassification", params: Tree, variables: Tree, split: str
 ) -> FewShotScores:
-    """Learns the new classes from few examples, from trained parameters and from scratch.
+    """Learns the new classes from few examples.
 
     Args:
       task: of the trained network, with `few_shot`.
@@ -145,24 +151,34 @@ def few_shot(
         return {**trained[0], HEAD: fresh[HEAD]}, trained[1]
 
     learner: Any = FineTuning if config.method == "fine_tuning" else LinearProbe
-    accuracy: dict[str, list[list[float]]] = {"pretrained": [], "scratch": []}
-    for name, start in {"pretrained": pretrained, "scratch": task.init}.items():
-        learn = learner(task, config, start, test)
-        for shots in config.shots:
-            accuracy[name].append([])
-            for number in range(config.draws):
+    draws = [[draw(labels, n, seed) for seed in range(config.draws)] for n in config.shots]
+    starts: dict[str, Start] = {"pretrained": pretrained}
+    if config.scratch:
+        starts["scratch"] = task.init
+    accuracy = {name: np.zeros((len(config.shots), config.draws)) for name in starts}
+    for name, start in starts.items():
+        learn = learner(task, config, start, pool, draws, test)
+        for i, shots in enumerate(config.shots):
+            for seed, rows in enumerate(draws[i]):
                 heartbeat()
-                examples = load(pool, draw(labels, shots, number))
-                accuracy[name][-1].append(learn(examples, number))
-            log.info("few-shot %s, %d: accuracy %.4f", name, shots, np.mean(accuracy[name][-1]))
-    return FewShotScores(config.shots, **{name: np.array(rows) for name, rows in accuracy.items()})
+                accuracy[name][i, seed] = learn(rows, seed)
+            log.info("few-shot %s, %d: accuracy %.4f", name, shots, accuracy[name][i].mean())
+    return FewShotScores(config.shots, accuracy)
 
 
 class FineTuning:
     """Trains all parameters on a few examples; compiled once for all numbers of them."""
 
-    def __init__(self, task: "ImageClassification", config: FewShot, start: Start, test: Images):
-        self.config, self.test = config, test
+    def __init__(
+        self,
+        task: "ImageClassification",
+        config: FewShot,
+        start: Start,
+        pool: Dataset,
+        draws: Draws,
+        test: Images,
+    ):
+        self.config, self.pool, self.test = config, pool, test
         self.size = max(config.shots) * task.num_classes
         adam = Optimizer(name="adam", learning_rate=config.learning_rate)
         self._optimizer = adam.build(adam.resolve_schedule(config.steps).build())
@@ -171,9 +187,9 @@ class FineTuning:
         self._step = jax.jit(partial(self._update, task), donate_argnums=0)
         self._predict = jax.jit(task.predict)
 
-    def __call__(self, examples: Images, seed: int) -> float:
-        """Returns the accuracy on the test images after training on the examples."""
-        count = len(examples.label)
+    def __call__(self, rows: np.ndarray, seed: int) -> float:
+        """Returns the accuracy on the test images after training on rows of the pool."""
+        examples, count = load(self.pool, rows), len(rows)
         image, label = (jnp.asarray(_pad(array, self.size)) for array in examples)
         key, init_key = jax.random.split(jax.random.key(seed))
         state = self._start(init_key)
@@ -218,22 +234,38 @@ class FineTuning:
 class LinearProbe:
     """Fits a logistic regression to the features of the frozen network."""
 
-    def __init__(self, task: "ImageClassification", config: FewShot, start: Start, test: Images):
+    def __init__(
+        self,
+        task: "ImageClassification",
+        config: FewShot,
+        start: Start,
+        pool: Dataset,
+        draws: Draws,
+        test: Images,
+    ):
         self.config = config
         params, variables = start(jax.random.key(0))
-        self._features = jax.jit(lambda image: features(task, params, variables, image))
-        self.test, self.label = _in_chunks(self._features, test.image), test.label
+        compute = jax.jit(lambda image: features(task, params, variables, image))
+        self.test, self.test_label = _in_chunks(compute, test.image), test.label
+        # Draws have examples in common; the features of each are computed once.
+        self.rows = np.unique(np.concatenate([rows for of_each in draws for rows in of_each]))
+        chunks = np.split(self.rows, range(CHUNK, len(self.rows), CHUNK))
+        parts = (load(pool, chunk) for chunk in chunks)
+        found = [(_in_chunks(compute, part.image), part.label) for part in parts]
+        self.features, self.label = map(np.concatenate, zip(*found, strict=True))
 
-    def __call__(self, examples: Images, seed: int) -> float:
+    def __call__(self, rows: np.ndarray, seed: int) -> float:
         """Returns the accuracy on the test images; nothing is random here."""
         from sklearn.linear_model import LogisticRegression
         from sklearn.pipeline import make_pipeline
-        from sklearn.preprocessing import StandardScaler
+        from sklearn.preprocessing import Normalizer
 
         regression = LogisticRegression(C=self.config.regularization, max_iter=1000)
-        probe = make_pipeline(StandardScaler(), regression)
-        probe.fit(_in_chunks(self._features, examples.image), examples.label)
-        return float(probe.score(self.test, self.label))
+        # Deviations of single features, from one example of each class, would be mostly noise.
+        probe = make_pipeline(Normalizer(), regression)
+        drawn = np.searchsorted(self.rows, rows)
+        probe.fit(self.features[drawn], self.label[drawn])
+        return float(probe.score(self.test, self.test_label))
 
 
 def features(

@@ -86,14 +86,15 @@ def few_shot_curves(shots: Sequence[int], accuracy: Mapping[str, np.ndarray]) ->
 
     Args:
       shots: numbers of examples of each class.
-      accuracy: accuracies [shots, draws] of the curves "pretrained" and "scratch".
+      accuracy: accuracies [shots, draws] of the curves "pretrained" and, if any, "scratch".
     """
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.subplots()
-    names = {"pretrained": "pretrained", "scratch": "from scratch"}
-    for colour, (name, values) in zip((CORRECT, WRONG), accuracy.items(), strict=True):
+    curves = {"pretrained": (CORRECT, "pretrained"), "scratch": (WRONG, "from scratch")}
+    for name, values in accuracy.items():
+        colour, label = curves[name]
         mean, spread = 100 * values.mean(axis=1), 100 * values.std(axis=1, ddof=values.shape[1] > 1)
-        axes.plot(shots, mean, marker="o", color=colour, label=names[name])
+        axes.plot(shots, mean, marker="o", color=colour, label=label)
         low, high = np.clip(mean - spread, 0, 100), np.clip(mean + spread, 0, 100)
         axes.fill_between(shots, low, high, color=colour, alpha=0.15, linewidth=0)
     axes.set_xscale("log")

@@ -76,10 +76,9 @@ def test_fine_tuning_trains_on_the_drawn_examples_alone(monkeypatch):
     original = ImageClassification.loss
     monkeypatch.setattr(ImageClassification, "loss", loss)
     test = module.load(task.dataset("test"))
-    learn = module.FineTuning(task, config, task.init, test)
     train = task.dataset("train")
     rows = draw(train.arrays["label"], 1, seed=0)
-    learn(module.load(train, rows), seed=0)
+    module.FineTuning(task, config, task.init, train, [[rows]], test)(rows, seed=0)
     jax.effects_barrier()
     assert (abs(seen[0] - 512 / 5) < 40).all()
 
@@ -88,10 +87,10 @@ def test_the_head_is_drawn_anew_and_everything_else_pretrained(monkeypatch):
     starts = []
 
     class Learner:
-        def __init__(self, task, config, start, test):
+        def __init__(self, task, config, start, pool, draws, test):
             starts.append(start(jax.random.key(1)))
 
-        def __call__(self, examples, seed):
+        def __call__(self, rows, seed):
             return 0.0
 
     monkeypatch.setattr(module, "FineTuning", Learner)
@@ -104,18 +103,39 @@ def test_the_head_is_drawn_anew_and_everything_else_pretrained(monkeypatch):
 
 
 def test_scores_are_means_over_draws_of_paired_differences():
-    pretrained, scratch = np.array([[0.5, 0.7]]), np.array([[0.4, 0.4]])
-    scores = FewShotScores((5,), pretrained, scratch)
+    accuracy = {"pretrained": np.array([[0.5, 0.7]]), "scratch": np.array([[0.4, 0.4]])}
+    scores = FewShotScores((5,), accuracy)
     assert scores.metrics() == pytest.approx(
         {
             "pretrained_at_5": 0.6,
+            "pretrained_std_at_5": np.std([0.1, 0.3], ddof=1),
             "scratch_at_5": 0.4,
+            "scratch_std_at_5": 0,
             "gain_at_5": 0.2,
             "gain_std_at_5": np.std([0.1, 0.3], ddof=1),
         }
     )
     (title,) = scores.figures()
     assert "2 draws" in title
+
+
+def test_without_scratch_the_pretrained_network_alone_is_measured(monkeypatch):
+    starts = []
+
+    class Learner:
+        def __init__(self, task, config, start, *arguments):
+            starts.append(start)
+
+        def __call__(self, rows, seed):
+            return 0.5
+
+    monkeypatch.setattr(module, "FineTuning", Learner)
+    task = replace(TASK, few_shot=replace(CONFIG, scratch=False))
+    scores = few_shot(task, *task.init(jax.random.key(0)), "test")
+    assert len(starts) == 1 and set(scores.metrics()) == {
+        f"pretrained{kind}_at_{shots}" for kind in ("", "_std") for shots in CONFIG.shots
+    }
+    assert len(scores.figures()) == 1
 
 
 @pytest.mark.slow
