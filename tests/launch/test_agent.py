@@ -363,6 +363,7 @@ def test_metadata_without_workers_are_an_error(monkeypatch):
     metadata.close()
 
 
+@pytest.mark.slow
 def test_the_engine_sends_a_heartbeat_per_step_and_evaluation_batch(
     experiment, tmp_path, monkeypatch
 ):

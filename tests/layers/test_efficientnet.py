@@ -14,7 +14,7 @@ from tests.layers.backbones import check_feature_maps, check_stages
         pytest.param(1, 5_416_680, marks=pytest.mark.slow),
         pytest.param(2, 6_092_072, marks=pytest.mark.slow),
         pytest.param(3, 8_197_096, marks=pytest.mark.slow),
-        (4, 13_006_568),
+        pytest.param(4, 13_006_568, marks=pytest.mark.slow),
     ],
 )
 def test_models_have_the_published_number_of_parameters(variant, count):
@@ -24,11 +24,12 @@ def test_models_have_the_published_number_of_parameters(variant, count):
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes["params"])) == count
 
 
-@pytest.mark.parametrize("variant", [0, 4])
+@pytest.mark.parametrize("variant", [0, pytest.param(4, marks=pytest.mark.slow)])
 def test_feature_maps_have_the_declared_strides(variant):
     channels = {0: (24, 40, 112, 320), 4: (32, 56, 160, 448)}[variant]
     check_feature_maps(EfficientNetLite(variant), channels)
 
 
+@pytest.mark.slow
 def test_unused_stages_have_no_parameters():
     check_stages(EfficientNetLite(num_classes=3))

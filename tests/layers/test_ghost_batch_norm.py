@@ -41,6 +41,7 @@ def test_each_group_is_normalised_alone_and_the_running_averages_are_over_all():
     assert np.abs(y - training_step(0, X)[0]).max() > 0.1
 
 
+@pytest.mark.slow
 def test_a_group_of_the_whole_batch_is_flax_batch_normalisation():
     assert_near(training_step(6, X), training_step(0, X))
 

@@ -11,6 +11,7 @@ CONV, NORM = conv_and_norm(jnp.float32, train=False)
 LAYERS = {"padding": "same", "activation": nn.relu, "conv": CONV, "norm": NORM}
 
 
+@pytest.mark.slow
 def test_stochastic_depth_skips_the_block_of_single_examples_in_training():
     block = InvertedResidual(4, 8, 3, 1, **LAYERS, drop_rate=0.5)
     image = np.random.default_rng(0).normal(size=(1, 4, 4, 4)).astype(np.float32)

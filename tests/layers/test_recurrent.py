@@ -122,6 +122,7 @@ def test_bfloat16_is_close_to_float32(x):
     np.testing.assert_allclose(rounded.astype(jnp.float32), exact, atol=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_cudnn_weights_have_the_layout_of_the_reference(x, bidirectional):
     """The reference is JAX's own implementation, which runs on every platform."""

@@ -106,6 +106,7 @@ def test_unused_stages_have_no_parameters():
     assert count(2) < count(4) < count(None)
 
 
+@pytest.mark.slow
 def test_padding_changes_the_position_of_strided_convolutions_alone():
     images = np.random.default_rng(0).normal(size=(1, 32, 32, 3)).astype(np.float32)
 

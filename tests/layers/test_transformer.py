@@ -30,7 +30,7 @@ def output(module, params, x, memory=X):
     return module.apply(params, x, memory, method=apply)[0]
 
 
-@pytest.mark.parametrize("cross_attention", [False, True])
+@pytest.mark.parametrize("cross_attention", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_segments_are_independent(cross_attention):
     module = layer(cross_attention)
     params = module.init(jax.random.key(1), X, X, method=apply)

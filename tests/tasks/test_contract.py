@@ -589,6 +589,7 @@ def test_each_bucket_is_compiled_once(case):
     assert counts[0] == counts[1] == counts[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", LINEN_CASES, indirect=True)
 def test_bfloat16_is_close_to_float32(case):
     batch = case.batch()

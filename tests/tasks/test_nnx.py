@@ -50,6 +50,7 @@ def test_running_averages_are_updated_in_training_and_kept_in_evaluation(trained
     jax.tree.map(np.testing.assert_array_equal, kept, state.variables)
 
 
+@pytest.mark.slow
 def test_state_is_a_tree_of_arrays_with_the_names_of_the_module(trained):
     run, _ = trained
     assert set(run.state.params) == {"hidden", "norm", "output"}

@@ -63,6 +63,7 @@ def test_fine_tuning_learns_more_from_more_examples():
     assert scores["pretrained_at_4"] > scores["pretrained_at_1"] > 0.4
 
 
+@pytest.mark.slow
 def test_fine_tuning_trains_on_the_drawn_examples_alone(monkeypatch):
     """Examples are padded to one size, whose padding would be images of label 0."""
     config = replace(CONFIG, shots=(1, 30), draws=1, steps=1, batch_size=512)

@@ -79,6 +79,7 @@ def test_giou_attracts_disjoint_boxes():
         assert jax.grad(iou)(box, true).tolist() == [0, 0, 0, 0]
 
 
+@pytest.mark.slow
 def test_giou_gradients_are_finite_for_degenerate_boxes():
     boxes = [*random_boxes(40, seed=2), (3, 3, 3, 3), (3, 3, 3, 9), (0, 0, 4000, 4000)]
     boxes = jnp.array(np.array(boxes, np.float32))

@@ -222,6 +222,7 @@ def test_wrong_words_are_shown_with_their_nearest_pronunciation():
     assert "AO → AA" in [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
 
 
+@pytest.mark.slow
 def test_a_sample_of_many_wrong_words_is_shown():
     expected = [(f"word{number}", ("W",)) for number in range(1500)]
     title, figure = named(

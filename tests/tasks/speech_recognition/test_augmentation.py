@@ -82,6 +82,7 @@ def test_result_depends_on_the_key(batch, features):
         assert all(not np.allclose(first[i], other[i]) for i in range(4))
 
 
+@pytest.mark.slow
 def test_equal_utterances_are_augmented_differently(batch, features):
     for augment, (values, lengths) in ((augment_audio, batch), (augment_features, features)):
         results, _ = augment(np.repeat(values[:1], 6, 0), np.repeat(lengths[:1], 6))
@@ -148,7 +149,10 @@ def test_speed_perturbation_removes_frequencies_that_would_alias(speed):
     assert power(faster[:, 50:3000]) < 0.01 * power(tone(0.48, 4000))
 
 
-@pytest.mark.parametrize("length", [1, 127, 3000])
+@pytest.mark.parametrize(
+    "length",
+    [pytest.param(1, marks=pytest.mark.slow), pytest.param(127, marks=pytest.mark.slow), 3000],
+)
 def test_speed_perturbation_is_the_same_on_every_platform(length, monkeypatch):
     audio = jax.random.normal(jax.random.key(1), (length,))
 

@@ -120,6 +120,7 @@ def test_figures_without_errors():
     assert texts(figures["No errors in 2 utterances"]) == ["All 2 utterances are correct."]
 
 
+@pytest.mark.slow
 def test_spectrograms_show_the_worst_the_median_and_the_best():
     references = ["a b", "a b", "a b", "c d", "c d"]
     hypotheses = ["a b", "c b", "a b", "a b", "c a"]

@@ -24,7 +24,7 @@ def emitting(task):
 
 
 @pytest.mark.parametrize("samples", [pytest.param(100, marks=pytest.mark.slow), 7777])
-@pytest.mark.parametrize("chunk", [1, 5])
+@pytest.mark.parametrize("chunk", [pytest.param(1, marks=pytest.mark.slow), 5])
 def test_stream_gives_the_tokens_of_the_whole(emitting, samples, chunk):
     task, params = emitting
     audio = np.random.default_rng(samples).normal(size=samples).astype(np.float32) * 0.1

@@ -60,6 +60,7 @@ def test_a_corrupt_image_raises_or_is_skipped(folder):
     assert "blue/03.jpg" in train.unusable[3]
 
 
+@pytest.mark.slow
 def test_skipped_images_are_counted_in_the_score(folder):
     for name in ("red", "blue"):
         (folder / "test" / name).mkdir(parents=True)

@@ -34,6 +34,7 @@ def test_an_mlp_has_the_expected_number_of_parameters():
     assert count == 64 * 100 + 100 + 100 * 10 + 10
 
 
+@pytest.mark.slow
 def test_dropout_applies_only_in_training():
     model = MLP(widths=(50,), dropout=0.5, num_classes=3)
     images = jnp.ones((1, 4, 4, 1))

@@ -45,7 +45,12 @@ def test_outputs_have_the_shapes_of_the_anchor_points_in_float32(
 
 
 @pytest.mark.parametrize(
-    "backbone", [ResNet(width=4), ResNet(depth=50, width=4), ResNet(stem="strided", width=4)]
+    "backbone",
+    [
+        ResNet(width=4),
+        pytest.param(ResNet(depth=50, width=4), marks=pytest.mark.slow),
+        pytest.param(ResNet(stem="strided", width=4), marks=pytest.mark.slow),
+    ],
 )
 def test_the_backbone_has_the_variables_of_a_classifier(backbone):
     """So a trained classifier can initialise it, without its head."""

@@ -21,6 +21,7 @@ def test_each_word_of_the_dictionary_is_in_one_split(words):
     assert len(sources["validation"]) == pytest.approx(0.02 * len(every), rel=0.05)
 
 
+@pytest.mark.slow
 def test_splits_never_change(words):
     """Otherwise scores of different versions could not be compared."""
     first = [[pair.source for pair in words[split][:3]] for split in ("validation", "test")]

@@ -102,6 +102,7 @@ def test_a_length_penalty_favours_long_sequences():
     assert long > short
 
 
+@pytest.mark.slow
 def test_unfinished_hypotheses_are_ranked_last():
     never = language(3).at[0, :, :, EOS].set(-1e9)  # the first example cannot end
     found = search(never, beam=3, max_length=4)

@@ -76,6 +76,7 @@ def test_decoding_step_by_step_equals_teacher_forcing(network, params):
         )
 
 
+@pytest.mark.slow
 def test_the_decoder_is_causal(network, params):
     batch = pairs()
     logits, _ = score(network, params, batch)
@@ -94,6 +95,7 @@ def test_attention_weights_are_a_distribution_over_the_source(network, params):
         assert (row[:target, source:] == 0).all()
 
 
+@pytest.mark.slow
 def test_packed_pairs_are_independent():
     network = MODELS["transformer"].clone(num_source_classes=9, num_target_classes=9)
     batch = pairs()
