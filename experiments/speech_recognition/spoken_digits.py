@@ -48,7 +48,6 @@ def get_config():
                 learning_rate=3e-3,
                 warmup="5%",
                 weight_decay=0.01,
-                weight_decay_mask=(("kernel$", True),),
                 clip_norm=5.0,
             ),
             ema_decay=0.99,
