@@ -19,7 +19,7 @@ from research.common.cache import cache_folder
 from research.common.errors import UserError
 from research.hardware.slices import TpuSlice
 
-# libtpu looks for a TPU and its metadata server, and locks itself, unless told otherwise.
+# Without these libtpu searches for a TPU and its metadata server, and allows a single process.
 _ENVIRONMENT = {
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
     "TPU_SKIP_MDS_QUERY": "1",

@@ -48,7 +48,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What was measured, over all devices together."""
+    """Measured times and rates, over all devices together."""
 
     hardware: str
     batch_size: int

@@ -30,7 +30,7 @@ _NUM_OPERATIONS = 10
 
 @dataclass(frozen=True)
 class Plan:
-    """What a step needs on each device of a slice."""
+    """Predicted memory and time of a step on each device of a slice."""
 
     slice: str
     step: str
@@ -39,7 +39,7 @@ class Plan:
     devices: int
     fits: bool
     hbm_bytes: float
-    """Memory of a device that programs can use; 0 if the compiler did not say."""
+    """Memory of a device that programs can use."""
 
     memory: Mapping[str, float] = field(default_factory=dict)
     """Bytes per device of the state, the batch, temporary arrays and the program."""

@@ -1,4 +1,4 @@
-"""The table of recorded plans, `experiments/tpu.json`, and what it records.
+"""The table of recorded plans, `experiments/tpu.json`.
 
 A run that was interrupted continues: plans are cached, and the table is written after each.
 """

@@ -30,7 +30,7 @@ def tree(tmp_path, monkeypatch):
 
 @pytest.fixture
 def gcloud(tmp_path, monkeypatch):
-    """It is found; what it says is the twin's."""
+    """An executable on the path; the simulated cloud answers its calls."""
     (tmp_path / "bin").mkdir()
     path = tmp_path / "bin" / "gcloud"
     path.write_text("")

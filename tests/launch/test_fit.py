@@ -22,8 +22,8 @@ def launch(world, planned, *flags):
 
 def test_a_step_that_does_not_fit_is_refused_with_the_remedy(world, capsys):
     code, _ = launch(world, Completed(0, json.dumps(LARGE), ""))
-    says = "does not fit v5litepod-16: 20.0 GiB of 15.8 GiB per device; `make plan`"
-    assert_refused(world, capsys, code, says)
+    message = "does not fit v5litepod-16: 20.0 GiB of 15.8 GiB per device; `make plan`"
+    assert_refused(world, capsys, code, message)
 
 
 def test_a_config_that_is_invalid_for_the_slice_is_refused(world, capsys):
