@@ -29,6 +29,7 @@ _BEGIN = re.compile(r"^(\s*[|+ ]*)?(Exception Group )?Traceback \(most recent ca
 _LINK = ("During handling of the above exception", "The above exception was the direct cause")
 _STACKS = re.compile(r"^(Fatal Python error: |(Current thread|Thread) 0x)")
 NOISE = re.compile(r"\[Gloo\] Rank \d+ is connected")  # several lines for every device
+_LOG_LINE = re.compile(r"^[IWEF]\d{4} ")  # of C++, from any thread
 _NO_MESSAGE = re.compile(
     r"^([IWEF]\d{4} |Exception ignored|error: |Fatal Python error: |(Current thread|Thread) 0x)"
 )
@@ -61,7 +62,7 @@ def first_cause(text: str) -> tuple[str, bool]:
     dumped; else the line of a user error; else the last lines.
     """
     chains = _chains(text)
-    own = [chain for chain in chains if not _is_secondary(chain)]
+    own = [chain for chain in chains if not _is_secondary(chain, text)]
     lines = [line for line in text.rstrip().splitlines() if not NOISE.match(line)]
     refusals = [line for line in lines if line.startswith("error: ")]
     parts = [part for part in (*own[:1], stacks(text)) if part]
@@ -107,6 +108,8 @@ def _chains(text: str) -> list[str]:
     inside = linked = False
     before = ""
     for line in text.splitlines():
+        if inside and _LOG_LINE.match(line) and not _has_message(chains[-1]):
+            continue
         if _BEGIN.match(line) and not before.startswith("Exception ignored"):
             if not (linked and chains):
                 chains.append([])
@@ -120,12 +123,23 @@ def _chains(text: str) -> list[str]:
     return ["\n".join(chain).rstrip() for chain in chains]
 
 
-def _is_secondary(chain: str) -> bool:
-    """Returns whether the first exception of a chain is about another process."""
+def _is_secondary(chain: str, text: str) -> bool:
+    """Returns whether the first exception of a chain in a text is about another process.
+
+    JAX may end the process while Python prints: a traceback without its exception is about what the
+    rest of the text says.
+    """
     first = re.split("|".join(_LINK), chain)[0].splitlines()
-    begin = next((i for i, line in enumerate(first) if i and not line.startswith(" ")), 0)
+    if not _has_message(first):
+        return bool(_PEER_LOST.search(text))
+    begin = next(i for i, line in enumerate(first) if i and not line.startswith(" "))
     message = "\n".join(first[begin:])
     return bool(_FROM_JAX.match(message) and _PEER_LOST.search(message))
+
+
+def _has_message(traceback: list[str]) -> bool:
+    """Returns whether the lines of a traceback include its exception."""
+    return any(not line.startswith(" ") for line in traceback[1:])
 
 
 def _shortened(text: str) -> str:

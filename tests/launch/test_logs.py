@@ -39,6 +39,9 @@ service (this can be an error from this or another task).
 F1123 02:39:55.823737   25699 client.h:80] Terminating process because the JAX distributed service \
 detected fatal errors. This most likely indicates that another task died.
 """
+# Threads write at the same time; and JAX may exit before Python has printed everything.
+MIXED = ECHO.replace("last):\n", "last):\n" + OF_THE_RUNTIME)
+CUT = ECHO[: ECHO.index("ValueError")] + OF_THE_RUNTIME
 ABORTED = """\
 Fatal Python error: Aborted
 
@@ -56,19 +59,40 @@ Current thread 0x00007f0000000002 (most recent call first):
 
 
 @pytest.mark.parametrize(
-    "text", [ECHO, ECHO_OF_THE_SERVICE, OF_THE_RUNTIME + ABORTED, "error: no checkpoint\n" + ECHO]
+    "text",
+    [
+        ECHO,
+        ECHO_OF_THE_SERVICE,
+        OF_THE_RUNTIME + ABORTED,
+        "error: no checkpoint\n" + ECHO,
+        MIXED,
+        CUT,
+    ],
 )
 def test_a_message_about_another_process_is_a_secondary_failure(text):
     assert logs.first_cause("step 3\n" + text)[1]
 
 
 @pytest.mark.parametrize(
-    "text", [OWN, OWN + ECHO, ECHO + OWN, OWN + OF_THE_RUNTIME + ABORTED, "step 3\n" + OWN + DUMP]
+    "text",
+    [
+        OWN,
+        OWN + ECHO,
+        ECHO + OWN,
+        OWN + OF_THE_RUNTIME + ABORTED,
+        "step 3\n" + OWN + DUMP,
+        MIXED + OWN,
+    ],
 )
 def test_the_first_own_traceback_is_the_cause(text):
     cause, secondary = logs.first_cause(text)
     assert not secondary
     assert cause.startswith(OWN.strip())
+
+
+def test_log_lines_within_a_traceback_do_not_end_it():
+    mixed = OWN.replace("last):\n", "last):\n" + OF_THE_RUNTIME)
+    assert logs.first_cause(mixed) == (OWN.strip(), False)
 
 
 def test_an_error_of_a_file_system_is_its_own():
