@@ -14,6 +14,7 @@ from research.common import cli
 from research.common.errors import ConfigError, UserError
 from research.hardware.compiler import CompilerFailure
 from research.hardware.slices import TpuSlice, parse_slice
+from research.planning.compare import compare, format_cells, measure
 from research.planning.plan import Plan, Subject, plan, subject
 from research.planning.record import row, update
 from research.planning.remedies import find_remedy
@@ -33,6 +34,9 @@ def define_flags() -> None:
         "slice", ["v5e-1"], "TPU slices, such as v5e-16,v6e-16; all: one host of each."
     )
     flags.DEFINE_bool("predict", False, "Plan the prediction step instead of the training step.")
+    flags.DEFINE_bool(
+        "compare", False, "Compare one chip of each kind with GPUs and the machine at hand."
+    )
     flags.DEFINE_integer("examples", None, "Training examples per epoch, without the data.")
     flags.DEFINE_string(
         "record", None, "Write the plans of all experiments beside it to this file."
@@ -46,13 +50,31 @@ def main(_: list[str]) -> None:
     if FLAGS.record:
         update(Path(FLAGS.record).parent, Path(FLAGS.record))
         return
+    if FLAGS.compare:
+        _compare()
+        return
     slices = [parse_slice(name) for name in (ALL if FLAGS.slice == ["all"] else FLAGS.slice)]
-    planned = subject(load_experiment(Path(FLAGS.config), cli.config_changes()), FLAGS.examples)
-    for key in planned.assumed:
-        log.warning("assumed config.%s", key)
+    planned = _subject()
     problems = [problem for one in slices if (problem := _print(planned, one))]
     if len(problems) == len(slices):
         raise problems[-1]
+
+
+def _subject() -> Subject:
+    experiment = load_experiment(Path(FLAGS.config), cli.config_changes())
+    planned = subject(experiment, FLAGS.examples)
+    for key in planned.assumed:
+        log.warning("assumed config.%s", key)
+    return planned
+
+
+def _compare() -> None:
+    planned = _subject()
+    cells = [measure(planned), *compare(planned)]
+    if FLAGS.json:
+        print("\n".join(json.dumps(cell.to_json()) for cell in cells))
+    else:
+        print(format_cells(cells))
 
 
 def _print(planned: Subject, tpu_slice: TpuSlice) -> UserError | None:
@@ -74,8 +96,11 @@ def _print(planned: Subject, tpu_slice: TpuSlice) -> UserError | None:
 def _check_flags() -> None:
     if (FLAGS.config is None) == (FLAGS.record is None):
         raise UserError("expected either --config or --record")
-    if FLAGS.record and (FLAGS.json or FLAGS.predict or FLAGS.examples or cli.config_changes()):
+    others = FLAGS.json or FLAGS.predict or FLAGS.examples or FLAGS.compare
+    if FLAGS.record and (others or cli.config_changes()):
         raise UserError("invalid flags: --record takes those of plans.toml beside it")
+    if FLAGS.compare and (FLAGS.predict or FLAGS.slice != ["v5e-1"]):
+        raise UserError("invalid flags: --compare plans the training step on one chip of each kind")
     if not FLAGS.slice:
         raise UserError("missing --slice: expected a TPU slice, such as v5e-16, or all")
     if FLAGS.examples is not None and FLAGS.examples < 1:

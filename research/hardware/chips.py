@@ -112,15 +112,47 @@ class Chip:
     torus_dimensions: int
     """2 or 3."""
 
+    watts: float | None
+    """Power per chip, as published; None if it is not."""
+
     slice_types: SliceTypes
 
     offers: tuple[Offer, ...]
 
 
+@dataclass(frozen=True)
+class Processor:
+    """A GPU, or a server CPU, to compare TPUs with."""
+
+    name: str
+
+    tflops: float
+    """Peak in 10^12 operations per second, of the dtype below without sparsity."""
+
+    dtype: str
+
+    memory_gb: float
+
+    gb_per_s: float
+    """Peak memory bandwidth in 10^9 bytes per second."""
+
+    watts: float
+
+    price: Price | None
+    """Of one accelerator, or of the whole CPU, per hour; None if unknown."""
+
+
+@functools.cache
+def processors() -> tuple[Processor, ...]:
+    """Returns the processors that are compared with TPUs."""
+    table = _table()
+    return tuple(_processor(one, table["sources"]) for one in table["processors"])
+
+
 @functools.cache
 def chips() -> tuple[Chip, ...]:
     """Returns all generations, the oldest first."""
-    table = json.loads(_TABLE.read_text(encoding="utf-8"))
+    table = _table()
     return tuple(_chip(generation, table["sources"]) for generation in table["generations"])
 
 
@@ -176,6 +208,29 @@ def cost(seconds: float, device_kind: str, num_devices: int) -> dict[str, Any]:
     return {"dollars": hourly * seconds / 3600, "dollars_per_hour": hourly, "price": basis}
 
 
+@functools.cache
+def _table() -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(_TABLE.read_text(encoding="utf-8"))
+    return content
+
+
+def _processor(processor: dict[str, Any], sources: dict[str, dict[str, str]]) -> Processor:
+    peak, offer = processor["peak"], processor["offer"]
+    price = None
+    if offer["on_demand"] is not None:
+        source = sources[offer["source"]]
+        price = Price(offer["on_demand"], offer["region"], source["read"], source["about"])
+    return Processor(
+        name=processor["name"],
+        tflops=peak["tflops"],
+        dtype=peak["dtype"],
+        memory_gb=peak["memory_gb"],
+        gb_per_s=peak["gb_per_s"],
+        watts=peak["watts"],
+        price=price,
+    )
+
+
 def _chip(generation: dict[str, Any], sources: dict[str, dict[str, str]]) -> Chip:
     device, peak = generation["device"], generation["peak"]
     return Chip(
@@ -190,6 +245,7 @@ def _chip(generation: dict[str, Any], sources: dict[str, dict[str, str]]) -> Chi
         tensor_cores=generation["core"]["tensor_cores"],
         link_gb_per_s=generation["links"]["gb_per_s"],
         torus_dimensions=generation["links"]["torus_dimensions"],
+        watts=generation["power"]["watts"],
         slice_types=_slice_types(generation),
         offers=tuple(_offer(offer, sources[offer["source"]]) for offer in generation["offers"]),
     )

@@ -34,8 +34,9 @@ class TpuSlice:
 
     @property
     def offers(self) -> tuple[Offer, ...]:
-        """The zones and prices of slices of this size."""
-        return offers_of(self.chip, self.num_chips)
+        """The zones and prices of slices of this size; of less than a host, those of a host."""
+        smallest = min(self.chip.slice_types.single_host_chips)
+        return offers_of(self.chip, max(self.num_chips, smallest))
 
 
 def parse_slice(name: str) -> TpuSlice:
@@ -51,6 +52,12 @@ def parse_slice(name: str) -> TpuSlice:
     num_chips = int(size) // (2 if types.counts == "cores" else 1)
     topology = types.topologies[size] or _torus(num_chips, chip.torus_dimensions)
     return TpuSlice(f"{chip.generation}-{size}", chip, num_chips, topology)
+
+
+def one_chip(chip: Chip) -> TpuSlice:
+    """Returns a single chip of a generation, whether or not it is offered in this size."""
+    name = f"{chip.generation}-1" if "1" in chip.slice_types.topologies else chip.generation
+    return TpuSlice(name, chip, 1, "x".join(["1"] * chip.torus_dimensions))
 
 
 def offers_of(chip: Chip, num_chips: int) -> tuple[Offer, ...]:

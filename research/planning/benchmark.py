@@ -106,7 +106,7 @@ def benchmark(experiment: Experiment, steps: int) -> Benchmark:
     same = (batch for batch in batches if _shape(batch) == _shape(first))
     lowered = program.train_step.lower(program.state_shape, _shape(first))
     compiled, compile_seconds = _timed(lowered.compile)
-    state, alone = _repeat(compiled, program.initialize(), first, steps)
+    state, alone = repeat(compiled, program.initialize(), first, steps)
     for _ in range(PREFETCH):  # read while the steps above ran
         next(batches)
     inputs = [_timed(lambda: jax.block_until_ready(next(batches)))[1] for _ in range(steps)]
@@ -164,7 +164,8 @@ def _best_time(function: Callable[[jax.Array], jax.Array], array: jax.Array) -> 
     return best
 
 
-def _repeat(step: Step, state: Any, batch: Any, count: int) -> tuple[Any, list[float]]:
+def repeat(step: Step, state: Any, batch: Any, count: int) -> tuple[Any, list[float]]:
+    """Returns the state after some steps on one batch, and the time of each in seconds."""
     seconds = []
     for _ in range(count):
         (state, _), elapsed = _timed(partial(_blocking, step, state, batch))

@@ -1,4 +1,4 @@
-"""The table of recorded plans, `experiments/tpu.json`.
+"""The table of recorded plans, `experiments/tpu.json`, of which the README shows a part.
 
 A run that was interrupted continues: plans are cached, and the table is written after each.
 """
@@ -15,13 +15,17 @@ import jax
 from research.common.errors import ConfigError, UserError
 from research.common.files import save_json
 from research.hardware import compiler
-from research.hardware.slices import TpuSlice, parse_slice
+from research.hardware.chips import chips
+from research.hardware.slices import TpuSlice, one_chip, parse_slice
+from research.planning.compare import compare, measure
+from research.planning.markdown import replace_tables
 from research.planning.plan import Plan, Subject, plan, price_of, subject
 from research.planning.table import run_dollars, run_seconds
 from research.training.experiment import load_experiment
 
 log = logging.getLogger(__name__)
-ONE_CHIP = ("v5e-1", "v6e-1")
+GENERATIONS = ("v4", "v5e", "v5p", "v6e")  # one chip of each
+GUARD = "v5e-1"
 PLANS = "plans.toml"
 
 
@@ -43,43 +47,63 @@ def wanted(folder: Path) -> list[Wanted]:
     """
     names = sorted(f"{path.parent.name}/{path.stem}" for path in folder.glob("*/*.py"))
     settings = _settings(folder)
-    guard = settings.pop("guard")
-    if unknown := (settings.keys() | guard.keys()) - set(names):
+    guard, several = settings.pop("guard"), settings.pop("compare")
+    if unknown := (settings.keys() | guard.keys() | set(several)) - set(names):
         raise UserError(f"unknown experiment '{min(unknown)}' in {folder / PLANS}")
     return [one for name in names for one in _wanted(name, settings.get(name, {}))]
 
 
 def guarded(folder: Path) -> list[Wanted]:
     """Returns the small plans that a test compares with the table."""
-    chip = parse_slice(ONE_CHIP[0])
+    chip = parse_slice(GUARD)
     steps = _settings(folder)["guard"].items()
     return [Wanted(name, chip, tuple(changes), None) for name, changes in steps]
 
 
+def compared(folder: Path) -> list[Wanted]:
+    """Returns the experiments that are compared on all kinds of chips."""
+    settings, slice_of = _settings(folder), one_chip(chips()[0])
+    return [
+        Wanted(name, slice_of, _changes(settings.get(name, {}), one=True), None)
+        for name in settings["compare"]
+    ]
+
+
 def update(folder: Path, table: Path) -> None:
-    """Compiles all plans of a folder's experiments and writes their table."""
+    """Compiles all plans of a folder's experiments, and writes their table and the README's."""
     versions = {"jax": jax.__version__, "libtpu": compiler.version()}
     guard: dict[str, Any] = {}
     plans: dict[str, dict[str, Any]] = {}
-    content = {"versions": versions, "guard": guard, "plans": plans}
+    cells: dict[str, list[dict[str, Any]]] = {}
+    content = {"versions": versions, "guard": guard, "compare": cells, "plans": plans}
+    subjects = {one.experiment: _subject(folder, one) for one in compared(folder)}
+    for name, what in subjects.items():  # first, as a plan limits JAX to the CPU
+        cells[name] = [measure(what).to_json()]
     for one in guarded(folder):
         guard[one.experiment] = planned(folder, one)
+        save_json(table, content)
+    for name, what in subjects.items():
+        cells[name] += [cell.to_json() for cell in compare(what)]
         save_json(table, content)
     for one in wanted(folder):
         numbers = planned(folder, one)
         plans.setdefault(one.experiment, {})[one.tpu_slice.name] = numbers
         log.info("%s on %s: %s", one.experiment, one.tpu_slice.name, _summary(numbers))
         save_json(table, content)
+    replace_tables(folder.parent / "README.md", content)
 
 
 def planned(folder: Path, one: Wanted) -> dict[str, Any]:
     """Returns a row of the table; of a failure of the compiler, its message."""
-    experiment = load_experiment(folder / f"{one.experiment}.py", one.changes)
-    what = subject(experiment, one.examples)
+    what = _subject(folder, one)
     try:
         return row(plan(what, one.tpu_slice), one.tpu_slice, what) | {"changes": one.changes}
     except (ConfigError, compiler.CompilerFailure) as error:
         return {"failure": str(error), "changes": one.changes}
+
+
+def _subject(folder: Path, one: Wanted) -> Subject:
+    return subject(load_experiment(folder / f"{one.experiment}.py", one.changes), one.examples)
 
 
 def row(result: Plan, tpu_slice: TpuSlice, what: Subject) -> dict[str, Any]:
@@ -107,10 +131,17 @@ def _settings(folder: Path) -> dict[str, Any]:
 
 
 def _wanted(name: str, settings: dict[str, Any]) -> Iterator[Wanted]:
-    changes, examples = tuple(settings.get("changes", ())), settings.get("examples")
-    for slice_name in (*ONE_CHIP, *settings.get("slices", ())):
-        more = tuple(settings.get("one_chip", ())) if slice_name in ONE_CHIP else ()
-        yield Wanted(name, parse_slice(slice_name), changes + more, examples)
+    examples = settings.get("examples")
+    for chip in chips():
+        if chip.generation in GENERATIONS:
+            yield Wanted(name, one_chip(chip), _changes(settings, one=True), examples)
+    for slice_name in settings.get("slices", ()):
+        yield Wanted(name, parse_slice(slice_name), _changes(settings, one=False), examples)
+
+
+def _changes(settings: dict[str, Any], one: bool) -> tuple[str, ...]:
+    """Returns the changes of the config for one chip or for an experiment's own slices."""
+    return (*settings.get("changes", ()), *(settings.get("one_chip", ()) if one else ()))
 
 
 def _summary(row: dict[str, Any]) -> str:

@@ -72,16 +72,18 @@ def _run(plan: Plan, tpu_slice: TpuSlice, subject: Subject) -> list[str]:
         return []
     if seconds is None:
         return ["  whole run: unknown, without the data; --examples=N gives their number"]
-    text = f"  whole run: {subject.lengths.total:,} steps, {_duration(seconds)}"
+    text = f"  whole run: {subject.lengths.total:,} steps, {duration(seconds)}"
     if price:
         dollars = run_dollars(seconds, tpu_slice, price)
         text += (
             f", ${dollars:,.2f} at ${price.dollars} per chip hour ({price.region}, {price.date})"
         )
+    if watts := tpu_slice.chip.watts:
+        text += f", {watts * tpu_slice.num_chips * seconds / 3.6e6:,.1f} kWh of the chips"
     return [text + "; input, evaluation and compilation not counted"]
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """Formats a time in the largest unit of which it has at least two."""
     for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * size:

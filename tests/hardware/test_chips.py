@@ -95,5 +95,5 @@ def test_every_block_of_facts_names_its_source_and_every_source_is_dated():
     for generation in TABLE["generations"]:
         blocks = [value for value in generation.values() if isinstance(value, dict)]
         assert all("source" in block for block in [*blocks, *generation["offers"]])
-    assert set(sources(TABLE["generations"])) == set(TABLE["sources"])
+    assert set(sources([TABLE["generations"], TABLE["processors"]])) == set(TABLE["sources"])
     assert all(len(source["read"].split("-")) == 3 for source in TABLE["sources"].values())

@@ -15,17 +15,17 @@ TABLE = EXPERIMENTS / "tpu.json"
 TOLERANCE = 1.05
 
 
-def test_every_experiment_is_planned_on_one_chip_of_two_generations():
+def test_every_experiment_is_planned_on_one_chip_of_four_generations():
     slices = {}
     for one in wanted(EXPERIMENTS):
         slices.setdefault(one.experiment, []).append(one.tpu_slice.name)
     files = {f"{path.parent.name}/{path.stem}" for path in EXPERIMENTS.glob("*/*.py")}
     assert set(slices) == files
-    assert all(names[:2] == ["v5e-1", "v6e-1"] for names in slices.values())
+    assert all(names[:4] == ["v4", "v5e-1", "v5p", "v6e-1"] for names in slices.values())
 
 
 def test_an_unknown_experiment_is_refused(tmp_path):
-    (tmp_path / "plans.toml").write_text('[guard]\n"a/b" = []\n')
+    (tmp_path / "plans.toml").write_text('compare = []\n[guard]\n"a/b" = []\n')
     with pytest.raises(UserError, match="unknown experiment 'a/b'"):
         wanted(tmp_path)
 

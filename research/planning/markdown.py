@@ -1,0 +1,108 @@
+"""The README's tables of predicted steps, from the recorded plans."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from research.common.errors import UserError
+from research.planning.table import duration
+
+_BEGIN, _END = "<!-- `make plan-all` writes these tables -->", "<!-- end of the tables -->"
+Content = Mapping[str, Any]
+
+
+def replace_tables(readme: Path, content: Content) -> None:
+    """Replaces the tables of a README, which two comments enclose.
+
+    Raises:
+      UserError: the comments are missing.
+    """
+    text = readme.read_text()
+    if _BEGIN not in text or _END not in text:
+        raise UserError(f"missing comments '{_BEGIN}' and '{_END}' in {readme}")
+    before, after = text[: text.index(_BEGIN)], text[text.index(_END) :]
+    readme.write_text(f"{before}{_BEGIN}\n{tables(content)}\n{after}")
+
+
+def tables(content: Content) -> str:
+    """Returns the tables of the recorded plans as Markdown."""
+    parts = [_chips(content["compare"]), _runs(content["plans"]), _steps(content["plans"])]
+    return "\n\n".join(parts)
+
+
+def _chips(compared: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """Examples per second and dollars per million examples of experiments on all chips."""
+    cells = {
+        name: {cell["chip"]: _cell(cell) for cell in of_name} for name, of_name in compared.items()
+    }
+    found = {cell["chip"]: cell["basis"] for of_name in compared.values() for cell in of_name}
+    chips = sorted(found, key=lambda chip: found[chip] == "measured")
+    header = ["one chip", "basis", *map(_short, compared)]
+    rows = [
+        [chip, found[chip], *(of_name.get(chip, "") for of_name in cells.values())]
+        for chip in chips
+    ]
+    return _table(header, rows)
+
+
+def _cell(cell: Mapping[str, Any]) -> str:
+    if not cell["fits"]:
+        return "does not fit"
+    price = f", ${cell['dollars']:,.3g}" if cell["dollars"] is not None else ""
+    return f"{_rounded(cell['examples_per_second'])}/s{price}"
+
+
+def _rounded(value: float) -> str:
+    """Formats a number with three significant digits and no exponent."""
+    return f"{float(f'{value:.3g}'):,.12g}"
+
+
+def _runs(plans: Mapping[str, Mapping[str, Any]]) -> str:
+    """Time and price of whole runs on the slices of the large experiments."""
+    rows = [
+        [
+            _short(name),
+            slice_name,
+            str(row["batch_size"]),
+            _step(row),
+            duration(row["run_seconds"]),
+            f"${row['run_dollars']:,.0f}",
+        ]
+        for name, of_name in plans.items()
+        for slice_name, row in of_name.items()
+        if _is_several(slice_name) and row.get("run_dollars") is not None
+    ]
+    return _table(["experiment", "slice", "batch size", "step", "whole run", "list price"], rows)
+
+
+def _steps(plans: Mapping[str, Mapping[str, Any]]) -> str:
+    """Step times of all experiments on one chip."""
+    generations = [name for name in next(iter(plans.values())) if not _is_several(name)]
+    rows = [
+        [f"`{_short(name)}`", *(_step(of_name[chip]) for chip in generations)]
+        for name, of_name in plans.items()
+    ]
+    table = _table(["step on one chip", *generations], rows)
+    return f"<details><summary>All experiments</summary>\n\n{table}\n\n</details>"
+
+
+def _is_several(slice_name: str) -> bool:
+    """Returns whether a slice, such as v4, v5e-1 or v5e-16, has several chips."""
+    return "-" in slice_name and not slice_name.endswith("-1")
+
+
+def _step(row: Mapping[str, Any]) -> str:
+    if "failure" in row:
+        return "no plan"
+    return f"{_rounded(1e3 * row['step_seconds'])} ms" if row["fits"] else "does not fit"
+
+
+def _short(experiment: str) -> str:
+    """Returns the name of an experiment, with its folder where that is `transfer`."""
+    folder, name = experiment.split("/")
+    return experiment if folder == "transfer" else name
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
