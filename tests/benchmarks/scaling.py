@@ -42,7 +42,7 @@ def weak_scaling() -> None:
 
 
 def sharded_state() -> None:
-    """Arguments of the step, which are the state and the batch, with parameters in 1 and 16 parts."""
+    """The step's arguments (state and batch), with parameters in 1 and in 16 parts."""
     whole, parts = (
         planned(TRANSFORMER, "v5e-16", f"mesh.fsdp={fsdp}").memory["arguments"] for fsdp in (1, 16)
     )
