@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from research.data.pipeline import PREFETCH
-from research.hardware.chips import chip_of
+from research.hardware.chips import peak_flops
 from research.hardware.hlo import parse
 from research.hardware.mesh import describe
 from research.hardware.roofline import count_flops
@@ -134,8 +134,7 @@ def _dtype(experiment: Experiment) -> Any:
 
 def _peak(program: Program) -> float:
     devices = program.mesh.devices
-    chip = chip_of(devices.flat[0].device_kind)
-    return devices.size * chip.bf16_tflops * 1e12 / chip.devices_per_chip if chip else 0.0
+    return devices.size * (peak_flops(devices.flat[0].device_kind) or 0.0)
 
 
 def _shape(batch: Any) -> dict[str, jax.ShapeDtypeStruct]:

@@ -49,7 +49,10 @@ def evaluate(
     counted += [collect(last) for last in in_flight]
     examples, skipped = (sum(part) for part in zip(*counted, strict=True))
     means = {name: sums[name] / max(counts[name], 1) for name in sums}
-    results = {**means, **scorer.result(dataset), "examples": examples}
+    scores = scorer.result(dataset)
+    # The metrics that count come first.
+    results = {**scores, **{name: means[name] for name in means if name not in scores}}
+    results["examples"] = examples
     if skipped or pipeline.sampler.num_dropped:
         results["skipped"] = skipped + pipeline.sampler.num_dropped
     return results, scorer

@@ -25,8 +25,7 @@ from research.tasks.image_classification.data import TFDS, DigitPhotographs, Dig
 from research.training.optimizer import Optimizer
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
+    from research.reporting.figures import Figure
     from research.tasks.image_classification.task import ImageClassification
 
 HEAD = "head"  # the last layer of every classifier; its classes are new, so it starts fresh
@@ -111,13 +110,11 @@ class FewShotScores:
                 results[f"{name}_std_at_{shots}"] = float(deviation)
         return results
 
-    def figures(self) -> "dict[str, Figure]":
+    def figures(self) -> "list[Figure]":
         """Returns the accuracy over the number of examples."""
         from research.tasks.image_classification.figures import few_shot_curves
 
-        draws = self.accuracy["pretrained"].shape[1]
-        title = f"Few-shot accuracy, mean and standard deviation of {draws} draws"
-        return {title: few_shot_curves(self.shots, self.accuracy)}
+        return [few_shot_curves(self.shots, self.accuracy)]
 
 
 def few_shot(

@@ -1,0 +1,158 @@
+"""The HTML report of several runs: each task has its own scores, curves and figures."""
+
+import json
+from collections.abc import Mapping, Sequence
+from statistics import fmean, stdev
+
+from research.common.config import flatten
+from research.reporting.charts import NUM_COLORS
+from research.reporting.elements import Cell, Number, table
+from research.reporting.figures import describe, is_metric, learning_curves, sort_metrics
+from research.reporting.html import Html, element, join
+from research.reporting.runs import RunFiles
+from research.reporting.seeds import SeedGroup, difference, group_by_seed
+from research.reporting.text import duration, shorten
+from research.task import Metric
+
+_MAX_OPEN = 3  # runs whose figures are open; those of more would make a long page
+
+
+def comparison(runs: Sequence[RunFiles]) -> list[Html]:
+    """Returns the sections of a report of several runs."""
+    tasks: dict[tuple[str, str], list[RunFiles]] = {}
+    for run in runs:
+        # Runs of one class can have different metrics, such as translation and pronunciation.
+        tasks.setdefault((run.task, run.main_metric), []).append(run)
+    parts = [element("h1", f"{len(runs)} runs")]
+    for (task, _), members in tasks.items():
+        parts.append(element("section", element("h2", task), *_task_sections(members)))
+    return parts
+
+
+def _task_sections(runs: Sequence[RunFiles]) -> list[Html]:
+    groups = group_by_seed(runs)
+    colors = {run.name: number for number, group in enumerate(groups) for run in group.runs}
+    metrics = runs[0].metrics
+    parts = [_scores(runs, colors)]
+    parts += [
+        element("p", f"{run.name}: {note}", class_="note") for run in runs for note in run.notes
+    ]
+    if any(len(group.runs) > 1 for group in groups):
+        parts += [element("h3", "Seeds"), _seeds(groups, metrics)]
+    if len(runs) > 1:
+        parts += [element("h3", "Differences of the configs"), _differences(runs)]
+    curves = learning_curves({run.name: run.lines for run in runs}, metrics, colors)
+    return [*parts, element("h3", curves.title), curves.html(), *_figures(runs, colors)]
+
+
+def _scores(runs: Sequence[RunFiles], colors: Mapping[str, int]) -> Html:
+    """Returns a table with a row for each run; the best values are bold."""
+    metrics = runs[0].metrics
+    names = sort_metrics([*dict.fromkeys(name for run in runs for name in run.scores)], metrics)
+    described = {name: describe(name, metrics) for name in names}
+    header = ["run", *(f"test {metric.title}" for metric in described.values())]
+    rows = []
+    for run in runs:
+        cells: list[Cell] = [_name(run, colors)]
+        for name, metric in described.items():
+            is_best = len(runs) > 1 and run.scores.get(name) == _best(runs, name, metric)
+            cells.append(_score(run.scores.get(name), metric, is_best))
+        rows.append([*cells, Number(f"{run.steps:,}", run.steps), *_sizes(run)])
+    return table([*header, "steps", "parameters", "training", "hardware"], rows)
+
+
+def _sizes(run: RunFiles) -> list[Cell]:
+    summary = run.summary
+    if not summary:
+        return ["", "", "not finished"]
+    count, seconds = summary["parameters"], summary["seconds"]
+    return [Number(f"{count:,}", count), Number(duration(seconds), seconds), summary["hardware"]]
+
+
+def _score(value: float | None, metric: Metric, is_best: bool) -> Cell:
+    if value is None:
+        return "-"
+    text = metric.text(value)
+    return Number(element("b", text) if is_best else text, value)
+
+
+def _best(runs: Sequence[RunFiles], name: str, metric: Metric) -> float | None:
+    values = [run.scores[name] for run in runs if name in run.scores]
+    choose = {"higher": max, "lower": min}.get(metric.better)
+    return choose(values) if choose and values else None
+
+
+def _name(run: RunFiles, colors: Mapping[str, int]) -> Html:
+    swatch = element("span", class_=f"swatch c{colors[run.name] % NUM_COLORS}")
+    return join([swatch, run.name])
+
+
+def _seeds(groups: Sequence[SeedGroup], metrics: Mapping[str, Metric]) -> Html:
+    """Returns mean and deviation over seeds, and the differences from the first group."""
+    names = sort_metrics([*dict.fromkeys(n for g in groups for n in g.runs[0].scores)], metrics)
+    names = [name for name in names if is_metric(name)]
+    rows, compared = [], []
+    for group in groups:
+        for name in names:
+            metric, values = describe(name, metrics), group.values(name)
+            if not values:
+                continue
+            mean, text = fmean(values), metric.text(fmean(values))
+            if len(values) > 1:
+                text += f" ± {metric.text(stdev(values))}"
+            rows.append(
+                (
+                    group.name,
+                    metric.title,
+                    Number(text, mean),
+                    Number(str(len(values)), len(values)),
+                )
+            )
+            found = difference(groups[0].values(name), values) if group is not groups[0] else None
+            if found:
+                low, high = metric.text(found.low), metric.text(found.high)
+                compared.append(
+                    (
+                        f"{group.name} - {groups[0].name}",
+                        metric.title,
+                        Number(metric.text(found.mean), found.mean),
+                        f"{low} to {high}",
+                        Number(f"{found.p:.2g}", found.p),
+                    )
+                )
+    parts = [table(("run", "test metric", "mean ± standard deviation", "seeds"), rows)]
+    if compared:
+        text = "Welch's t-test of the means; below p = 0.05 the interval does not contain 0."
+        header = ("difference", "test metric", "mean", "95 % confidence interval", "p")
+        parts += [element("p", text, class_="caption"), table(header, compared)]
+    return join(parts)
+
+
+def _differences(runs: Sequence[RunFiles]) -> Html:
+    """Returns a table of the config keys that differ between the runs."""
+    configs = [flatten(run.config) for run in runs]
+    keys = dict.fromkeys(key for config in configs for key in config)
+    different = [k for k in keys if len({json.dumps(config.get(k)) for config in configs}) > 1]
+    if not different:
+        return element("p", "The configs are equal.", class_="caption")
+    rows = [
+        (element("code", key), *(shorten(str(config.get(key, "-"))) for config in configs))
+        for key in different
+    ]
+    return table(("key", *(run.name for run in runs)), rows)
+
+
+def _figures(runs: Sequence[RunFiles], colors: Mapping[str, int]) -> list[Html]:
+    """Returns the figures of the evaluations, those of equal titles under one heading."""
+    titles: dict[str, list[Html]] = {}
+    for run in runs:
+        for figure in run.figures:
+            content = element("div", element("h4", _name(run, colors)), figure.html())
+            titles.setdefault(figure.title, []).append(content)
+    is_open = len(runs) <= _MAX_OPEN
+    parts = []
+    for title, shown in titles.items():
+        heading = element("summary", element("h3", title))
+        panels = element("div", *shown, class_="runs")
+        parts.append(element("details", heading, panels, open=is_open))
+    return parts
