@@ -11,6 +11,7 @@ import jax
 from absl import flags
 
 from research.common import cli
+from research.common.progress import activity
 from research.common.storage import as_path
 from research.reporting.runs import save_evaluation
 from research.training.evaluation import evaluate
@@ -45,8 +46,10 @@ def evaluate_run(run: Run, split: str, save: bool = True) -> dict[str, float]:
     }
     for note in record["notes"] if jax.process_index() == 0 else ():
         log.warning("%s", note)
-    figures = scorer.figures(dataset) if save else []
+    figures = []
     if save:
+        with activity("drawing the figures"):
+            figures = scorer.figures(dataset)
         save_evaluation(run.workdir, split, record, figures)
     further = run.program.task.further_scores(run.state.params, run.state.variables, split)
     if further:

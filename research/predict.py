@@ -18,6 +18,7 @@ from absl import flags
 from research.common import cli
 from research.common.errors import UserError
 from research.common.files import read_lines
+from research.common.progress import progress
 from research.common.storage import AnyPath, absolute, as_path
 from research.data.dataset import Concatenation
 from research.data.images import save_image
@@ -55,7 +56,8 @@ def predict(run: Run, inputs: list[str]) -> Iterator[dict[str, Any]]:
     examples = Concatenation([predictor.preprocess(item) for item in inputs])
     pipeline = input_pipeline(program, examples, training=False)
     predicted: dict[int, dict[str, np.ndarray]] = {}
-    for batch in pipeline.batches(0, pipeline.sampler.batches_per_epoch):
+    batches = pipeline.sampler.batches_per_epoch
+    for batch in progress(pipeline.batches(0, batches), "predicting", batches):
         step = program.predict_step(run.state, batch)
         predictions, indices = jax.device_get((step, batch["index"]))
         for row, index in enumerate(indices.tolist()):

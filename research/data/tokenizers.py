@@ -20,6 +20,7 @@ import sentencepiece
 
 from research.common.config import renamed_from
 from research.common.errors import ConfigError, UserError
+from research.common.progress import activity
 
 _NAMED = 5  # number of unknown characters or words in an error message
 _ONLY_ERRORS = 2  # the log level of sentencepiece
@@ -253,7 +254,8 @@ class WordPieces(Tokenizer):
     def resolve(self, texts: Iterable[str]) -> Self:
         if self.is_resolved:
             return self
-        model = _train(map(_normalize, texts), self.vocab_size, self.byte_fallback)
+        with activity("training the word pieces"):
+            model = _train(map(_normalize, texts), self.vocab_size, self.byte_fallback)
         return replace(self, model=base64.b64encode(model).decode())
 
     @property

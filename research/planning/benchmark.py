@@ -12,6 +12,7 @@ from typing import Any, Self
 import jax
 import jax.numpy as jnp
 
+from research.common.progress import activity
 from research.data.pipeline import PREFETCH
 from research.hardware.chips import peak_flops
 from research.hardware.hlo import parse
@@ -105,7 +106,8 @@ def benchmark(experiment: Experiment, steps: int) -> Benchmark:
     # Batches of other lengths would compile another step.
     same = (batch for batch in batches if _shape(batch) == _shape(first))
     lowered = program.train_step.lower(program.state_shape, _shape(first))
-    compiled, compile_seconds = _timed(lowered.compile)
+    with activity("compiling the training step"):
+        compiled, compile_seconds = _timed(lowered.compile)
     state, alone = repeat(compiled, program.initialize(), first, steps)
     for _ in range(PREFETCH):  # read while the steps above ran
         next(batches)

@@ -10,7 +10,7 @@ from research.reporting.elements import Cell, Number, table
 from research.reporting.figures import describe, is_metric, learning_curves, sort_metrics
 from research.reporting.html import Html, element, join
 from research.reporting.runs import RunFiles
-from research.reporting.seeds import SeedGroup, difference, group_by_seed
+from research.reporting.seeds import Difference, SeedGroup, difference, group_by_seed
 from research.reporting.text import duration, shorten
 from research.task import Metric
 
@@ -41,7 +41,8 @@ def _task_sections(runs: Sequence[RunFiles]) -> list[Html]:
         parts += [element("h3", "Seeds"), _seeds(groups, metrics)]
     if len(runs) > 1:
         parts += [element("h3", "Differences of the configs"), _differences(runs)]
-    curves = learning_curves({run.name: run.lines for run in runs}, metrics, colors)
+    names = {run.name: group.name for group in groups for run in group.runs}
+    curves = learning_curves({run.name: run.lines for run in runs}, metrics, names)
     return [*parts, element("h3", curves.title), curves.html(), *_figures(runs, colors)]
 
 
@@ -84,48 +85,54 @@ def _best(runs: Sequence[RunFiles], name: str, metric: Metric) -> float | None:
 
 def _name(run: RunFiles, colors: Mapping[str, int]) -> Html:
     swatch = element("span", class_=f"swatch c{colors[run.name] % NUM_COLORS}")
-    return join([swatch, run.name])
+    return element("span", swatch, run.name, class_="run")
 
 
 def _seeds(groups: Sequence[SeedGroup], metrics: Mapping[str, Metric]) -> Html:
     """Returns mean and deviation over seeds, and the differences from the first group."""
-    names = sort_metrics([*dict.fromkeys(n for g in groups for n in g.runs[0].scores)], metrics)
-    names = [name for name in names if is_metric(name)]
+    scores = dict.fromkeys(name for group in groups for name in group.runs[0].scores)
+    described = {
+        name: describe(name, metrics)
+        for name in sort_metrics(list(scores), metrics)
+        if is_metric(name)
+    }
     rows, compared = [], []
     for group in groups:
-        for name in names:
-            metric, values = describe(name, metrics), group.values(name)
-            if not values:
-                continue
-            mean, text = fmean(values), metric.text(fmean(values))
-            if len(values) > 1:
-                text += f" ± {metric.text(stdev(values))}"
-            rows.append(
-                (
-                    group.name,
-                    metric.title,
-                    Number(text, mean),
-                    Number(str(len(values)), len(values)),
-                )
-            )
-            found = difference(groups[0].values(name), values) if group is not groups[0] else None
-            if found:
-                low, high = metric.text(found.low), metric.text(found.high)
-                compared.append(
-                    (
-                        f"{group.name} - {groups[0].name}",
-                        metric.title,
-                        Number(metric.text(found.mean), found.mean),
-                        f"{low} to {high}",
-                        Number(f"{found.p:.2g}", found.p),
-                    )
-                )
-    parts = [table(("run", "test metric", "mean ± standard deviation", "seeds"), rows)]
+        cells: list[Cell] = [group.name, Number(str(len(group.runs)), len(group.runs))]
+        for name, metric in described.items():
+            cells.append(_mean(group.values(name), metric))
+            if group is not groups[0]:
+                found = difference(groups[0].values(name), group.values(name))
+                compared += [(group.name, *_difference(found, metric))] if found else []
+        rows.append(cells)
+    header = [f"test {metric.title}" for metric in described.values()]
+    parts = [table(("run", "seeds", *header), rows)]
     if compared:
-        text = "Welch's t-test of the means; below p = 0.05 the interval does not contain 0."
-        header = ("difference", "test metric", "mean", "95 % confidence interval", "p")
+        text = f"Mean minus that of {groups[0].name}, with Welch's t-test. Below p = 0.05 the "
+        text += "interval does not contain 0. pp: percentage points."
+        header = ["run", "test metric", "difference", "95 % confidence interval", "p"]
         parts += [element("p", text, class_="caption"), table(header, compared)]
     return join(parts)
+
+
+def _mean(values: Sequence[float], metric: Metric) -> Cell:
+    """Returns mean and standard deviation."""
+    if not values:
+        return "-"
+    spread = f" ± {metric.number(stdev(values))}" if len(values) > 1 else ""
+    mean = fmean(values)
+    return Number(f"{metric.number(mean)}{spread} {metric.unit}".rstrip(), mean)
+
+
+def _difference(found: Difference, metric: Metric) -> list[Cell]:
+    unit = "pp" if metric.unit == "%" else metric.unit
+    low, high = metric.number(found.low), metric.number(found.high)
+    return [
+        metric.title,
+        Number(f"{metric.number(found.mean)} {unit}".rstrip(), found.mean),
+        f"{low} to {high}",
+        Number(f"{found.p:.2g}", found.p),
+    ]
 
 
 def _differences(runs: Sequence[RunFiles]) -> Html:
@@ -154,5 +161,5 @@ def _figures(runs: Sequence[RunFiles], colors: Mapping[str, int]) -> list[Html]:
     for title, shown in titles.items():
         heading = element("summary", element("h3", title))
         panels = element("div", *shown, class_="runs")
-        parts.append(element("details", heading, panels, open=is_open))
+        parts.append(element("details", heading, panels, open=is_open, class_="heading"))
     return parts

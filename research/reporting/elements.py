@@ -152,11 +152,10 @@ def shades(values: np.ndarray) -> Image.Image:
 def _named_matrix(
     counts: np.ndarray, share: np.ndarray, rows: Sequence[str], columns: Sequence[str]
 ) -> Html:
+    turned = ["vertical" if len(name) > 2 else None for name in columns]
     names = [
-        element(
-            "th", element("span", name), scope="col", class_="vertical" if len(name) > 2 else None
-        )
-        for name in columns
+        element("th", element("span", name), scope="col", class_=turn)
+        for name, turn in zip(columns, turned, strict=True)
     ]
     lines = [
         element(
@@ -169,7 +168,7 @@ def _named_matrix(
         )
         for name, row, parts in zip(rows, counts, share, strict=True)
     ]
-    axis = element("th", "true ↓ predicted →", class_="axis")
+    axis = element("th", "predicted →\ntrue ↓", class_="axis")
     return element(
         "table",
         element("thead", element("tr", axis, *names)),

@@ -1,5 +1,6 @@
 """Figures of reports and notebooks, and the learning curves of runs."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -75,7 +76,7 @@ def sort_metrics(names: Sequence[str], metrics: Mapping[str, Metric]) -> list[st
 def learning_curves(
     runs: Mapping[str, Sequence[Mapping[str, Any]]],
     metrics: Mapping[str, Metric] | None = None,
-    colors: Mapping[str, int] | None = None,
+    groups: Mapping[str, str] | None = None,
 ) -> Figure:
     """Plots each metric over the steps, for one or several runs.
 
@@ -84,28 +85,24 @@ def learning_curves(
     Args:
       runs: the lines of `metrics.jsonl`, by name of the run.
       metrics: of the task.
-      colors: position in the palette by name of the run; by default all differ.
+      groups: name of the group by name of the run; a group has one colour. Default: the run.
     """
-    metrics = metrics or {}
-    colors = colors or {name: number for number, name in enumerate(runs)}
+    metrics, groups = metrics or {}, groups or {name: name for name in runs}
     known = {name for lines in runs.values() for line in lines for name in line}
-    names = [name for name in known if is_metric(name)]
-    shown, charts = [], []
-    for name in sort_metrics(names, metrics):
-        curves = _curves(runs, name, describe(name, metrics), colors)
-        shown += curves
-        charts.append(_chart(describe(name, metrics), curves, name))
-    if len(runs) == 1:
-        entries = {split: split for split in ("train", "validation")}
-    else:
-        entries = {name: name for name in runs}
-    body = join([legend(entries, shown), element("div", *charts, class_="charts")])
+    names = sort_metrics([name for name in known if is_metric(name)], metrics)
+    curves = {name: _curves(runs, name, describe(name, metrics), groups) for name in names}
+    charts = [_chart(describe(name, metrics), shown, name) for name, shown in curves.items()]
+    every = [curve for shown in curves.values() for curve in shown]
+    keys = ("train", "validation") if len(runs) == 1 else groups.values()
+    # The appearance of validation is that of the legend.
+    entries = legend({key: key for key in keys}, sorted(every, key=lambda one: not one.kind))
     caption = "" if len(runs) == 1 else "Bold: validation. Thin: training."
+    body = join([entries, element("div", *charts, class_="charts")])
     return Figure("Learning curves", body, caption)
 
 
 def _chart(metric: Metric, curves: Sequence[Series], name: str) -> Html:
-    values = [value for curve in curves for value in curve.y if value == value]
+    values = [value for curve in curves for value in curve.y if math.isfinite(value)]
     low, high = min(values, default=0), max(values, default=0)
     log = name.endswith("loss") and low > 0 and high / low > _LOG_RATIO
     last = max((curve.x[-1] for curve in curves), default=1)
@@ -116,21 +113,20 @@ def _curves(
     runs: Mapping[str, Sequence[Mapping[str, Any]]],
     name: str,
     metric: Metric,
-    colors: Mapping[str, int],
+    groups: Mapping[str, str],
 ) -> list[Series]:
     """Returns the curves of a metric, those of validation on top."""
-    curves = []
+    curves, is_alone, colors = [], len(runs) == 1, list(dict.fromkeys(groups.values()))
     for number, split in enumerate(("train", "validation")):
         for run, lines in runs.items():
             chosen = [line for line in lines if line["split"] == split and name in line]
-            alone = len(runs) == 1
             curve = Series(
-                name=split if alone else f"{run}, {split}",
+                name=split if is_alone else f"{run}, {split}",
                 x=[line["step"] for line in chosen],
                 y=[metric.scale * line[name] for line in chosen],
-                color=number if alone else colors[run],
+                color=number if is_alone else colors.index(groups[run]),
                 kind="" if number else "thin",
-                key=split if alone else run,
+                key=split if is_alone else groups[run],
             )
             curves += [curve] if chosen else []
     return curves

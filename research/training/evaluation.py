@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from research.common.processes import heartbeat
+from research.common.progress import activity, progress
 from research.data.dataset import Dataset
 from research.task import Scorer
 from research.training.input import input_pipeline
@@ -39,7 +40,8 @@ def evaluate(
         return int(real.sum()), int(present.sum() - real.sum())
 
     in_flight: list[Any] = []
-    for batch in pipeline.batches(0, pipeline.sampler.batches_per_epoch):
+    count = pipeline.sampler.batches_per_epoch
+    for batch in progress(pipeline.batches(0, count), "evaluating", count):
         heartbeat()
         with jax.transfer_guard("disallow"):
             in_flight.append(program.evaluate_step(state, batch))
@@ -49,7 +51,8 @@ def evaluate(
     counted += [collect(last) for last in in_flight]
     examples, skipped = (sum(part) for part in zip(*counted, strict=True))
     means = {name: sums[name] / max(counts[name], 1) for name in sums}
-    scores = scorer.result(dataset)
+    with activity("computing the metrics"):
+        scores = scorer.result(dataset)
     # The metrics that count come first.
     results = {**scores, **{name: means[name] for name in means if name not in scores}}
     results["examples"] = examples

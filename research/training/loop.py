@@ -11,6 +11,7 @@ import numpy as np
 
 from research.common.errors import ConfigError, Interrupted, UserError
 from research.common.processes import are_several, heartbeat
+from research.common.progress import activity
 from research.common.storage import AnyPath
 from research.hardware.mesh import replicated
 from research.training.checkpoint import Checkpoints, Saved
@@ -50,10 +51,11 @@ class Trainer:
 
     def __init__(self, experiment: Experiment, workdir: AnyPath, allow_config_change: bool = False):
         self._opened = time.perf_counter()
-        self.experiment, self.workdir = resolve(experiment), workdir
-        task = self.experiment.task
-        # The schedule depends on the length of an epoch, and so on the data.
-        self.data = input_pipeline(Program(self.experiment), task.training(), training=True)
+        with activity("opening the data"):
+            self.experiment, self.workdir = resolve(experiment), workdir
+            task = self.experiment.task
+            # The schedule depends on the length of an epoch, and so on the data.
+            self.data = input_pipeline(Program(self.experiment), task.training(), training=True)
         sampler = self.data.sampler
         lengths = Lengths(self.experiment, sampler.mean_batch_size, sampler.batches_per_epoch)
         self.total = lengths.total

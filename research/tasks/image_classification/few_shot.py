@@ -18,6 +18,7 @@ from flax import linen as nn
 
 from research.common.errors import ConfigError, UserError
 from research.common.processes import heartbeat
+from research.common.progress import progress
 from research.data.dataset import Dataset, Example
 from research.hardware.mesh import on_host
 from research.task import Tree
@@ -156,7 +157,8 @@ def few_shot(
     for name, start in starts.items():
         learn = learner(task, config, start, pool, draws, test)
         for i, shots in enumerate(config.shots):
-            for seed, rows in enumerate(draws[i]):
+            shown = progress(draws[i], f"few-shot, {name}, {shots} examples", config.draws)
+            for seed, rows in enumerate(shown):
                 heartbeat()
                 accuracy[name][i, seed] = learn(rows, seed)
             log.info("few-shot %s, %d: accuracy %.4f", name, shots, accuracy[name][i].mean())
