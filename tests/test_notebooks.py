@@ -19,7 +19,7 @@ def test_a_notebook_runs(path, tmp_path):
         output
         for cell in notebook.cells
         for output in cell.get("outputs", [])
-        if "image/png" in output.get("data", {})
+        if "<main>" in "".join(output.get("data", {}).get("text/html", ""))
     ]
-    assert len(figures) == 7
+    assert len(figures) == 8
     nbformat.write(notebook, tmp_path / path.name)

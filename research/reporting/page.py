@@ -25,7 +25,7 @@ def page(title: str, *content: str) -> str:
         ]
     )
     body = f"{_BEGIN}{join(content)}{_END}{script()}"
-    return f"<!doctype html>\n<html lang=en><head>{head}</head><body>{body}</body></html>\n"
+    return f"<!doctype html>\n<html lang=en><head>{head}</head><body class=report>{body}</body></html>\n"
 
 
 def content_of(text: str) -> Html:

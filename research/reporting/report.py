@@ -72,7 +72,7 @@ def scores(run: RunFiles) -> Html:
     for name, value in run.scores.items():
         metric = describe(name, run.metrics)
         unit = element("small", f" {metric.unit}")
-        named[f"test {metric.title}"] = join([metric.number(value), unit])
+        named[f"{run.split} {metric.title}"] = join([metric.number(value), unit])
     return tiles(named, emphasize=True)
 
 
@@ -139,7 +139,7 @@ def _parts(run: RunFiles) -> Html:
     for name, value in run.parts.items():
         metric = describe(name, run.metrics)
         rows.append((metric.title, Number(metric.text(value), value)))
-    return table(("metric", "test"), rows)
+    return table(("metric", run.split), rows)
 
 
 def _config(entries: Sequence[Entry]) -> Html:

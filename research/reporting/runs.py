@@ -96,10 +96,20 @@ class RunFiles:
         return {name: value for name, value in scores.items() if is_breakdown(name)}
 
     @property
+    def split(self) -> str:
+        """The split that the scores are of."""
+        return self.test.get("split", "test")
+
+    @property
     def notes(self) -> list[str]:
         """What a reader of the scores must know."""
+        if not self.test:
+            return ["Not evaluated yet."]
         notes = list(self.test.get("notes", []))
-        return notes if self.test else [*notes, "Not evaluated yet."]
+        if self.split != "test":
+            text = f"these are scores of the {self.split} split"
+            notes.append(f"The data have no test split; {text}.")
+        return notes
 
     @property
     def steps(self) -> int:
