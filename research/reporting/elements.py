@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -51,13 +52,19 @@ def table(
     return element("div", element("table", head, element("tbody", *body)), class_="scroll")
 
 
+def config_key(key: str, documentation: str = "") -> Html:
+    """Returns a dotted key, which can be wrapped after its parts."""
+    parts = [part for word in re.findall(r"[^._]*[._]?", key) for part in (word, element("wbr"))]
+    return element("code", *parts, title=documentation or None)
+
+
 def pairs(values: Mapping[str, str]) -> Html:
     """Returns a table of names and values."""
     rows = [
         element("tr", element("th", name, scope="row"), element("td", value))
         for name, value in values.items()
     ]
-    return element("div", element("table", element("tbody", *rows)), class_="scroll")
+    return element("table", element("tbody", *rows), class_="pairs")
 
 
 def _cell(cell: Cell, in_numbers: bool) -> Html:
@@ -187,7 +194,7 @@ def _matrix_cell(count: int, share: float, row: str, column: str) -> Html:
         f"{count:,}",
         class_=f"{kind} strong" if visible > 55 else kind,
         style=f"--share: {visible:.0f}",
-        title=f"true {row}, predicted {column}: {count:,} ({share:.1%} of the row)",
+        title=f"true {row}, predicted {column}: {count:,} ({100 * share:.1f} % of the row)",
     )
 
 
@@ -201,7 +208,7 @@ def _most_confused(
     ]
     wrong = sorted(wrong, key=lambda one: -one[0])[:_MAX_CONFUSIONS]
     cells = [
-        (row, column, Number(f"{count:,}", count), Number(f"{part:.1%}", part))
+        (row, column, Number(f"{count:,}", count), Number(f"{100 * part:.1f} %", part))
         for count, part, row, column in wrong
     ]
     return table(("true", "predicted", "count", "share of the true class"), cells)

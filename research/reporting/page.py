@@ -24,8 +24,8 @@ def page(title: str, *content: str) -> str:
             style(),
         ]
     )
-    body = f"{_BEGIN}{join(content)}{_END}{script()}"
-    return f"<!doctype html>\n<html lang=en><head>{head}</head><body class=report>{body}</body></html>\n"
+    body = element("body", Html(f"{_BEGIN}{join(content)}{_END}"), script(), class_="report")
+    return f"<!doctype html>\n<html lang=en><head>{head}</head>{body}</html>\n"
 
 
 def content_of(text: str) -> Html:

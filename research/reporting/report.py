@@ -2,13 +2,14 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from research.common.documentation import Entry
 from research.common.files import write_atomically
 from research.common.storage import AnyPath, absolute
 from research.reporting.comparison import comparison
-from research.reporting.elements import Number, pairs, table
+from research.reporting.elements import Number, config_key, pairs, table
 from research.reporting.figures import describe, learning_curves
 from research.reporting.html import Html, element, join
 from research.reporting.page import page
@@ -51,7 +52,9 @@ def _head(run: RunFiles) -> list[Html]:
     task, summary = run.config["task"], run.summary
     kinds = [task.get(key, {}).get("type", "") for key in ("model", "source")]
     about = [run.task, *kinds, summary.get("hardware", "")]
-    when = [f"finished {summary['finished']}"] if "finished" in summary else []
+    when = []
+    if "finished" in summary:
+        when.append(f"finished {datetime.fromisoformat(summary['finished']):%Y-%m-%d %H:%M} UTC")
     if commit := summary.get("environment", {}).get("commit"):
         when.append(f"commit {commit[:10]}{commit[40:]}")
     parts = [
@@ -100,9 +103,9 @@ def facts(run: RunFiles) -> dict[str, str]:
     values["training"] = duration(summary["seconds"])
     values["compiling"] = duration(summary["compile_seconds"])
     if total := summary.get("total_seconds"):
-        values["goodput, training / all time"] = f"{summary['seconds'] / total:.0%}"
+        values["goodput (training / all time)"] = f"{100 * summary['seconds'] / total:.0f} %"
     if "mfu" in summary:
-        values["MFU, of the peak in 16 bits"] = f"{summary['mfu']:.1%}"
+        values["MFU (of the peak in 16 bits)"] = f"{100 * summary['mfu']:.1f} %"
     for place in ("host", "device"):
         if peak := summary.get(f"peak_{place}_bytes"):
             values[f"peak {place} memory"] = f"{peak / _GIB:.2f} GiB"
@@ -147,7 +150,7 @@ def _config(entries: Sequence[Entry]) -> Html:
     shown = [entry for entry in entries if entry.value is not None]
     rows = []
     for entry in shown:
-        key = element("code", entry.key, title=entry.documentation or None)
+        key = config_key(entry.key, entry.documentation)
         default = "" if entry.is_default else shorten(entry.default or "")
         rows.append((key, element("code", shorten(entry.value or "")), element("code", default)))
     changed = [not entry.is_default for entry in shown]
@@ -172,13 +175,10 @@ def _environment(summary: Mapping[str, Any]) -> Html:
 def _commands(run: RunFiles) -> Html:
     """Returns the commands that repeat the training and use the run, quoted for a shell."""
     workdir = f"--workdir={absolute(run.workdir)}"
-    commands = {"train": run.summary.get("command", "")}
-    for name in ("evaluate", "predict", "report"):
-        commands[name] = shlex.join(["python", "-m", f"research.{name}", workdir])
-    parts = []
-    for text in filter(None, commands.values()):
-        parts.append(element("div", element("pre", text), class_="command"))
-    return join(parts)
+    commands = [run.summary["command"]] if "command" in run.summary else []
+    for name, *more in (("evaluate",), ("predict", "INPUT"), ("report",)):
+        commands.append(shlex.join(["python", "-m", f"research.{name}", workdir, *more]))
+    return join(element("div", element("pre", text), class_="command") for text in commands)
 
 
 def _anchor(title: str) -> str:
