@@ -42,10 +42,11 @@ def _run_sections(run: RunFiles) -> list[Html]:
     sections["Environment"] = _environment(run.summary)
     sections["Commands"] = _commands(run)
     links = [element("a", title, href=f"#{_anchor(title)}") for title in sections]
-    parts = [*_head(run), element("nav", *links)]
-    for title, content in sections.items():
-        parts.append(element("section", element("h2", title), content, id=_anchor(title)))
-    return parts
+    shown = [
+        element("section", element("h2", title), content, id=_anchor(title))
+        for title, content in sections.items()
+    ]
+    return [*_head(run), element("nav", *links), element("div", *shown, class_="sections")]
 
 
 def _head(run: RunFiles) -> list[Html]:
@@ -99,6 +100,8 @@ def facts(run: RunFiles) -> dict[str, str]:
     values = {"steps": f"{run.steps:,}"}
     if not summary:
         return values
+    if "epoch" in summary:
+        values["epochs"] = f"{summary['epoch']:,}"
     values["parameters"] = f"{summary['parameters']:,}"
     values["training"] = duration(summary["seconds"])
     values["compiling"] = duration(summary["compile_seconds"])
