@@ -74,8 +74,8 @@ class ClassificationScorer(Scorer):
             [self.class_names[i] for i in label[rows]],
             [self.class_names[i] for i in predicted[rows]],
             probability[rows, predicted[rows]],
-            f"{len(rows)} of {len(label):,} examples by loss, wrong ones first. Percentages are the "
-            "probability of the predicted class.",
+            f"{len(rows)} of {len(label):,} examples by loss, wrong ones first. "
+            "Percentages are the probability of the predicted class.",
         )
         return [
             confusions(label, predicted, self.class_names),
