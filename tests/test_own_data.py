@@ -1,4 +1,4 @@
-"""Own data, from files to a trained run and a prediction by one command each."""
+"""Own data and models, from files to a trained run and a prediction by one command each."""
 
 import json
 
@@ -152,3 +152,44 @@ def test_own_data_are_trained_on_by_flags_alone(experiment, write, tmp_path):
     assert predicted.returncode == 0, predicted.stderr
     (line,) = predicted.stdout.splitlines()
     assert keys <= set(json.loads(line))
+
+
+OWN_MODEL = '''
+from typing import Any
+
+from flax import linen as nn
+
+from research.common.config import not_configured, to_config_dict
+from research.tasks.image_classification.task import ImageClassification
+from research.training.experiment import Experiment
+
+
+class Linear(nn.Module):
+    """Logistic regression."""
+
+    num_classes: int = not_configured(0)
+    dtype: Any = not_configured(None)
+
+    @nn.compact
+    def __call__(self, images, train):
+        return nn.Dense(self.num_classes)(images.reshape(images.shape[0], -1))
+
+
+def get_config():
+    return to_config_dict(Experiment(task=ImageClassification(model=Linear()), duration="2 steps"))
+'''
+
+
+@pytest.mark.slow
+def test_a_model_of_ones_own_lives_in_an_experiment_file(tmp_path):
+    file, workdir = tmp_path / "mine.py", f"--workdir={tmp_path / 'run'}"
+    file.write_text(OWN_MODEL)
+    trained = quick_call("train", f"--config={file}", workdir)
+    assert trained.returncode == 0, trained.stderr
+    evaluated = quick_call("evaluate", workdir, "--json")
+    assert json.loads(evaluated.stdout)["accuracy"] > 0
+    file.unlink()
+    refused = quick_call("evaluate", workdir)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert f"config.task.model.type: cannot import {file}:Linear" in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
