@@ -13,6 +13,7 @@ from absl import flags
 from research.common import cli
 from research.common.files import save_json
 from research.common.storage import as_path
+from research.data.splits import split_label
 from research.reporting.figures import save_figure
 from research.reporting.report import FIGURES, evaluation_file
 from research.training.evaluation import evaluate
@@ -57,7 +58,12 @@ def _save(run: Run, split: str, results: dict[str, float], figures: dict[str, An
         name = re.sub(r"\W+", "_", title.split(",")[0]).lower()
         files[title] = f"{FIGURES}/{split}_{name}.png"
         save_figure(figure, run.workdir / files[title])
-    record = {"metrics": results, "figures": files, "step": int(run.state.step)}
+    record = {
+        "split": run.program.task.opened_split(split),
+        "metrics": results,
+        "figures": files,
+        "step": int(run.state.step),
+    }
     save_json(run.workdir / evaluation_file(split), record)
 
 
@@ -73,8 +79,13 @@ def main(_: list[str]) -> None:
     save = not FLAGS.change and FLAGS.average == 1
     run = open_run(as_path(FLAGS.workdir, write=save), FLAGS.change, FLAGS.average)
     results = evaluate_run(run, FLAGS.split, save)
-    if jax.process_index() == 0:
-        print(json.dumps(results) if FLAGS.json else f"{FLAGS.split}: {format_metrics(results)}")
+    if jax.process_index() != 0:
+        return
+    opened = run.program.task.opened_split(FLAGS.split)
+    if FLAGS.json:
+        print(json.dumps({"split": opened, **results}))
+    else:
+        print(f"{split_label(FLAGS.split, opened)}: {format_metrics(results)}")
 
 
 if __name__ == "__main__":

@@ -48,10 +48,15 @@ class Manifest:
     def __post_init__(self):
         check_fraction("validation_fraction", self.validation_fraction)
 
+    @property
+    def has_test(self) -> bool:
+        """Whether there is a test split; if not, the validation split is used instead."""
+        return bool(self.test)
+
     def open(self, split: str, features: Features) -> Corpus:
         """Opens the utterances of a split."""
         if split == "train":
-            check_duplicates(self, ("validation", "test") if self.test else ("validation",))
+            check_duplicates(self, ("validation", "test") if self.has_test else ("validation",))
         rows = self._rows(split)
         files, declared = [file for _, file in rows], [row for row, _ in rows]
         utterances = with_durations(declared, files, features)
@@ -64,7 +69,7 @@ class Manifest:
 
     def _rows(self, split: str) -> list[tuple[Utterance, Path]]:
         """Returns the utterances of a split, without their lengths, and their files."""
-        split = fall_back_to_validation(split, bool(self.test), str(self.train))
+        split = fall_back_to_validation(split, self.has_test, str(self.train))
         if split == "test" or (split == "validation" and self.validation):
             return self._read(split)
         rows = self._read("train")
