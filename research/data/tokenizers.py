@@ -27,6 +27,21 @@ _ONLY_ERRORS = 2  # the log level of sentencepiece
 log = logging.getLogger(__name__)
 
 
+class UnknownTokensError(UserError):
+    """A text contains characters or words that are not in the vocabulary.
+
+    Attributes:
+      named: the first of them, such as "unknown characters 'ü', 'x'".
+    """
+
+    def __init__(self, named: str):
+        super().__init__(
+            f"{named}: not in the tokenizer's vocabulary; "
+            "normalise the text, or use a vocabulary that contains them"
+        )
+        self.named = named
+
+
 class Tokenizer(abc.ABC):
     """Base of the tokenizers, frozen dataclasses that contain their vocabulary."""
 
@@ -65,7 +80,7 @@ class Tokenizer(abc.ABC):
         """Returns the ids of a text.
 
         Raises:
-          UserError: the text contains characters or words that are not in the vocabulary.
+          UnknownTokensError: the text contains characters or words that are not in the vocabulary.
         """
 
     @abc.abstractmethod
@@ -358,10 +373,7 @@ def _look_up(parts: Sequence[str], ids: dict[str, int], kind: str) -> list[int]:
     except KeyError:
         unknown = list(dict.fromkeys(part for part in parts if part not in ids))
         named = ", ".join(f"'{part}'" for part in unknown[:_NAMED])
-        raise UserError(
-            f"unknown {kind} {named}: not in the tokenizer's vocabulary; "
-            "normalise the text, or use a vocabulary that contains them"
-        ) from None
+        raise UnknownTokensError(f"unknown {kind} {named}") from None
 
 
 def _check_distinct(vocabulary: Sequence[str]) -> None:
