@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 from sacrebleu.metrics import BLEU, CHRF
+from sacrebleu.metrics.bleu import BLEUScore
 
 from research.data.dataset import Dataset, Example
+from research.data.splits import warn_once
 from research.reporting.alignments import Alignment, align, count_edits
 from research.task import Scorer
 from research.tasks.sequence_to_sequence.data import EncodedPairs, Pair
@@ -212,8 +214,9 @@ class TranslationScorer(_OutputScorer):
         """Returns `bleu`, `bleu_lowercased` and `chrf` as fractions, and logs their signatures.
 
         BLEU is of detokenised text, tokenised like mteval-v13a (Post 2018,
-        https://aclanthology.org/W18-6319). `bleu_lowercased` compares with results that were
-        published for lowercased, tokenised text. chrF is that of Popović 2015.
+        https://aclanthology.org/W18-6319), and 0 if no translation has four tokens.
+        `bleu_lowercased` compares with results that were published for lowercased, tokenised text.
+        chrF is that of Popović 2015.
         """
         pairs, outputs = zip(*self._scored(dataset), strict=True)
         hypotheses = [output.text for output in outputs]
@@ -229,6 +232,11 @@ class TranslationScorer(_OutputScorer):
             score = metric.corpus_score(hypotheses, references)
             log.info("%s", score.format(signature=str(metric.get_signature())))
             scores[name] = score.score / 100
+            if isinstance(score, BLEUScore) and not score.totals[-1]:
+                warn_once(
+                    f"bleu is 0, whatever the translations: none has {len(score.totals)} tokens, "
+                    "the longest n-grams that BLEU counts; compare chrf"
+                )
         return scores
 
     def figures(self, dataset: Dataset) -> "dict[str, Figure]":

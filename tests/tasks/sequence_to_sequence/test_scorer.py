@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.collections import QuadMesh
 
+from research.data.splits import warn_once
 from research.data.tokenizers import Characters, Words
 from research.tasks.sequence_to_sequence.data import EncodedPairs, Limit, Pair
 from research.tasks.sequence_to_sequence.scorer import PronunciationScorer, TranslationScorer
@@ -128,9 +129,23 @@ def test_the_number_of_references_may_differ():
     assert result(TranslationScorer, expected, outputs[::-1])["bleu"] == 0
 
 
+def test_a_bleu_without_4_grams_is_explained_once(caplog):
+    """It is 0 by definition, even for perfect translations."""
+    warn_once.cache_clear()
+    expected = [("a", ("one two three",)), ("b", ("four five",))]
+    outputs = ["one two three", "four five"]
+    for _ in range(2):
+        scores = result(TranslationScorer, expected, outputs)
+        assert (scores["bleu"], scores["chrf"]) == (0, pytest.approx(1))
+    (warning,) = caplog.messages
+    assert warning.startswith("bleu is 0, whatever the translations: none has 4 tokens")
+    result(TranslationScorer, [("a", ("one two three four",))], ["five six seven eight"])
+    assert len(caplog.messages) == 1
+
+
 def test_signatures_are_logged(caplog):
     with caplog.at_level(logging.INFO, "research"):
-        translated(("one two",), "one")
+        translated(("one two three four",), "one two three five")
     bleu, lowercased, chrf = [record.getMessage() for record in caplog.records]
     assert bleu.startswith("BLEU|nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:")
     assert lowercased.startswith("BLEU|nrefs:1|case:lc|eff:no|tok:13a|smooth:exp|version:")
