@@ -1,14 +1,20 @@
 """Own data and models, from files to a trained run and a prediction by one command each."""
 
+import ast
 import json
+import re
+import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 from PIL import Image
 
+from research.training.experiment import load_experiment
 from tests.test_commands import quick_call
 
+ROOT = Path(__file__).parents[1]
 RATE = 8000
 FEW_STEPS = ("--config.duration=2 steps", "--config.batch_size=8")
 FROM_SCRATCH = ("--config.initialize=None",)
@@ -152,6 +158,18 @@ def test_own_data_are_trained_on_by_flags_alone(experiment, write, tmp_path):
     assert predicted.returncode == 0, predicted.stderr
     (line,) = predicted.stdout.splitlines()
     assert keys <= set(json.loads(line))
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("experiments/*/my_*.py")), ids=lambda p: p.stem)
+def test_every_documented_flag_is_accepted(path):
+    docstring = ast.get_docstring(ast.parse(path.read_text()))
+    commands = re.findall(r'ARGS="([^"]*)"', docstring)
+    commands += re.findall(r"`(--config[^`]*)`", docstring)
+    assert len(commands) >= 3
+    for command in commands:
+        flags = shlex.split(command)
+        assert all(flag.startswith("--config.") for flag in flags)
+        load_experiment(path, [flag.removeprefix("--config.") for flag in flags])
 
 
 OWN_MODEL = '''

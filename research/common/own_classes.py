@@ -23,6 +23,7 @@ def load_file(path: Path) -> ModuleType:
     Args:
       path: an existing file.
     """
+    _search_working_directory()
     file, here = path.resolve(), Path.cwd()
     name = str(file.relative_to(here) if file.is_relative_to(here) else file)
     module = ModuleType(name)
@@ -75,4 +76,14 @@ def import_class(path: str) -> type:
 def _module(name: str) -> ModuleType:
     if name in sys.modules:
         return sys.modules[name]
-    return load_file(Path(name)) if name.endswith(".py") else importlib.import_module(name)
+    if name.endswith(".py"):
+        return load_file(Path(name))
+    _search_working_directory()
+    return importlib.import_module(name)
+
+
+def _search_working_directory() -> None:
+    """Lets modules be imported from the working directory, as `python -m` does."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)

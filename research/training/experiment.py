@@ -164,11 +164,16 @@ def load_experiment(path: Path, changes: Sequence[str] = ()) -> Experiment:
       changes: changes of its config, such as "task.model.dropout=0.1".
 
     Raises:
-      UserError: the file is missing or has no `get_config`, or the config or a change is invalid.
+      UserError: the file is missing or has no `get_config`, a module that it imports is missing,
+        or the config or a change is invalid.
     """
     if not path.is_file():
         raise UserError(f"missing experiment file {path}; see experiments/ for examples")
-    module = load_file(path)
+    try:
+        module = load_file(path)
+    except ModuleNotFoundError as error:
+        remedy = "expected an installed package, or a path from the working directory"
+        raise UserError(f"cannot load {path}: {error}; {remedy}") from None
     if not hasattr(module, "get_config"):
         raise UserError(f"{path} does not define get_config(); see experiments/ for examples")
     return with_changes(from_config_dict(Experiment, module.get_config()), changes)

@@ -52,7 +52,7 @@ def folder(tmp_path, monkeypatch):
     """A working directory with `mine.py`, whose modules are forgotten afterwards."""
     (tmp_path / "mine.py").write_text(CODE)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "path", list(sys.path))
     known = set(sys.modules)
     yield tmp_path
     for name in set(sys.modules) - known:

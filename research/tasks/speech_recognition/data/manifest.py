@@ -43,7 +43,8 @@ class Manifest:
     """Manifest of the validation split; empty: some speakers of `train` are held out."""
 
     validation_fraction: float = 0.1
-    """Fraction of speakers to hold out, or of utterances where the speaker is unknown."""
+    """Fraction of speakers to hold out; of utterances where speakers are unknown, or there is only
+    one."""
 
     def __post_init__(self):
         check_fraction("validation_fraction", self.validation_fraction)
@@ -75,7 +76,8 @@ class Manifest:
         rows = self._read("train")
         if self.validation:
             return rows
-        groups = [row.speaker or str(number) for number, (row, _) in enumerate(rows)]
+        is_one = len({row.speaker for row, _ in rows}) == 1
+        groups = [(not is_one and row.speaker) or str(i) for i, (row, _) in enumerate(rows)]
         kept, held_out = hold_out_groups(groups, self.validation_fraction)
         return [rows[i] for i in (held_out if split == "validation" else kept)]
 

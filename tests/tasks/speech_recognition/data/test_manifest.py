@@ -33,6 +33,15 @@ def test_validation_and_training_have_disjoint_speakers(tones):
     assert source.open("test", AUDIO).utterances == validation.utterances
 
 
+def test_utterances_of_a_single_speaker_are_held_out(tones):
+    lines = [json.loads(line) for line in (tones / "train.jsonl").read_text().splitlines()]
+    alone = "\n".join(json.dumps(line | {"speaker": "ann"}) for line in lines)
+    (tones / "alone.jsonl").write_text(alone)
+    source = Manifest(train=str(tones / "alone.jsonl"))
+    counts = [len(source.open(split, AUDIO).utterances) for split in ("train", "validation")]
+    assert counts == [36, 4]
+
+
 def test_invalid_lines_are_named_and_others_are_read(tones):
     lines = [
         '{"audio_filepath": "train0.wav", "text": "lo"}',
