@@ -252,14 +252,14 @@ def type_name(annotation: Any) -> str:
 def _own_class(path: str, classes: Mapping[str, type]) -> type:
     """Returns the user's class, if it has the fields that the program sets in all of `classes`."""
     cls = import_class(path)
-    missing = set.intersection(*map(_not_configured, classes.values())) - _not_configured(cls)
+    missing = set.intersection(*map(_derived_fields, classes.values())) - _derived_fields(cls)
     if missing:
         lines = "; ".join(f"{name}: Any = not_configured(None)" for name in sorted(missing))
         raise ConfigError("type", f"missing fields of {path} that the task sets: add {lines}")
     return cls
 
 
-def _not_configured(cls: type) -> set[str]:
+def _derived_fields(cls: type) -> set[str]:
     """Returns the names of the fields of a dataclass that the program sets."""
     fields = dataclasses.fields(cls)
     return {field.name for field in fields if not field.metadata.get("configured", True)}
