@@ -19,6 +19,7 @@ from absl import flags
 from research.common import cli
 from research.common.errors import UserError
 from research.common.files import read_lines
+from research.common.progress import progress
 from research.common.storage import AnyPath, absolute, as_path
 from research.data.dataset import Concatenation, Dataset
 from research.data.images import save_image
@@ -72,7 +73,8 @@ def _predictions(run: Run, datasets: list[Dataset]) -> Iterator[list[dict[str, n
     program, examples = run.program, Concatenation(datasets)
     pipeline = input_pipeline(program, examples, training=False)
     predicted: dict[int, dict[str, np.ndarray]] = {}
-    for batch in pipeline.batches(0, pipeline.sampler.batches_per_epoch):
+    batches = pipeline.sampler.batches_per_epoch
+    for batch in progress(pipeline.batches(0, batches), "predicting", batches):
         step = program.predict_step(run.state, batch)
         predictions, indices = jax.device_get((step, batch["index"]))
         for row, index in enumerate(indices.tolist()):

@@ -26,7 +26,8 @@ def execute(path, workdir):
     parameters.source += f'\nWORKDIR = "{workdir}"\nDURATION = "2 epochs"'
     nbclient.NotebookClient(notebook, resources={"metadata": {"path": ROOT}}).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    return sum("image/png" in output.get("data", {}) for output in outputs)
+    pages = ("".join(output.get("data", {}).get("text/html", "")) for output in outputs)
+    return sum("<main>" in page for page in pages)
 
 
 def test_a_notebook_trains_the_default_experiment(path, tmp_path):

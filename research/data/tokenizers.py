@@ -21,6 +21,7 @@ import sentencepiece
 
 from research.common.config import renamed_from
 from research.common.errors import ConfigError, UserError
+from research.common.progress import activity
 
 _NAMED = 5  # number of unknown characters or words in an error message
 _ONLY_ERRORS = 2  # the log level of sentencepiece
@@ -272,12 +273,14 @@ class WordPieces(Tokenizer):
         if self.is_resolved:
             return self
         texts, size = list(map(_normalize, texts)), self.vocab_size
-        try:
-            model = _train(texts, size, self.byte_fallback)
-        except _TooFewPiecesError as error:
-            log.warning("vocab_size: %d instead of %d, the most for these texts", error.most, size)
-            size = error.most
-            model = _train(texts, size, self.byte_fallback)
+        with activity("training the word pieces"):
+            try:
+                model = _train(texts, size, self.byte_fallback)
+            except _TooFewPiecesError as error:
+                counts = error.most, size
+                log.warning("vocab_size: %d instead of %d, the most for these texts", *counts)
+                size = error.most
+                model = _train(texts, size, self.byte_fallback)
         return replace(self, vocab_size=size, model=base64.b64encode(model).decode())
 
     @property

@@ -12,7 +12,7 @@ from research.common.errors import UserError
 from research.common.files import read_json
 from research.common.storage import AnyPath, absolute
 from research.data.splits import split_label
-from research.reporting.report import SUMMARY, evaluation_file
+from research.reporting.runs import SUMMARY, evaluation_file
 from research.training.metrics import is_breakdown
 from research.training.run import Run
 

@@ -59,7 +59,7 @@ class Experiment:
     mesh: MeshConfig = field(default_factory=MeshConfig)
     """The shape of the device mesh, and the sharding of parameters."""
 
-    log_every: str = "1 epoch"
+    log_every: str = "1%"
     """Interval between writes of training metrics."""
 
     evaluate_every: str = "1 epoch"

@@ -31,7 +31,7 @@ from research.tasks.speech_recognition.data import (
 from research.tasks.speech_recognition.decoding import Decoding
 from research.tasks.speech_recognition.features import LogMel, PrecomputedFeatures
 from research.tasks.speech_recognition.models import LSTMEncoder
-from research.tasks.speech_recognition.scorer import TranscriptScorer
+from research.tasks.speech_recognition.scorer import METRICS, TranscriptScorer
 
 if TYPE_CHECKING:
     from research.tasks.speech_recognition.predictor import SpeechRecognitionPredictor
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class SpeechRecognition(Task):
     """Transcribes an utterance with a network that scores each token in each frame."""
+
+    metrics = METRICS
 
     source: SpokenDigits | FreeSpokenDigits | Manifest | LibriSpeech | SpeechTFDS = field(
         default_factory=SpokenDigits
@@ -228,7 +230,8 @@ class SpeechRecognition(Task):
 
     def scorer(self) -> TranscriptScorer:
         """Returns a scorer of word and character error rates and sentence accuracy."""
-        return TranscriptScorer(self.tokenizer, self.extract_features)
+        band_hz = getattr(self.features, "band_hz", None)
+        return TranscriptScorer(self.tokenizer, self.extract_features, band_hz)
 
     def predictor(self) -> "SpeechRecognitionPredictor":
         """Returns the predictor, which transcribes files."""
