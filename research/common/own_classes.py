@@ -32,7 +32,7 @@ def load_file(path: Path) -> ModuleType:
     sys.modules[name] = module
     try:
         # Compiled here: Python's cache would miss a second change of a file within a second.
-        exec(compile(file.read_bytes(), str(file), "exec"), module.__dict__)
+        exec(compile(file.read_bytes(), str(path), "exec"), module.__dict__)
     except BaseException:
         del sys.modules[name]
         raise
