@@ -4,17 +4,16 @@ python -m research.evaluate --workdir=runs/digits --split=test --json
 """
 
 import json
-import re
 from typing import Any
 
 import jax
 from absl import flags
 
 from research.common import cli
-from research.common.files import save_json
+from research.common.progress import activity
 from research.common.storage import as_path
-from research.reporting.figures import save_figure
-from research.reporting.report import FIGURES, evaluation_file
+from research.data.splits import split_label
+from research.reporting.runs import save_evaluation
 from research.training.evaluation import evaluate
 from research.training.run import Run, open_run
 
@@ -39,26 +38,23 @@ def evaluate_run(run: Run, split: str, save: bool = True) -> dict[str, float]:
     dataset = run.program.task.dataset(split)
     results, scorer = evaluate(run.program, run.state, dataset)
     save = save and jax.process_index() == 0
-    figures = scorer.figures(dataset) if save else {}
+    record: dict[str, Any] = {
+        "split": run.program.task.opened_split(split),
+        "metrics": results,
+        "notes": scorer.notes(),
+        "step": int(run.state.step),
+    }
+    figures = []
     if save:
-        _save(run, split, results, figures)
+        with activity("drawing the figures"):
+            figures = scorer.figures(dataset)
+        save_evaluation(run.workdir, split, record, figures)
     further = run.program.task.further_scores(run.state.params, run.state.variables, split)
     if further:
         results |= further.metrics()
         if save:
-            _save(run, split, results, figures | further.figures())
+            save_evaluation(run.workdir, split, record, figures + further.figures())
     return results
-
-
-def _save(run: Run, split: str, results: dict[str, float], figures: dict[str, Any]) -> None:
-    """Writes metrics and figures to the workdir."""
-    files = {}
-    for title, figure in figures.items():
-        name = re.sub(r"\W+", "_", title.split(",")[0]).lower()
-        files[title] = f"{FIGURES}/{split}_{name}.png"
-        save_figure(figure, run.workdir / files[title])
-    record = {"metrics": results, "figures": files, "step": int(run.state.step)}
-    save_json(run.workdir / evaluation_file(split), record)
 
 
 def format_metrics(metrics: dict[str, float]) -> str:
@@ -73,8 +69,13 @@ def main(_: list[str]) -> None:
     save = not FLAGS.change and FLAGS.average == 1
     run = open_run(as_path(FLAGS.workdir, write=save), FLAGS.change, FLAGS.average)
     results = evaluate_run(run, FLAGS.split, save)
-    if jax.process_index() == 0:
-        print(json.dumps(results) if FLAGS.json else f"{FLAGS.split}: {format_metrics(results)}")
+    if jax.process_index() != 0:
+        return
+    opened = run.program.task.opened_split(FLAGS.split)
+    if FLAGS.json:
+        print(json.dumps({"split": opened, **results}))
+    else:
+        print(f"{split_label(FLAGS.split, opened)}: {format_metrics(results)}")
 
 
 if __name__ == "__main__":

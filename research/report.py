@@ -8,7 +8,8 @@ from absl import flags
 from research.common import cli
 from research.common.errors import UserError
 from research.common.storage import absolute, as_path
-from research.reporting.report import REPORT, write_report
+from research.reporting.report import write_report
+from research.reporting.runs import REPORT
 
 FLAGS = flags.FLAGS
 

@@ -9,7 +9,7 @@ import importlib
 import pkgutil
 from collections.abc import Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, Self
 
 import jax
 from flax.struct import PyTreeNode
@@ -18,9 +18,8 @@ from research.data.dataset import Bucket, Dataset, Example
 from research.weights.conversion import Preprocessing
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from research.predictor import Predictor
+    from research.reporting.figures import Figure
 
 Batch = dict[str, jax.Array]
 Tree = Any  # a pytree of arrays
@@ -33,6 +32,30 @@ class Average(PyTreeNode):
 
     total: jax.Array  # [] float32
     count: jax.Array  # [] float32
+
+
+class Metric(NamedTuple):
+    """How reports show a metric. The default is a number without unit."""
+
+    title: str
+    unit: str = ""  # "%" for fractions
+    scale: float = 1.0  # factor of the shown number, 100 for percentages
+    better: Literal["higher", "lower", ""] = ""  # "" for neither
+
+    def number(self, value: float) -> str:
+        """Returns a value without its unit, such as "98.67"."""
+        if isinstance(value, int):
+            return f"{value:,}"
+        return f"{value * self.scale:.2f}" if self.unit == "%" else f"{value * self.scale:.4g}"
+
+    def text(self, value: float) -> str:
+        """Returns a value with its unit, such as "98.67 %"."""
+        return f"{self.number(value)} {self.unit}".rstrip()
+
+
+def percentage(title: str, better: Literal["higher", "lower"] = "higher") -> Metric:
+    """Returns the metric of a fraction that is shown in percent."""
+    return Metric(title, "%", 100.0, better)
 
 
 class Scorer(abc.ABC):
@@ -53,11 +76,15 @@ class Scorer(abc.ABC):
         """Returns the metrics of all examples added so far; `dataset` is the scored one."""
 
     @abc.abstractmethod
-    def figures(self, dataset: Dataset) -> "dict[str, Figure]":
-        """Returns figures by title; `dataset` is the scored one.
+    def figures(self, dataset: Dataset) -> "list[Figure]":
+        """Returns the figures of a report; `dataset` is the scored one.
 
-        Implementations import matplotlib here, so that training does not need it.
+        Implementations import their figures here, so that training does not need them.
         """
+
+    def notes(self) -> list[str]:
+        """Returns what a reader of the metrics must know, such as why one of them is 0."""
+        return []
 
 
 class FurtherScores(Protocol):
@@ -66,8 +93,8 @@ class FurtherScores(Protocol):
     def metrics(self) -> dict[str, float]:
         """Returns the metrics by name."""
 
-    def figures(self) -> "dict[str, Figure]":
-        """Returns figures by title."""
+    def figures(self) -> "list[Figure]":
+        """Returns the figures of a report."""
 
 
 @cache
@@ -79,10 +106,10 @@ def _task_modules() -> dict[str, str]:
     return {importlib.import_module(folder).TASK: f"{folder}.task" for folder in folders}
 
 
-class _Tasks(Mapping[str, type]):
+class _Tasks(Mapping[str, "type[Task]"]):
     """Task classes by name, imported on access."""
 
-    def __getitem__(self, name: str) -> type:
+    def __getitem__(self, name: str) -> "type[Task]":
         return getattr(importlib.import_module(_task_modules()[name]), name)
 
     def __iter__(self):
@@ -98,8 +125,11 @@ class _Tasks(Mapping[str, type]):
 class Task(abc.ABC):
     """A problem to learn. Subclasses are frozen dataclasses whose fields are their config."""
 
+    metrics: ClassVar[Mapping[str, Metric]] = {}
+    """Titles and units of the metrics, for reports; the first one that a run has counts most."""
+
     @staticmethod
-    def variants() -> Mapping[str, type]:
+    def variants() -> "Mapping[str, type[Task]]":
         """Returns the available tasks by class name, for the config language."""
         return _Tasks()
 
@@ -162,6 +192,11 @@ class Task(abc.ABC):
         Raises:
           UserError: the data or the split are missing; the message contains the remedy.
         """
+
+    def opened_split(self, split: str) -> str:
+        """Returns the split that `dataset` opens: "validation" instead of a missing test split."""
+        has_test = getattr(getattr(self, "source", None), "has_test", True)
+        return "validation" if split == "test" and not has_test else split
 
     def training(self) -> Dataset:
         """Opens the training examples, where they differ in form from `dataset("train")`."""

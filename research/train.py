@@ -13,12 +13,13 @@ from absl import flags
 from research.common import cli
 from research.common.files import read_json, save_json
 from research.common.storage import AnyPath, absolute, as_path
+from research.data.splits import split_label
 from research.evaluate import evaluate_run, format_metrics
-from research.hardware.chips import cost
-from research.hardware.mesh import describe
-from research.reporting.report import REPORT, SUMMARY, evaluation_file, write_report
+from research.reporting.report import write_report
+from research.reporting.runs import REPORT, SUMMARY, evaluation_file
 from research.training.experiment import load_experiment
 from research.training.loop import Trainer
+from research.training.summary import summarize
 
 log = logging.getLogger("research")
 FLAGS = flags.FLAGS
@@ -43,19 +44,11 @@ def main(_: list[str]) -> None:
         return
     results = evaluate_run(run, "test")
     if jax.process_index() == 0:
-        parameters = sum(leaf.size for leaf in jax.tree.leaves(run.state.params))
-        facts = {"command": "python -m research.train " + " ".join(sys.argv[1:])}
-        facts |= {
-            "hardware": describe(run.program.mesh),
-            "parameters": parameters,
-            "jax": jax.__version__,
-        }
-        devices, progress = run.program.mesh.devices, run.progress
-        seconds = progress.seconds + progress.compile_seconds
-        facts |= cost(seconds, devices.flat[0].device_kind, devices.size)
-        save_json(workdir / SUMMARY, facts | progress.to_json())
+        command = ["python", "-m", "research.train", *sys.argv[1:]]
+        save_json(workdir / SUMMARY, summarize(run, trainer.data.sampler, command))
         report = write_report([workdir], workdir / REPORT)
-        log.info("test: %s", format_metrics(results))
+        opened = run.program.task.opened_split("test")
+        log.info("%s: %s", split_label("test", opened), format_metrics(results))
         for name, path in {"run": workdir, "report": report}.items():
             log.info("%-7s %s", name, absolute(path))
 

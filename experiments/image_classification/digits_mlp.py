@@ -32,7 +32,6 @@ def get_config():
             duration="150 epochs",
             batch_size=64,
             optimizer=adamw,
-            log_every="5 epochs",
             evaluate_every="5 epochs",
             checkpoint_every="50 epochs",
         )

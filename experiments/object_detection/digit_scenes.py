@@ -41,6 +41,5 @@ def get_config():
         optimizer=adamw,
         ema_decay=0.998,
         evaluate_every="2 epochs",
-        log_every="500 steps",
     )
     return to_config_dict(experiment)

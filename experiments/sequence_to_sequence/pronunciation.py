@@ -55,7 +55,6 @@ def get_config():
                 clip_norm=1.0,
             ),
             ema_decay=0.999,
-            log_every="1 epoch",
             evaluate_every="4 epochs",
         )
     )

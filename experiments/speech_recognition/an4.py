@@ -72,7 +72,6 @@ def get_config():
                 clip_norm=1.0,
             ),
             ema_decay=0.99,
-            log_every="5 epochs",
             evaluate_every="20 epochs",
         )
     )

@@ -15,6 +15,7 @@ from absl import logging as absl_logging
 from research.common.cache import cache_folder
 from research.common.errors import Interrupted, UserError
 from research.common.processes import are_several, join, leave
+from research.common.progress import LogHandler
 
 log = logging.getLogger("research")
 flags.disclaim_key_flags()  # `--help` of a command lists the flags that it defines by this module
@@ -126,7 +127,7 @@ def _refuse(error: BaseException) -> NoReturn:
 
 def _quiet_logging() -> None:
     absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax logs each step of a save at INFO
-    handler = logging.StreamHandler()
+    handler = LogHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
     ours = logging.getLogger("research")
     ours.handlers, ours.propagate = [handler], False

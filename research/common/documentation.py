@@ -12,9 +12,9 @@ from research.common.config import (
     classes_of,
     element_types,
     fields_of,
-    has_type_key,
     members_of,
     type_name,
+    type_tag,
 )
 
 
@@ -26,6 +26,7 @@ class Entry:
     value: str | None  # as on the command line; None for a dataclass, whose own keys follow
     type: str  # as in source code
     documentation: str
+    default: str | None  # None: required, or a dataclass
     is_default: bool
 
 
@@ -72,20 +73,31 @@ def _field_entries(
     """Yields a key, or the keys of the dataclasses that it contains."""
     if dataclasses.is_dataclass(value):
         same = type(value) is type(default)
-        if has_type_key(annotation):
+        if tag := type_tag(type(value), annotation):
             types = " | ".join(classes_of(annotation))
-            yield Entry(f"{key}.type", type(value).__name__, types, documentation, same)
+            yield Entry(
+                f"{key}.type", tag["type"], types, documentation, _class_name(default), same
+            )
         else:
-            yield Entry(key, None, type_name(annotation), documentation, same)
+            yield Entry(key, None, type_name(annotation), documentation, None, same)
         yield from _entries(value, default, f"{key}.")
     elif isinstance(value, tuple) and any(map(dataclasses.is_dataclass, value)):
-        yield Entry(key, None, type_name(annotation), documentation, value == default)
+        yield Entry(key, None, type_name(annotation), documentation, None, value == default)
         tuple_type = next(one for one in members_of(annotation) if get_origin(one) is tuple)
         for index, kind in enumerate(element_types(tuple_type, len(value))):
             old = default[index] if isinstance(default, tuple) and index < len(default) else None
             yield from _field_entries(value[index], old, kind, f"{key}.{index}", "")
     else:
-        yield Entry(key, str(value), type_name(annotation), documentation, value == default)
+        old = None if default is dataclasses.MISSING else str(default)
+        kind, same = type_name(annotation), value == default
+        yield Entry(key, str(value), kind, documentation, old, same)
+
+
+def _class_name(default: Any) -> str | None:
+    """Returns the class of a default; None if the field is required."""
+    if default is dataclasses.MISSING:
+        return None
+    return type(default).__name__ if dataclasses.is_dataclass(default) else str(default)
 
 
 def _default(field: dataclasses.Field) -> Any:

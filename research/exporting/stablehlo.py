@@ -9,6 +9,7 @@ import jax
 from jax import export
 
 from research.common.files import write_atomically
+from research.common.progress import activity
 from research.exporting.card import markdown_table
 from research.hardware.mesh import on_host
 from research.hardware.target import compile_for_any_platform
@@ -62,7 +63,8 @@ def write(folder: Path, run: Run) -> str:
     """
     program = run.program
     params, variables = on_host((run.state.params, run.state.variables))
-    exported = export_predict(program.task, params, variables, program.batch_shape())
+    with activity("exporting the prediction"):
+        exported = export_predict(program.task, params, variables, program.batch_shape())
     write_atomically(folder / FILE, bytes(exported.serialize()))
     inputs, outputs = inputs_and_outputs(exported)
     arrays = [

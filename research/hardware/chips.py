@@ -126,6 +126,9 @@ class Processor:
 
     name: str
 
+    device_kinds: tuple[str, ...]
+    """The values of `jax.Device.device_kind`; none for CPUs, whose kind is not their model."""
+
     tflops: float
     """Peak in 10^12 operations per second, of the dtype below without sparsity."""
 
@@ -159,6 +162,17 @@ def chips() -> tuple[Chip, ...]:
 def chip_of(device_kind: str) -> Chip | None:
     """Returns the TPU generation of a JAX device kind; None for other or unlisted devices."""
     return next((chip for chip in chips() if device_kind in chip.device_kinds), None)
+
+
+def peak_flops(device_kind: str) -> float | None:
+    """Returns the peak of a JAX device in operations per second, in 16 bits on a TPU or GPU.
+
+    None for other and unlisted devices.
+    """
+    if chip := chip_of(device_kind):
+        return chip.bf16_tflops * 1e12 / chip.devices_per_chip
+    listed = (one for one in processors() if device_kind in one.device_kinds)
+    return next((one.tflops * 1e12 for one in listed), None)
 
 
 def list_price(
@@ -222,6 +236,7 @@ def _processor(processor: dict[str, Any], sources: dict[str, dict[str, str]]) ->
         price = Price(offer["on_demand"], offer["region"], source["read"], source["about"])
     return Processor(
         name=processor["name"],
+        device_kinds=tuple(processor["device_kinds"]),
         tflops=peak["tflops"],
         dtype=peak["dtype"],
         memory_gb=peak["memory_gb"],

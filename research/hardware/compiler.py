@@ -17,6 +17,7 @@ from jax.stages import Lowered
 
 from research.common.cache import cache_folder
 from research.common.errors import UserError
+from research.common.progress import activity
 from research.hardware.slices import TpuSlice
 
 # Without these libtpu searches for a TPU and its metadata server, and allows a single process.
@@ -133,7 +134,8 @@ def fingerprint(lowered: Lowered, tpu_slice: TpuSlice) -> str:
 def _compile(lowered: Lowered, tpu_slice: TpuSlice) -> dict[str, Any]:
     begin = time.perf_counter()
     try:
-        compiled = lowered.compile()
+        with activity(f"compiling for {tpu_slice.name}"):
+            compiled = lowered.compile()
         text = compiled.as_text() or ""
     except jax.errors.JaxRuntimeError as error:
         message = str(error)

@@ -12,8 +12,9 @@ from typing import Any, Self
 import jax
 import jax.numpy as jnp
 
+from research.common.progress import activity
 from research.data.pipeline import PREFETCH
-from research.hardware.chips import chip_of
+from research.hardware.chips import peak_flops
 from research.hardware.hlo import parse
 from research.hardware.mesh import describe
 from research.hardware.roofline import count_flops
@@ -105,7 +106,8 @@ def benchmark(experiment: Experiment, steps: int) -> Benchmark:
     # Batches of other lengths would compile another step.
     same = (batch for batch in batches if _shape(batch) == _shape(first))
     lowered = program.train_step.lower(program.state_shape, _shape(first))
-    compiled, compile_seconds = _timed(lowered.compile)
+    with activity("compiling the training step"):
+        compiled, compile_seconds = _timed(lowered.compile)
     state, alone = repeat(compiled, program.initialize(), first, steps)
     for _ in range(PREFETCH):  # read while the steps above ran
         next(batches)
@@ -134,8 +136,7 @@ def _dtype(experiment: Experiment) -> Any:
 
 def _peak(program: Program) -> float:
     devices = program.mesh.devices
-    chip = chip_of(devices.flat[0].device_kind)
-    return devices.size * chip.bf16_tflops * 1e12 / chip.devices_per_chip if chip else 0.0
+    return devices.size * (peak_flops(devices.flat[0].device_kind) or 0.0)
 
 
 def _shape(batch: Any) -> dict[str, jax.ShapeDtypeStruct]:

@@ -12,6 +12,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from research.common.errors import UserError
 from research.common.patterns import path_name
+from research.common.progress import activity
 from research.common.storage import AnyPath, absolute
 from research.hardware.mesh import replicated
 from research.task import Tree
@@ -160,8 +161,9 @@ class Checkpoints:
                 f"checkpoint {step} in {self._folder} belongs to another model or optimizer: only "
                 f"one of the two has {(missing + unknown)[0]}; choose another --workdir"
             )
-        state = self._restore_whole(step, target) if whole else self._restore_part(step, target)
-        found = jax.device_get(self._fingerprint(state)).tolist()
+        with activity(f"restoring checkpoint {step}"):
+            state = self._restore_whole(step, target) if whole else self._restore_part(step, target)
+            found = jax.device_get(self._fingerprint(state)).tolist()
         for name, now in zip(names, found, strict=True):
             if expected[name] != now:
                 raise ValueError(f"the bits of {name} have changed since the save")

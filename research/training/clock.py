@@ -31,12 +31,21 @@ class CompilationCounter:
 
 
 class Clock:
-    """Seconds of training over all restarts, without compilation, evaluation and saving."""
+    """Seconds of training over all restarts, without compilation, evaluation and saving.
 
-    def __init__(self, compilations: CompilationCounter, progress: Progress):
+    Args:
+      compilations: counts those of this start.
+      progress: that of the earlier starts.
+      opened: `time.perf_counter()` when this start opened its data.
+    """
+
+    def __init__(self, compilations: CompilationCounter, progress: Progress, opened: float):
         self._compilations = compilations
         self._trained, self._compiled = progress.seconds, progress.compile_seconds
         self._lap = self._trained
+        # Runs of earlier versions have no total.
+        before = max(progress.total_seconds, progress.seconds + progress.compile_seconds)
+        self._opened = opened - before
         self._resume()
 
     @property
@@ -48,6 +57,11 @@ class Clock:
     def compile_seconds(self) -> float:
         """Seconds of compilation."""
         return self._compiled + self._compilations.seconds
+
+    @property
+    def total_seconds(self) -> float:
+        """Seconds of all starts together."""
+        return time.perf_counter() - self._opened
 
     def lap(self, examples: int) -> dict[str, float]:
         """Returns the throughput of `examples` since the last lap, and totals."""

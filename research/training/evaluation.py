@@ -7,7 +7,9 @@ import jax
 import numpy as np
 
 from research.common.processes import heartbeat
+from research.common.progress import activity, progress
 from research.data.dataset import Dataset
+from research.data.splits import warn_once
 from research.task import Scorer
 from research.training.input import input_pipeline
 from research.training.program import Program
@@ -17,7 +19,7 @@ from research.training.state import InferenceState
 def evaluate(
     program: Program, state: InferenceState, dataset: Dataset
 ) -> tuple[dict[str, float], Scorer]:
-    """Computes the metrics over a dataset.
+    """Computes the metrics over a dataset, and logs the notes of the scorer.
 
     Returns:
       The metrics, and the task's scorer. `examples` is the number of scored examples; `skipped`, if
@@ -39,7 +41,8 @@ def evaluate(
         return int(real.sum()), int(present.sum() - real.sum())
 
     in_flight: list[Any] = []
-    for batch in pipeline.batches(0, pipeline.sampler.batches_per_epoch):
+    count = pipeline.sampler.batches_per_epoch
+    for batch in progress(pipeline.batches(0, count), "evaluating", count):
         heartbeat()
         with jax.transfer_guard("disallow"):
             in_flight.append(program.evaluate_step(state, batch))
@@ -49,9 +52,15 @@ def evaluate(
     counted += [collect(last) for last in in_flight]
     examples, skipped = (sum(part) for part in zip(*counted, strict=True))
     means = {name: sums[name] / max(counts[name], 1) for name in sums}
-    results = {**means, **scorer.result(dataset), "examples": examples}
+    with activity("computing the metrics"):
+        scores = scorer.result(dataset)
+    # The metrics that count come first.
+    results = {**scores, **{name: means[name] for name in means if name not in scores}}
+    results["examples"] = examples
     if skipped or pipeline.sampler.num_dropped:
         results["skipped"] = skipped + pipeline.sampler.num_dropped
+    for note in scorer.notes() if jax.process_index() == 0 else ():
+        warn_once(note)
     return results, scorer
 
 

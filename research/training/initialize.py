@@ -17,6 +17,7 @@ import numpy as np
 from research.common.config import suggest
 from research.common.errors import ConfigError, UserError
 from research.common.patterns import path_name
+from research.common.progress import activity
 from research.common.storage import AnyPath
 from research.task import Task, Tree, Vocabularies
 from research.weights.conversion import Preprocessing, convert, unmatched
@@ -98,7 +99,8 @@ def load(
         shapes are in the message.
     """
     ours = by_path(shapes)
-    arrays, expected, vocabularies = _read(config.source, task, read_run)
+    with activity(f"reading the weights of {config.source}"):
+        arrays, expected, vocabularies = _read(config.source, task, read_run)
     source = _renamed(arrays, config.rename)
     common = _reorder(source, task.vocabularies, vocabularies)
     for key in ("include", "exclude"):

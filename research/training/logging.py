@@ -1,12 +1,12 @@
 """Logging of metrics to files and of progress to the terminal."""
 
 import logging
-import sys
 import time
 
 import jax
 from tqdm import tqdm
 
+from research.common.progress import on_terminal
 from research.common.storage import AnyPath
 from research.training.metrics import MetricWriter, is_breakdown
 
@@ -36,7 +36,7 @@ class TrainingLogger:
             unit=" examples",
             unit_scale=True,
             dynamic_ncols=True,
-            disable=not (is_main and sys.stderr.isatty()),
+            disable=not on_terminal(),
         )
 
     def __enter__(self) -> "TrainingLogger":

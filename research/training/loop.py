@@ -1,6 +1,7 @@
 """The training loop: the order of events, independent of the task."""
 
 import math
+import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ import numpy as np
 
 from research.common.errors import ConfigError, Interrupted, UserError
 from research.common.processes import are_several, heartbeat
+from research.common.progress import activity
 from research.common.storage import AnyPath
 from research.hardware.mesh import replicated
 from research.training.checkpoint import Checkpoints, Saved
@@ -48,10 +50,12 @@ class Trainer:
     """
 
     def __init__(self, experiment: Experiment, workdir: AnyPath, allow_config_change: bool = False):
-        self.experiment, self.workdir = resolve(experiment), workdir
-        task = self.experiment.task
-        # The schedule depends on the length of an epoch, and so on the data.
-        self.data = input_pipeline(Program(self.experiment), task.training(), training=True)
+        self._opened = time.perf_counter()
+        with activity("opening the data"):
+            self.experiment, self.workdir = resolve(experiment), workdir
+            task = self.experiment.task
+            # The schedule depends on the length of an epoch, and so on the data.
+            self.data = input_pipeline(Program(self.experiment), task.training(), training=True)
         sampler = self.data.sampler
         lengths = Lengths(self.experiment, sampler.mean_batch_size, sampler.batches_per_epoch)
         self.total = lengths.total
@@ -92,7 +96,7 @@ class Trainer:
         state, progress = saved
         start, first = progress.step, self._next_batch(progress)
         batches = self.data.batches(first, first + self.total - start)
-        clock = Clock(compilations, progress)
+        clock = Clock(compilations, progress, self._opened)
         throttle = _Throttle(self.program.steps_ahead)
         batch_size, examples = self.data.sampler.mean_batch_size, 0
         logger = TrainingLogger(self.workdir, start, self.total, batch_size)
@@ -145,7 +149,8 @@ class Trainer:
     def _progress(self, batch_number: int, step: int, clock: Clock) -> Progress:
         epoch, batch = divmod(batch_number, self.data.sampler.batches_per_epoch)
         example = int(self.data.sampler.offsets(epoch)[batch])
-        return Progress(step, epoch, example, clock.seconds, clock.compile_seconds)
+        seconds = clock.seconds, clock.compile_seconds, clock.total_seconds
+        return Progress(step, epoch, example, *seconds)
 
     def _take_totals(self, state: TrainState) -> tuple[dict[str, float], TrainState]:
         """Returns the mean metrics since the last call, and the state with totals of zero."""

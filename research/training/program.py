@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 
 from research.common.errors import ConfigError
 from research.common.patterns import path_name
+from research.common.progress import activity
 from research.data.dataset import Bucket
 from research.hardware.mesh import batch_sharding, batch_shards, replicated, shares_cores
 from research.hardware.target import compile_for, traced_for
@@ -140,7 +141,8 @@ class Program:
             return self._initial_state(tree.pop("params"), tree)
 
         initialize = jax.jit(traced_for(self.mesh, initialize), out_shardings=self.shardings)
-        return initialize(values, masks)
+        with activity("compiling the initialization"):
+            return initialize(values, masks)
 
     @cached_property
     def train_step(self):
@@ -155,12 +157,13 @@ class Program:
             experiment.ema_decay,
             experiment.seed,
         )
-        return jax.jit(
+        jitted = jax.jit(
             traced_for(self.mesh, step),
             in_shardings=(self.shardings, batch_sharding(self.mesh)),
             out_shardings=(self.shardings, replicated(self.mesh)),
             donate_argnums=0,
         )
+        return Step("training step", jitted)
 
     @cached_property
     def evaluate_step(self):
@@ -168,7 +171,9 @@ class Program:
 
         It takes an `InferenceState`; its results are replicated.
         """
-        return self._inference_step(evaluate_step(self.task, self.scorer_targets))
+        return self._inference_step(
+            "evaluation step", evaluate_step(self.task, self.scorer_targets)
+        )
 
     @cached_property
     def predict_step(self):
@@ -177,14 +182,14 @@ class Program:
         def step(state: InferenceState, batch: Any) -> Any:
             return self.task.predict(state.params, state.variables, batch)
 
-        return self._inference_step(step)
+        return self._inference_step("prediction step", step)
 
-    def _inference_step(self, step: Any) -> "InferenceStep":
+    def _inference_step(self, name: str, step: Any) -> "InferenceStep":
         shardings = self.shardings
         state = InferenceState(
             step=shardings.step, params=shardings.params, variables=shardings.variables
         )
-        return InferenceStep(step, state, self.task.tables(), self.mesh)
+        return InferenceStep(name, step, state, self.task.tables(), self.mesh)
 
     @cached_property
     def _initial_state(self):
@@ -194,26 +199,55 @@ class Program:
         return initial_state(self.optimizer, self.unfreeze_steps, ema, metrics)
 
 
+class Step:
+    """A jitted function of a state and a batch, whose compilations are shown.
+
+    Args:
+      name: of the step.
+      function: the jitted function; it may have further arguments.
+    """
+
+    def __init__(self, name: str, function: Any):
+        self._name, self._function = name, function
+        self._compiled: set[tuple[Any, ...]] = set()
+
+    def __call__(self, state: Any, batch: Any, *more: Any) -> Any:
+        """Returns the result of the function."""
+        shapes = tuple(array.shape for array in batch.values())
+        if shapes in self._compiled:
+            return self._function(state, batch, *more)
+        self._compiled.add(shapes)
+        name, largest = max(batch.items(), key=lambda item: item[1].size)
+        with activity(f"compiling the {self._name} for {name} {list(largest.shape)}"):
+            return self._function(state, batch, *more)
+
+    def lower(self, *arguments: Any) -> Any:
+        """Returns the lowered program, given arrays or their shapes and dtypes."""
+        return self._function.lower(*arguments)
+
+
 class InferenceStep:
     """A jitted function `(state, batch)`, whose further argument are the tables of the task.
 
     Args:
+      name: of the step.
       step: a pure function of state and batch.
       shardings: of the state.
       tables: of the task; replicated on every device.
       mesh: of the program.
     """
 
-    def __init__(self, step: Any, shardings: InferenceState, tables: Tree, mesh: Mesh):
+    def __init__(self, name: str, step: Any, shardings: InferenceState, tables: Tree, mesh: Mesh):
         def with_tables(state: InferenceState, batch: Any, tables: Tree) -> Any:
             return step(state.replace(variables={**state.variables, **tables}), batch)
 
         self._tables, self._mesh = tables, mesh
-        self._step = jax.jit(
+        jitted = jax.jit(
             traced_for(mesh, with_tables),
             in_shardings=(shardings, batch_sharding(mesh), replicated(mesh)),
             out_shardings=replicated(mesh),
         )
+        self._step = Step(name, jitted)
 
     def __call__(self, state: InferenceState, batch: Any) -> Any:
         """Returns the results of the step, replicated."""

@@ -53,8 +53,8 @@ def claim(workdir: AnyPath, experiment: Experiment, allow_change: bool) -> None:
     for key in ("batch_size", "batch_length"):
         if any(change.startswith(f"{key}:") for change in changes):
             raise UserError(f"{workdir} was started with another {key}; choose another --workdir")
-    # The mesh may change, since the result does not depend on it.
-    refused = [change for change in changes if not change.startswith("mesh.")]
+    # The result does not depend on these, which may change.
+    refused = [change for change in changes if not change.startswith(("mesh.", "log_every:"))]
     if refused and not allow_change:
         raise UserError(
             f"{workdir} belongs to another config ({'; '.join(refused)}); "

@@ -37,6 +37,9 @@ class Progress:
     compile_seconds: float = 0.0
     """Seconds of compilation."""
 
+    total_seconds: float = 0.0
+    """Seconds from the opening of the data, over all starts, evaluation and saving included."""
+
     def to_json(self) -> dict[str, Any]:
         """Returns the fields by name."""
         return dataclasses.asdict(self)

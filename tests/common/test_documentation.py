@@ -71,6 +71,13 @@ def test_a_key_is_compared_with_the_default_of_the_field_that_contains_it():
     }
 
 
+def test_entries_have_the_default_of_their_field():
+    rows = listed(Recipe("a", crop=Crop(4), last=BigFlip(0.1)))
+    assert rows["path"].default is None
+    assert [rows[key].default for key in ("crop.padding", "last.type")] == ["8", "None"]
+    assert rows["last.probability"].default == "0.5"
+
+
 def test_documentation_is_the_text_below_the_field_or_below_that_of_a_base():
     assert field_documentation(BigFlip) == {
         "probability": "Probability of an image to be\nmirrored."

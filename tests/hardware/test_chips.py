@@ -9,7 +9,7 @@ import jax
 import pytest
 
 from research.hardware import chips
-from research.hardware.chips import Offer, Price, chip_of, cost, list_price
+from research.hardware.chips import Offer, Price, chip_of, cost, list_price, peak_flops
 
 ROOT = Path(chips.__file__).parents[2]
 TABLE = json.loads((ROOT / "research/hardware/chips.json").read_text())
@@ -36,6 +36,13 @@ def test_device_kind_identifies_the_generation(kind, generation):
 @pytest.mark.parametrize("kind", [jax.devices("cpu")[0].device_kind, "NVIDIA H100 80GB HBM3", "v9"])
 def test_other_device_kinds_have_no_chip(kind):
     assert chip_of(kind) is None
+
+
+def test_the_peak_of_a_device_is_known_for_tpus_and_gpus():
+    assert peak_flops("TPU v5 lite") == 197e12
+    assert peak_flops("TPU v3") == 123e12 / 2  # a chip has two devices
+    assert peak_flops("NVIDIA H100 80GB HBM3") == 989e12
+    assert peak_flops("cpu") is None
 
 
 def test_every_chip_has_plausible_facts():

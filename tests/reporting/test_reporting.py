@@ -1,37 +1,37 @@
 import json
 import re
 
-import numpy as np
 import pytest
-from matplotlib.figure import Figure
 from tensorboardX.proto.event_pb2 import Event
 
+from research.common.config import to_config_dict
 from research.common.errors import UserError
-from research.reporting.figures import learning_curves
-from research.reporting.report import SUMMARY, evaluation_file, write_report
+from research.reporting.report import write_report
+from research.reporting.runs import SUMMARY, evaluation_file
 from research.reporting.table import in_a_line, table
-from research.training.metrics import MetricWriter, read_metrics
+from research.training.metrics import read_metrics
+from tests.reporting.markup import external, find, rows, text, texts, unnamed
 
 
-def write(workdir, resume_at, steps):
-    writer = MetricWriter(workdir, resume_at)
-    for step in steps:
-        writer.write(step, "train", {"loss": 1 / step})
-        writer.write(step, "validation", {"loss": 2 / step, "accuracy": 0.5})
-    writer.close()
+def report(*workdirs):
+    return write_report(workdirs, workdirs[0].parent / "report.html").read_text()
 
 
-def test_metrics_of_a_resumed_run_equal_those_of_an_uninterrupted_one(tmp_path):
-    write(tmp_path / "a", 0, [10, 20, 30, 40])
-    write(tmp_path / "b", 0, [10, 20, 30])
+def tiles(page):
+    return {text(one[0]): text(one[1]) for one in find(page, "div") if one.find("dt") is not None}
+
+
+def test_metrics_of_a_resumed_run_equal_those_of_an_uninterrupted_one(tmp_path, write_metrics):
+    write_metrics(tmp_path / "a", 0, [10, 20, 30, 40])
+    write_metrics(tmp_path / "b", 0, [10, 20, 30])
     with (tmp_path / "b" / "metrics.jsonl").open("a") as file:
         file.write('{"step": 40, "spl')  # truncated by the interruption
-    write(tmp_path / "b", 20, [30, 40])
+    write_metrics(tmp_path / "b", 20, [30, 40])
     assert read_metrics(tmp_path / "a") == read_metrics(tmp_path / "b")
 
 
-def test_tensorboard_has_the_same_values(tmp_path):
-    write(tmp_path, 0, [10, 20])
+def test_tensorboard_has_the_same_values(tmp_path, write_metrics):
+    write_metrics(tmp_path, 0, [10, 20])
     (file,) = (tmp_path / "tensorboard").iterdir()
     data, events = file.read_bytes(), {}
     while data:  # records: length, its checksum, the event, its checksum
@@ -43,91 +43,124 @@ def test_tensorboard_has_the_same_values(tmp_path):
     assert events[("validation/loss", 10)] == pytest.approx(0.2)
 
 
-def test_each_metric_has_a_curve(tmp_path):
-    write(tmp_path, 0, [10, 20])
-    one = learning_curves({"a": read_metrics(tmp_path)})
-    assert [axes.get_title() for axes in one.axes if axes.lines] == ["loss", "accuracy"]
-    loss = one.axes[0]
-    assert [line.get_label() for line in loss.lines] == ["train", "validation"]
-    np.testing.assert_allclose(loss.lines[1].get_ydata(), [0.2, 0.1])
-    two = learning_curves({name: read_metrics(tmp_path) for name in "ab"})
-    assert [line.get_label() for line in two.axes[0].lines] == [
-        *("a train", "a validation", "b train", "b validation")
+def test_the_metric_that_counts_comes_first(make_run):
+    page = report(make_run("a", {"loss": 0.25, "examples": 1234, "accuracy": 0.9876}))
+    scores = [(name, value) for name, value in tiles(page).items() if name.startswith("test ")]
+    assert scores == [
+        ("test accuracy", "98.76 %"),
+        ("test loss", "0.25 nats"),
+        ("test examples", "1,234"),
     ]
+    (main,) = find(page, "div", class_="main")
+    assert text(main[0]) == "test accuracy"
+    assert texts(page, "figcaption") == ["accuracy", "loss"]
 
 
-def test_parts_of_a_metric_are_in_a_table_without_curve_or_tile(tmp_path):
-    (tmp_path / "config.json").write_text('{"task": {"type": "Toy"}}')
-    writer = MetricWriter(tmp_path, 0)
-    writer.write(10, "validation", {"ap": 0.5, "ap/cat": 0.25, "ap/dog": 0.75})
-    writer.close()
-    curves = learning_curves({"a": read_metrics(tmp_path)})
-    assert [axes.get_title() for axes in curves.axes if axes.lines] == ["ap"]
-    record = {"metrics": {"ap": 0.5, "ap/cat": 0.25}, "figures": {}}
-    (tmp_path / evaluation_file("test")).write_text(json.dumps(record))
-    page = write_report([tmp_path], tmp_path / "report.html").read_text()
-    assert "<div class=tile><b>0.5000</b><span>test ap</span></div>" in page
-    assert "<span>test ap/cat" not in page
-    assert "<td><code>test ap/cat</code></td><td>0.2500</td>" in page
+def test_a_report_has_time_memory_environment_and_commands(make_run):
+    page = report(make_run("my run"))
+    shown = tiles(page)
+    assert shown["training"] == "12.3 s" and shown["compiling"] == "5.0 s"
+    assert shown["goodput, training / all time"] == "50%"
+    assert shown["MFU, of the peak in 16 bits"] == "34.5%"
+    assert shown["peak host memory"] == "1.50 GiB" and shown["peak device memory"] == "1.00 GiB"
+    assert "24.7 s until the end of training" in page
+    assert "finished 2026-01-02T03:04:05+00:00 · commit 0123456789<" in page
+    assert {("python", "3.13.0"), ("hardware", "1 x abacus")} <= {
+        tuple(row) for row in rows(page) if len(row) == 2
+    }
+    commands = texts(page, "pre")
+    assert commands[0] == "python -m research.train '--workdir=runs/my run'"
+    assert re.fullmatch(r"python -m research\.evaluate '--workdir=/.*/my run'", commands[1])
 
 
-@pytest.fixture
-def runs(tmp_path):
-    for name, width in (("small", 8), ("<large>", 64)):
-        workdir = tmp_path / name
-        workdir.mkdir()
-        config = {"task": {"type": "Toy", "model": {"type": "MLP", "width": width}}, "seed": 0}
-        (workdir / "config.json").write_text(json.dumps(config))
-        write(workdir, 0, [10, 20])
-        (workdir / "figures").mkdir()
-        Figure(figsize=(2, 1)).savefig(workdir / "figures" / "a.png")
-        record = {
-            "metrics": {"accuracy": width / 100, "examples": 7},
-            "figures": {"Dots": "figures/a.png"},
-        }
-        (workdir / evaluation_file("test")).write_text(json.dumps(record))
-    return [tmp_path / "small", tmp_path / "<large>"]
-
-
-def test_a_report_contains_scores_curves_figures_and_config(runs):
-    summary = {"seconds": 12.34, "compile_seconds": 5, "parameters": 4321, "hardware": "1 x abacus"}
-    (runs[0] / SUMMARY).write_text(json.dumps(summary | {"command": "python -m research.train"}))
-    page = write_report(runs[:1], runs[0] / "report.html").read_text()
-    for text in (
-        "0.0800",
-        "test accuracy",
-        "12.3 s",
-        "4,321",
-        "1 x abacus",
-        "Dots",
-        "task.model.width",
-    ):
-        assert text in page
-    assert len(re.findall('<img width=[0-9]+ alt="[^"]*" src="data:image/png;base64,', page)) == 2
-    assert "http" not in page  # a report opens without network access
-
-
-def test_a_report_of_a_tpu_run_contains_its_cost(runs):
-    summary = {"seconds": 1, "compile_seconds": 5, "parameters": 4, "hardware": "16 x TPU v5 lite"}
+def test_a_report_of_a_tpu_run_contains_its_cost(make_run):
+    workdir = make_run("a")
     spent = {"dollars": 1234.567, "dollars_per_hour": 19.2, "price": "list price in Utopia"}
-    (runs[0] / SUMMARY).write_text(json.dumps(summary | spent))
-    page = write_report(runs[:1], runs[0] / "report.html").read_text()
-    assert "16 x TPU v5 lite, $19.20 per hour (list price in Utopia)" in page
-    assert "$1,234.57" in page
+    summary = json.loads((workdir / SUMMARY).read_text())
+    (workdir / SUMMARY).write_text(json.dumps(summary | spent))
+    shown = tiles(report(workdir))
+    name = "training and compiling, at $19.20 per hour, list price in Utopia"
+    assert shown[name] == "$1,234.57"
 
 
-def test_a_comparison_shows_only_config_keys_that_differ(runs):
-    page = write_report(runs, runs[0] / "comparison.html").read_text()
-    assert "<th>task.model.width</th><td>8</td><td>64</td>" in page
-    assert "<th>test accuracy</th><td>0.0800</td><td>0.6400</td>" in page
-    assert "seed" not in page
-    assert "&lt;large&gt;" in page
-    assert "<large>" not in page
+def test_a_report_is_one_file_for_light_and_dark_screens_of_any_size(make_run):
+    page = report(make_run("a", figures=("Dots",)))
+    assert "http:" not in page.replace("http://www.w3.org/2000/svg", "") and "https:" not in page
+    assert not external(page) and "@import" not in page and "url(" not in page
+    assert 'name="viewport"' in page and "prefers-color-scheme: dark" in page
+    assert not unnamed(page)
 
 
-def test_the_report_of_a_run_without_evaluation_says_so(runs):
-    (runs[0] / evaluation_file("test")).unlink()
-    assert "Not evaluated yet" in write_report(runs[:1], runs[0] / "report.html").read_text()
+def test_texts_of_users_are_escaped(make_run):
+    evil = "<script>alert(1)</script>"
+    workdir = make_run("<b>&", {"ap/<i>": 0.5, "loss": 1.0}, [evil], (evil,), seed=evil)
+    summary = json.loads((workdir / SUMMARY).read_text())
+    names = {"command": evil, "hardware": evil, "environment": {evil: evil}}
+    (workdir / SUMMARY).write_text(json.dumps(summary | names))
+    for page in (report(workdir), report(workdir, make_run("other"))):
+        assert "<script>alert" not in page and "<b>&amp;" not in page and "<i>" not in page
+        assert "&lt;script&gt;alert" in page and "&lt;b&gt;&amp;" in page
+
+
+def test_figures_have_a_section_and_a_link(make_run):
+    page = report(make_run("a", figures=("Confusion matrix", "Classes")))
+    links = {text(one): one.get("href") for one in find(page, "nav")[0]}
+    titles = ["Learning curves", "Confusion matrix", "Classes", "Config", "Environment", "Commands"]
+    assert list(links) == titles == texts(page, "h2")
+    for address in links.values():
+        assert find(page, "section", id=address.removeprefix("#"))
+    assert "Classes of a" in texts(page, "p") and "<caption>" in texts(page, "p")
+
+
+def test_notes_and_a_missing_test_split_are_shown(make_run):
+    workdir = make_run("a", notes=["BLEU is 0 <because>"])
+    assert texts(report(workdir), "p", class_="note") == ["BLEU is 0 <because>"]
+    path = workdir / evaluation_file("test")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"split": "validation"}))
+    page = report(workdir)
+    note = "The data have no test split; these are scores of the validation split."
+    assert note in texts(page, "p", class_="note")
+    assert "validation accuracy" in tiles(page) and "test accuracy" not in tiles(page)
+
+
+def test_config_keys_that_differ_from_their_default_are_marked(make_run, experiment):
+    workdir = make_run("a")
+    config = to_config_dict(experiment).to_dict()
+    (workdir / "config.json").write_text(json.dumps(config))
+    page = report(workdir)
+    shown = {row[0]: row[1:] for row in rows(page) if row and row[0] in ("batch_size", "seed")}
+    assert shown == {"batch_size": ["64", "128"], "seed": ["0", ""]}
+    changed = [text(row[0]) for row in find(page, "tr", class_="changed")]
+    assert "batch_size" in changed and "task.model.widths" in changed and "seed" not in changed
+    (key,) = [one for one in find(page, "code") if one.text == "batch_size"]
+    assert "optimizer step" in key.get("title")
+
+
+def test_a_config_of_another_version_is_shown_without_defaults(make_run):
+    assert ["unknown_key", "3", ""] in rows(report(make_run("a", unknown_key=3)))
+
+
+def test_parts_of_a_metric_are_in_a_table_without_tile(make_run):
+    page = report(make_run("a", {"ap": 0.5, "ap/cat": 0.25}, task="ObjectDetection"))
+    assert tiles(page)["test AP"] == "0.5" and "test AP, cat" not in tiles(page)
+    assert ["AP, cat", "0.25"] in rows(page)
+
+
+def test_the_report_of_an_unfinished_run_says_so(make_run):
+    workdir = make_run("a")
+    (workdir / evaluation_file("test")).unlink()
+    (workdir / SUMMARY).unlink()
+    page = report(workdir)
+    assert "Not evaluated yet." in page and tiles(page) == {"steps": "20"}
+    assert "not finished" in report(workdir, make_run("b"))
+
+
+def test_pictures_of_older_versions_are_left_out(make_run):
+    workdir = make_run("a")
+    path = workdir / evaluation_file("test")
+    old = json.loads(path.read_text()) | {"figures": {"Confusion matrix": "figures/a.png"}}
+    path.write_text(json.dumps(old))
+    assert "Confusion matrix" not in report(workdir)
 
 
 def test_a_workdir_without_metrics_is_refused(tmp_path):
@@ -138,7 +171,7 @@ def test_a_workdir_without_metrics_is_refused(tmp_path):
 
 
 def test_a_table_is_aligned():
-    rows = [{"file": "a", "p": 0.5}, {"file": "longer", "p": 1.0}]
-    assert table(rows) == "file    p\na       0.500\nlonger  1.000"
-    assert table([row | {"words": [1, 2]} for row in rows]) == table(rows)
+    lines = [{"file": "a", "p": 0.5}, {"file": "longer", "p": 1.0}]
+    assert table(lines) == "file    p\na       0.500\nlonger  1.000"
+    assert table([row | {"words": [1, 2]} for row in lines]) == table(lines)
     assert in_a_line({"word": "a", "start": 0.25}) == "a  0.250"

@@ -18,7 +18,7 @@ def time(monkeypatch):
 
 def test_seconds_exclude_compilations_and_pauses(time):
     compilations = CompilationCounter()
-    clock = Clock(compilations, Progress(seconds=5.0, compile_seconds=1.0))
+    clock = Clock(compilations, Progress(seconds=5.0, compile_seconds=1.0), 98.0)
     time.now += 10
     compilations.seconds += 4
     assert (clock.seconds, clock.compile_seconds) == (11, 5)
@@ -27,10 +27,11 @@ def test_seconds_exclude_compilations_and_pauses(time):
         compilations.seconds += 50
     time.now += 2
     assert (clock.seconds, clock.compile_seconds) == (13, 55)
+    assert clock.total_seconds == (5 + 1) + (100 - 98) + 10 + 100 + 2
 
 
 def test_the_speed_is_that_since_the_last_lap(time):
-    clock = Clock(CompilationCounter(), Progress(seconds=7.0))
+    clock = Clock(CompilationCounter(), Progress(seconds=7.0), 100.0)
     time.now += 10
     assert clock.lap(40)["examples_per_second"] == 4
     time.now += 5

@@ -63,10 +63,16 @@ def test_a_saved_run_predicts_from_files(workdir, tmp_path):
 
 @pytest.mark.parametrize("path", CONFIGS)
 def test_the_saved_config_of_every_experiment_opens(path):
-    """All values are preserved; the weight decay mask is converted to its current form."""
+    """All values are preserved; the weight decay mask is converted to its current form.
+
+    Later versions log more often, which does not change a result.
+    """
     opened = from_config_dict(Experiment, CONFIGS[path])
     assert opened.optimizer.weight_decay_mask == (("kernel$", True),)
+    if not (ROOT / path).exists():
+        return  # the experiment was removed; its runs still open
     current = load_experiment(ROOT / path)
     mask = current.optimizer.weight_decay_mask
     optimizer = dataclasses.replace(opened.optimizer, weight_decay_mask=mask)
-    assert dataclasses.replace(opened, optimizer=optimizer) == current
+    log_every = current.log_every
+    assert dataclasses.replace(opened, optimizer=optimizer, log_every=log_every) == current

@@ -11,11 +11,12 @@ from itertools import product
 import jax
 import jax.numpy as jnp
 import numpy as np
-from matplotlib.figure import Figure
 
 from research.common.errors import UserError
 from research.data.dataset import ArrayDataset, Dataset
 from research.predictor import Predictor
+from research.reporting.figures import Figure
+from research.reporting.html import element
 from research.task import Average, Scorer, Task
 
 SIDES = ("frames", "notes")
@@ -59,7 +60,7 @@ class MedianError(Scorer):
         return {"median_error": float(np.median(self.errors))}
 
     def figures(self, dataset):
-        return {"Errors": Figure()}
+        return [Figure("Errors", element("p", f"{len(self.errors)}"))]
 
 
 class ToyPredictor(Predictor):

@@ -18,6 +18,7 @@ from flax import linen as nn
 
 from research.common.errors import ConfigError, UserError
 from research.common.processes import heartbeat
+from research.common.progress import progress
 from research.data.dataset import Dataset, Example
 from research.hardware.mesh import on_host
 from research.task import Tree
@@ -25,8 +26,7 @@ from research.tasks.image_classification.data import TFDS, DigitPhotographs, Dig
 from research.training.optimizer import Optimizer
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
+    from research.reporting.figures import Figure
     from research.tasks.image_classification.task import ImageClassification
 
 HEAD = "head"  # the last layer of every classifier; its classes are new, so it starts fresh
@@ -111,13 +111,11 @@ class FewShotScores:
                 results[f"{name}_std_at_{shots}"] = float(deviation)
         return results
 
-    def figures(self) -> "dict[str, Figure]":
+    def figures(self) -> "list[Figure]":
         """Returns the accuracy over the number of examples."""
         from research.tasks.image_classification.figures import few_shot_curves
 
-        draws = self.accuracy["pretrained"].shape[1]
-        title = f"Few-shot accuracy, mean and standard deviation of {draws} draws"
-        return {title: few_shot_curves(self.shots, self.accuracy)}
+        return [few_shot_curves(self.shots, self.accuracy)]
 
 
 def few_shot(
@@ -159,7 +157,8 @@ def few_shot(
     for name, start in starts.items():
         learn = learner(task, config, start, pool, draws, test)
         for i, shots in enumerate(config.shots):
-            for seed, rows in enumerate(draws[i]):
+            shown = progress(draws[i], f"few-shot, {name}, {shots} examples", config.draws)
+            for seed, rows in enumerate(shown):
                 heartbeat()
                 accuracy[name][i, seed] = learn(rows, seed)
             log.info("few-shot %s, %d: accuracy %.4f", name, shots, accuracy[name][i].mean())

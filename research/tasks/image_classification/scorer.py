@@ -5,11 +5,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from research.data.dataset import Dataset, Example
-from research.task import Scorer
+from research.task import Metric, Scorer, percentage
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from research.reporting.figures import Figure
 
+METRICS = {
+    "accuracy": percentage("accuracy"),
+    "top5_accuracy": percentage("top-5 accuracy"),
+    "loss": Metric("loss", "nats", better="lower"),
+}
 TOP_5_MIN_CLASSES = 20  # with fewer classes top-5 accuracy is close to 1
 GRID_IMAGES = 48
 
@@ -51,23 +56,30 @@ class ClassificationScorer(Scorer):
         correct = probability.argmax(-1) == label
         return np.lexsort((probability[np.arange(len(label)), label], correct))[:count]
 
-    def figures(self, dataset: Dataset) -> "dict[str, Figure]":
-        """Returns the confusion matrix, and a grid of the hardest examples."""
-        from research.tasks.image_classification.figures import confusion_matrix, image_grid
+    def figures(self, dataset: Dataset) -> "list[Figure]":
+        """Returns the confusion matrix, scores of the classes, and the hardest examples."""
+        from research.tasks.image_classification.figures import (
+            class_scores,
+            confusions,
+            image_grid,
+        )
 
         index, label, probability = self.examples
         predicted = probability.argmax(-1)
         rows = self.hardest(GRID_IMAGES)
         images = dataset.batch(index[rows], (0,), None)["image"]
+        wrong = int((predicted != label).sum())
         grid = image_grid(
+            "Hardest examples",
             images,
             [self.class_names[i] for i in label[rows]],
             [self.class_names[i] for i in predicted[rows]],
             probability[rows, predicted[rows]],
+            f"{len(rows)} of {len(label):,} examples by loss, the {wrong:,} wrong ones first. "
+            "Percentages are the probability of the predicted class.",
         )
-        wrong = int((predicted != label).sum())
-        title = f"The {len(rows)} hardest of {len(label)} examples, the {wrong} wrong ones first"
-        return {
-            "Confusion matrix": confusion_matrix(label, predicted, self.class_names),
-            title: grid,
-        }
+        return [
+            confusions(label, predicted, self.class_names),
+            class_scores(label, predicted, self.class_names),
+            grid,
+        ]

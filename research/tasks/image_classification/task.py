@@ -27,13 +27,15 @@ from research.tasks.image_classification.models import (
     ResNet,
     ViT,
 )
-from research.tasks.image_classification.scorer import ClassificationScorer
+from research.tasks.image_classification.scorer import METRICS, ClassificationScorer
 from research.weights.conversion import Preprocessing
 
 
 @dataclass(frozen=True)
 class ImageClassification(Task):
     """Predicts one of several classes for each image."""
+
+    metrics = METRICS
 
     source: Digits | DigitPhotographs | TFDS | ImageFolder = field(default_factory=Digits)
     """Images and labels."""

@@ -13,6 +13,7 @@ from pycocotools.cocoeval import COCOeval
 from research.tasks.object_detection.boxes import Annotation
 
 RECALL = np.linspace(0, 1, 101)  # recall levels at which precision is sampled
+_THRESHOLDS = 101  # of the score, in the curves over it
 _MAX_DETECTIONS = 100  # evaluated per class and image, by score
 _AT_50, _AT_75 = 0, 5  # positions in the IoU thresholds 0.5, 0.55, ..., 0.95
 
@@ -58,6 +59,19 @@ class ClassPrecision(NamedTuple):
     ap50: float
     objects: int  # ground-truth objects, without crowds
     precision: np.ndarray  # [101] at IoU 0.5, by `RECALL`
+
+
+class ClassCurve(NamedTuple):
+    """Precision, recall and F1 of a class over the threshold of the score, at IoU 0.5."""
+
+    precision: np.ndarray  # [101], for thresholds from 0 to 1
+    recall: np.ndarray  # [101]
+    f1: np.ndarray  # [101]
+
+    def at(self, threshold: float) -> tuple[float, float, float]:
+        """Returns precision, recall and F1 at the nearest threshold."""
+        index = round(threshold * (len(self.f1) - 1))
+        return float(self.precision[index]), float(self.recall[index]), float(self.f1[index])
 
 
 class AveragePrecision(NamedTuple):
@@ -127,6 +141,69 @@ def match(annotation: Annotation, detections: Detections) -> np.ndarray:
                 unmatched[matched_object[detection]] = False
                 break
     return matched_object
+
+
+def class_curves(
+    images: Sequence[MatchedImage], class_names: Sequence[str]
+) -> dict[str, ClassCurve]:
+    """Returns the curves of the classes with ground-truth objects, by name.
+
+    Args:
+      images: with all detections, whatever their score. Those of crowds are not counted.
+      class_names: by label.
+    """
+    thresholds = np.linspace(0, 1, _THRESHOLDS)
+    curves = {}
+    for label, name in enumerate(class_names):
+        objects = sum(
+            int(((one.annotation.labels == label) & ~one.annotation.crowd).sum()) for one in images
+        )
+        if not objects:
+            continue
+        scores, correct = zip(*(_of_class(one, label) for one in images), strict=True)
+        all_scores, is_correct = np.concatenate(scores), np.concatenate(correct)
+        kept = all_scores >= thresholds[:, None]
+        detections, true_positives = kept.sum(1), (kept & is_correct).sum(1)
+        curves[name] = ClassCurve(
+            true_positives / np.maximum(detections, 1),
+            true_positives / objects,
+            2 * true_positives / (detections + objects),
+        )
+    return curves
+
+
+def _of_class(image: MatchedImage, label: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns score and correctness of each detection of a class that is not of a crowd."""
+    of_object = image.matched_object >= 0
+    in_crowd = np.zeros_like(of_object)
+    in_crowd[of_object] = image.annotation.crowd[image.matched_object[of_object]]
+    chosen = (image.detections.labels == label) & ~in_crowd
+    return image.detections.scores[chosen], of_object[chosen]
+
+
+def count_confusions(
+    images: Sequence[tuple[Annotation, Detections]], num_classes: int
+) -> np.ndarray:
+    """Matches detections to objects of any class at IoU 0.5 and counts the pairs of classes.
+
+    Returns:
+      int [classes + 1, classes + 1]: true by predicted class; the last row counts detections of no
+      object, the last column objects without a detection.
+    """
+    counts = np.zeros((num_classes + 1, num_classes + 1), int)
+    for annotation, detections in images:
+        matched = match(
+            annotation._replace(labels=np.zeros_like(annotation.labels)),
+            detections._replace(labels=np.zeros_like(detections.labels)),
+        )
+        for index, predicted in zip(matched.tolist(), detections.labels.tolist(), strict=True):
+            if index < 0:
+                counts[num_classes, predicted] += 1
+            elif not annotation.crowd[index]:
+                counts[annotation.labels[index], predicted] += 1
+        missed = ~np.isin(np.arange(len(annotation.labels)), matched) & ~annotation.crowd
+        np.add.at(counts, (annotation.labels[missed], num_classes), 1)
+    return counts
 
 
 def _precision(

@@ -6,21 +6,29 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from research.data.dataset import Dataset, Example
-from research.task import Scorer
+from research.task import Metric, Scorer
 from research.tasks.object_detection.average_precision import (
     AveragePrecision,
     Detections,
     MatchedImage,
     average_precision,
+    class_curves,
+    count_confusions,
     match,
 )
 from research.tasks.object_detection.boxes import Annotation
 from research.tasks.object_detection.data import AnnotatedImages, DetectionExamples
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from research.reporting.figures import Figure
 
 log = logging.getLogger(__name__)
+METRICS = {
+    "ap": Metric("AP", better="higher"),
+    "ap50": Metric("AP50", better="higher"),
+    "ap75": Metric("AP75", better="higher"),
+    "loss": Metric("loss", better="lower"),
+}
 _MAX_IMAGES = 12  # in a figure
 
 
@@ -65,33 +73,50 @@ class DetectionScorer(Scorer):
         per_class = {f"ap/{name}": one.ap for name, one in measured.per_class.items()}
         return {"ap": measured.ap, "ap50": measured.ap50, "ap75": measured.ap75, **per_class}
 
-    def figures(self, dataset: Dataset) -> "dict[str, Figure]":
-        """Returns precision-recall curves, the first images, and those with the most errors."""
-        from research.tasks.object_detection.figures import (
-            detection_grid,
-            precision_recall,
-            precision_recall_title,
-        )
+    def figures(self, dataset: Dataset) -> "list[Figure]":
+        """Returns curves and scores of the classes, the first images, and the hardest ones."""
+        from research.tasks.object_detection.figures import detection_grid
 
-        images = _images(dataset)
-        matched = [self._match(images, index) for index in sorted(self._detections)]
+        images, names, threshold = _images(dataset), self.class_names, self.display_threshold
+        matched = [self._match(images, i, threshold) for i in sorted(self._detections)]
         hardest = sorted(matched, key=lambda image: -image.error)[:_MAX_IMAGES]
-        measured = self._measure(images)
-        curves = {}
-        if measured:
-            curves[precision_recall_title(measured)] = precision_recall(measured)
-
-        def grid(chosen: list[MatchedImage], ground_truth: bool) -> "Figure":
-            return detection_grid(
-                chosen, images, self.class_names, self.display_threshold, ground_truth
-            )
-
         count, total = len(hardest), f"{len(matched):,}"
-        by = "by false negatives and false positives"
-        return curves | {
-            f"The first {count} of {total} images": grid(matched[:_MAX_IMAGES], True),
-            f"The {count} hardest of {total} images, {by}": grid(hardest, False),
-        }
+        shown = f"Detections with a score of at least {threshold:g}, matched at IoU 0.5."
+        return [
+            *self._class_figures(images, matched),
+            detection_grid(
+                "Hardest images",
+                f"{count} of {total}, by false negatives and false positives. {shown}",
+                *(hardest, images, names, False),
+            ),
+            detection_grid(
+                "First images",
+                f"{count} of {total}. {shown}",
+                *(matched[:_MAX_IMAGES], images, names, True),
+            ),
+        ]
+
+    def _class_figures(
+        self, images: AnnotatedImages, matched: list[MatchedImage]
+    ) -> "list[Figure]":
+        """Returns the figures that compare classes; none without any object.
+
+        Args:
+          images: of the split.
+          matched: with the detections above the display threshold.
+        """
+        from research.tasks.object_detection import figures
+
+        names, threshold = self.class_names, self.display_threshold
+        if not (measured := self._measure(images)):
+            return []
+        curves = class_curves([self._match(images, i, 0) for i in sorted(self._detections)], names)
+        pairs = [(one.annotation, one.detections) for one in matched]
+        return [
+            figures.curves(measured, curves),
+            figures.class_scores(measured, curves, threshold),
+            figures.confusions(count_confusions(pairs, len(names)), names, threshold),
+        ]
 
     def _measure(self, images: AnnotatedImages) -> AveragePrecision | None:
         if self._measured is None:
@@ -110,9 +135,9 @@ class DetectionScorer(Scorer):
             self._annotations[index] = images.annotation(index)
         return self._annotations[index]
 
-    def _match(self, images: AnnotatedImages, index: int) -> MatchedImage:
+    def _match(self, images: AnnotatedImages, index: int, threshold: float) -> MatchedImage:
         annotation, detections = self._annotation(images, index), self._detections[index]
-        confident = detections.scores >= self.display_threshold
+        confident = detections.scores >= threshold
         detections = Detections(*(part[confident] for part in detections))
         return MatchedImage(index, annotation, detections, match(annotation, detections))
 

@@ -23,7 +23,7 @@ from research.tasks.object_detection.data import (
 from research.tasks.object_detection.decoding import Decoding
 from research.tasks.object_detection.losses import box_loss, class_loss
 from research.tasks.object_detection.models import Detector, anchor_points
-from research.tasks.object_detection.scorer import DetectionScorer
+from research.tasks.object_detection.scorer import METRICS, DetectionScorer
 from research.weights.conversion import Preprocessing
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ _BOX_LOSS_WEIGHT = 2.0  # relative to the classification loss, as in TOOD
 @dataclass(frozen=True)
 class ObjectDetection(Task):
     """Predicts the class, score and bounding box of each object in an image."""
+
+    metrics = METRICS
 
     source: DigitScenes | COCO | VOC | DetectionTFDS = field(default_factory=DigitScenes)
     """The dataset of annotated images."""

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 from sacrebleu.metrics import BLEU, CHRF
+from sacrebleu.metrics.bleu import BLEUScore
 
 from research.data.dataset import Dataset, Example
 from research.reporting.alignments import Alignment, align, count_edits
-from research.task import Scorer
+from research.task import Metric, Scorer, percentage
 from research.tasks.sequence_to_sequence.data import EncodedPairs, Pair
 from research.tasks.sequence_to_sequence.outputs import (
     EOS_SYMBOL,
@@ -20,10 +21,21 @@ from research.tasks.sequence_to_sequence.outputs import (
 )
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from research.reporting.figures import Figure
 
 log = logging.getLogger(__name__)
+METRICS = {
+    "bleu": Metric("BLEU", scale=100, better="higher"),
+    "bleu_lowercased": Metric("BLEU, lowercased", scale=100, better="higher"),
+    "chrf": Metric("chrF", scale=100, better="higher"),
+    "wer": percentage("word error rate", "lower"),
+    "per": percentage("phoneme error rate", "lower"),
+    "wer_first": percentage("word error rate, first reference", "lower"),
+    "loss": Metric("loss", "nats per token", better="lower"),
+    "accuracy": percentage("token accuracy"),
+}
 _MATRICES = 6  # in the attention figure
+_NGRAM = 4  # tokens in a row whose precision BLEU measures
 _WRONG = 12  # words in the figure of wrong words
 _WORST, _TYPICAL = 8, 4  # translations in their figures
 
@@ -157,25 +169,26 @@ class PronunciationScorer(_OutputScorer):
             "wer_first": float(np.mean([not word.is_first for word in words])),
         }
 
-    def figures(self, dataset: Dataset) -> "dict[str, Figure]":
-        """Returns attention matrices, some wrong words, and the most frequent phoneme errors."""
+    def figures(self, dataset: Dataset) -> "list[Figure]":
+        """Returns some wrong words, the most frequent phoneme errors, and attention matrices."""
+        from research.reporting.figures import Figure
         from research.reporting.transcripts import confusions, transcripts
 
         words = self._words(dataset)
         right = [word for word in words if not word.edits]
         wrong = [word for word in words if word.edits]
-        title, figure = self._matrices(right, wrong)
-        figures = {title: figure}
-        if chosen := _spread(wrong, _WRONG):
-            title = f"Wrong words, {len(chosen)} of {len(wrong):,} among {len(words):,}"
-            headings = list(map(_heading, chosen))
-            figures[title] = transcripts(headings, [word.nearest for word in chosen])
-        else:
-            title = f"Wrong words, none among {len(words):,}"
-            figures[title] = transcripts([f"All {len(words):,} words are correct."], [[]])
-        title = f"Phoneme errors, the most frequent of {sum(word.edits for word in words):,}"
-        figures[title] = confusions([word.nearest for word in words])
-        return figures
+        chosen = _spread(wrong, _WRONG)
+        listed = transcripts(list(map(_heading, chosen)), [word.nearest for word in chosen])
+        caption = f"{len(chosen)} of {len(wrong):,} among {len(words):,}."
+        if not wrong:
+            caption = f"All {len(words):,} words are correct."
+        frequent = confusions([word.nearest for word in words])
+        edits = f"{sum(word.edits for word in words):,} in {len(words):,} words."
+        return [
+            Figure("Wrong words", listed, caption),
+            Figure("Phoneme errors", frequent, edits),
+            self._matrices(right, wrong),
+        ]
 
     def _words(self, dataset: Dataset) -> list[_Word]:
         scored = self._scored(dataset)
@@ -187,8 +200,9 @@ class PronunciationScorer(_OutputScorer):
             for pair, output in scored
         ]
 
-    def _matrices(self, right: Sequence[_Word], wrong: Sequence[_Word]) -> tuple[str, "Figure"]:
-        """Returns title and figure of attention matrices, half of them of wrong words if any."""
+    def _matrices(self, right: Sequence[_Word], wrong: Sequence[_Word]) -> "Figure":
+        """Returns attention matrices, half of them of wrong words if there are any."""
+        from research.reporting.figures import Figure
         from research.tasks.sequence_to_sequence.figures import attention_matrices
 
         some_right = _spread(_short(right), max(_MATRICES // 2, _MATRICES - len(wrong)))
@@ -198,22 +212,25 @@ class PronunciationScorer(_OutputScorer):
             nearest = " ".join(reference for reference, _ in word.nearest if reference)
             verdict = f"wrong, reference: {nearest}"
             shown.append(self._attention(word.pair, word.output, verdict, False))
-        title = (
-            f"Attention, {len(some_right)} of {len(right):,} correct words"
-            f" and {len(some_wrong)} of {len(wrong):,} wrong ones"
+        caption = (
+            f"{len(some_right)} of {len(right):,} correct words"
+            f" and {len(some_wrong)} of {len(wrong):,} wrong ones."
         )
-        return title, attention_matrices(shown)
+        return Figure("Attention", attention_matrices(shown), caption)
 
 
 class TranslationScorer(_OutputScorer):
     """BLEU and chrF, computed by sacrebleu."""
 
+    _has_ngrams = True  # whether an output has as many tokens as the longest n-grams of BLEU
+
     def result(self, dataset: Dataset) -> dict[str, float]:
         """Returns `bleu`, `bleu_lowercased` and `chrf` as fractions, and logs their signatures.
 
         BLEU is of detokenised text, tokenised like mteval-v13a (Post 2018,
-        https://aclanthology.org/W18-6319). `bleu_lowercased` compares with results that were
-        published for lowercased, tokenised text. chrF is that of Popović 2015.
+        https://aclanthology.org/W18-6319), and 0 if no translation has four tokens.
+        `bleu_lowercased` compares with results that were published for lowercased, tokenised text.
+        chrF is that of Popović 2015.
         """
         pairs, outputs = zip(*self._scored(dataset), strict=True)
         hypotheses = [output.text for output in outputs]
@@ -229,32 +246,44 @@ class TranslationScorer(_OutputScorer):
             score = metric.corpus_score(hypotheses, references)
             log.info("%s", score.format(signature=str(metric.get_signature())))
             scores[name] = score.score / 100
+            if isinstance(score, BLEUScore):
+                self._has_ngrams = score.totals[-1] > 0
         return scores
 
-    def figures(self, dataset: Dataset) -> "dict[str, Figure]":
-        """Returns attention matrices, the worst translations, and some typical ones."""
-        from research.reporting.transcripts import transcripts
+    def notes(self) -> list[str]:
+        """Explains a BLEU of 0 for texts that are too short for it; after `result`."""
+        if self._has_ngrams:
+            return []
+        return [
+            f"BLEU is 0 because no output has {_NGRAM} tokens: it is the geometric mean of the "
+            f"precision of 1 to {_NGRAM} consecutive tokens. chrF measures such short texts."
+        ]
+
+    def figures(self, dataset: Dataset) -> "list[Figure]":
+        """Returns the worst translations, some typical ones, and attention matrices."""
+        from research.reporting.figures import Figure
         from research.tasks.sequence_to_sequence.figures import attention_matrices, translations
 
         sentences = self._sentences(dataset)
         total = f"{len(sentences):,}"
+        order = sorted(sentences, key=lambda sentence: sentence.chrf)
+        worst = [one for one in order if not one.is_reference][:_WORST]
+        caption = (
+            f"{len(worst)} of {total} by chrF; differences from the nearest reference are marked."
+        )
+        if not worst:
+            caption = f"All {total} translations equal a reference."
+        figures = [Figure("Worst translations", translations(map(_translation, worst)), caption)]
+        middle = len(order) // 2 - _TYPICAL // 2
+        if typical := order[max(middle, len(worst)) : middle + _TYPICAL]:
+            median = np.median([one.chrf for one in sentences])
+            listed = translations(map(_translation, typical))
+            caption = f"{len(typical)} of {total}, around the median chrF of {100 * median:.1f}."
+            figures.append(Figure("Typical translations", listed, caption))
         first = _short(sentences)[:_MATRICES]
         matrices = [self._attention(one.pair, one.output, "", True) for one in first]
-        figures = {f"Attention, {len(first)} of {total} sentences": attention_matrices(matrices)}
-        order = sorted(sentences, key=lambda sentence: sentence.chrf)
-        if worst := [one for one in order if not one.is_reference][:_WORST]:
-            title = f"Worst translations, {len(worst)} of {total} by chrF"
-            figures[title] = translations([_translation(one) for one in worst])
-        else:
-            title = f"Worst translations, none: all {total} equal a reference"
-            figures[title] = transcripts([f"All {total} translations equal a reference."], [[]])
-        middle = len(order) // 2 - _TYPICAL // 2
-        typical = order[max(middle, len(worst)) : middle + _TYPICAL]
-        if typical:
-            median = np.median([one.chrf for one in sentences])
-            title = f"Typical translations, {len(typical)} of {total}, chrF about {median:.2f}"
-            figures[title] = translations([_translation(one) for one in typical])
-        return figures
+        caption = f"{len(first)} of {total} sentences."
+        return [*figures, Figure("Attention", attention_matrices(matrices), caption)]
 
     def _sentences(self, dataset: Dataset) -> list[_Sentence]:
         metric = CHRF()
@@ -284,4 +313,6 @@ def _heading(word: _Word) -> str:
 
 def _translation(sentence: _Sentence) -> Translation:
     pair, output, chrf = sentence
-    return Translation(f"{pair.origin}: chrF {chrf:.2f}", pair.source, pair.references, output.text)
+    return Translation(
+        f"{pair.origin}: chrF {100 * chrf:.1f}", pair.source, pair.references, output.text
+    )

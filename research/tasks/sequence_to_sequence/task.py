@@ -27,7 +27,11 @@ from research.tasks.sequence_to_sequence.data import (
 from research.tasks.sequence_to_sequence.data.encoding import SIDES, Encode
 from research.tasks.sequence_to_sequence.decoding import Decoding, Hypotheses, beam_search
 from research.tasks.sequence_to_sequence.models import AttentionLSTM, Pairs, Transformer
-from research.tasks.sequence_to_sequence.scorer import PronunciationScorer, TranslationScorer
+from research.tasks.sequence_to_sequence.scorer import (
+    METRICS,
+    PronunciationScorer,
+    TranslationScorer,
+)
 
 if TYPE_CHECKING:
     from research.tasks.sequence_to_sequence.predictor import SequenceToSequencePredictor
@@ -38,6 +42,8 @@ _SAMPLE = 200_000  # training pairs from which tokenizers and buckets of a large
 @dataclass(frozen=True)
 class SequenceToSequence(Task):
     """Maps an input text to an output text with an encoder and an autoregressive decoder."""
+
+    metrics = METRICS
 
     source: Pronunciations | ParallelText | TranslationTFDS = field(default_factory=Pronunciations)
     """The data set of text pairs."""

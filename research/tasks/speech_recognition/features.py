@@ -116,6 +116,11 @@ class LogMel:
         )
 
     @property
+    def band_hz(self) -> np.ndarray:
+        """Centre of each band in Hz, float [bands]."""
+        return _mel_edges(self.num_mel_bins, self.low_hz, self.max_hz)[1:-1]
+
+    @property
     def _dft(self) -> np.ndarray:
         """The windowed DFT as a matrix [window_length, real and imaginary frequencies]."""
         dft = np.fft.rfft(np.diag(np.hanning(self.window_length + 1)[:-1]))
@@ -256,12 +261,17 @@ def mel_filters(
       float32 [window_length // 2 + 1, num_mel_bins].
     """
     frequencies = np.fft.rfftfreq(window_length, 1 / sample_rate)[:, None]
-    edges = _mel_to_hz(np.linspace(_hz_to_mel(low_hz), _hz_to_mel(high_hz), num_mel_bins + 2))
+    edges = _mel_edges(num_mel_bins, low_hz, high_hz)
     lower, centre, upper = edges[:-2], edges[1:-1], edges[2:]
     rising = (frequencies - lower) / (centre - lower)
     falling = (upper - frequencies) / (upper - centre)
     triangles = np.maximum(np.minimum(rising, falling), 0)
     return (triangles * 2 / (upper - lower)).astype(np.float32)
+
+
+def _mel_edges(num_mel_bins: int, low_hz: float, high_hz: float) -> np.ndarray:
+    """Returns the edges of the bands in Hz: band i has its centre at i + 1, and ends at i + 2."""
+    return _mel_to_hz(np.linspace(_hz_to_mel(low_hz), _hz_to_mel(high_hz), num_mel_bins + 2))
 
 
 _LOG_STEP = np.log(6.4) / 27  # logarithm of the frequency ratio of 1 mel above 1 kHz (15 mel)

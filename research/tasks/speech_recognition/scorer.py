@@ -8,12 +8,19 @@ import numpy as np
 
 from research.data.dataset import Dataset, Example
 from research.data.tokenizers import Tokenizer
-from research.task import Scorer
+from research.task import Metric, Scorer, percentage
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from research.reporting.figures import Figure
 
 FeatureExtractor = Callable[[np.ndarray], tuple[np.ndarray, float]]
+METRICS = {
+    "wer": percentage("word error rate", "lower"),
+    "cer": percentage("character error rate", "lower"),
+    "accuracy": percentage("sentence accuracy"),
+    "loss": Metric("loss", "nats per utterance", better="lower"),
+    "unalignable": percentage("too short for their text", "lower"),
+}
 _MAX_WORST = 10  # utterances in the figure of the worst transcripts
 
 
@@ -24,12 +31,19 @@ class TranscriptScorer(Scorer):
       tokenizer: decodes token ids.
       extract_features: returns the features [frames, size] of an example's input and the length of
         the input in seconds.
+      band_hz: the centre of each feature's frequency band in Hz [size]; None for other features.
     """
 
     targets = ("tokens", "token_count")
 
-    def __init__(self, tokenizer: Tokenizer, extract_features: FeatureExtractor):
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        extract_features: FeatureExtractor,
+        band_hz: np.ndarray | None = None,
+    ):
         self.tokenizer, self.extract_features = tokenizer, extract_features
+        self.band_hz = band_hz
         self._indices: list[int] = []
         self._references: list[str] = []
         self._hypotheses: list[str] = []
@@ -65,9 +79,10 @@ class TranscriptScorer(Scorer):
             ),
         }
 
-    def figures(self, dataset: Dataset) -> "dict[str, Figure]":
-        """Returns figures of posteriors, of the worst transcripts and of frequent errors."""
+    def figures(self, dataset: Dataset) -> "list[Figure]":
+        """Returns figures of the worst transcripts, of frequent errors and of posteriors."""
         from research.reporting.alignments import align, count_edits
+        from research.reporting.figures import Figure
         from research.reporting.transcripts import confusions, transcripts
         from research.tasks.speech_recognition.figures import Utterance, spectrogram_and_posterior
 
@@ -82,31 +97,35 @@ class TranscriptScorer(Scorer):
         total = f"{len(order):,} utterances"
         rows = dict.fromkeys(order[rank] for rank in (0, len(order) // 2, -1))
         utterances = [
-            Utterance(headings[row], alignments[row], *self._features_and_posterior(dataset, row))
-            for row in rows
+            Utterance(headings[row], alignments[row], *self._shown(dataset, row)) for row in rows
         ]
-        title = f"Spectrogram and posterior, from the worst to the best of {total}"
-        figures = {title: spectrogram_and_posterior(utterances, self.tokenizer.tokens)}
-        if worst := [row for row in order if errors[row]][:_MAX_WORST]:
-            title = f"The {len(worst)} worst of {total}, {np.count_nonzero(errors):,} with errors"
-            shown = [headings[row] for row in worst], [alignments[row] for row in worst]
-        else:
-            title, shown = f"No errors in {total}", ([f"All {total} are correct."], [[]])
-        figures[title] = transcripts(*shown)
-        figures[f"The most frequent of {sum(errors):,} word errors"] = confusions(alignments)
-        return figures
+        drawn = spectrogram_and_posterior(utterances, self.tokenizer.tokens, self.band_hz)
+        worst = [row for row in order if errors[row]][:_MAX_WORST]
+        listed = transcripts([headings[row] for row in worst], [alignments[row] for row in worst])
+        wrong = f"{len(worst)} of {np.count_nonzero(errors):,} with errors, of {total}."
+        return [
+            Figure("Worst transcripts", listed, wrong if worst else f"All {total} are correct."),
+            Figure("Word errors", confusions(alignments), f"{sum(errors):,} in {total}."),
+            Figure(
+                "Spectrogram and posterior",
+                drawn,
+                f"The worst, the median and the best of {total}. Brighter is louder; the labels "
+                "are the tokens of the best path.",
+            ),
+        ]
 
-    def _features_and_posterior(
+    def _shown(
         self, dataset: Dataset, row: int
-    ) -> tuple[np.ndarray, np.ndarray, float]:
-        """Returns features [frames, size], log-probabilities [frames, classes], and seconds."""
+    ) -> tuple[np.ndarray, np.ndarray, float, np.ndarray | None]:
+        """Returns features, log-probabilities [frames, classes], seconds, and the sound if any."""
         example = dataset.example(self._indices[row], np.random.default_rng(0))
         assert example is not None  # it was scored
         features, seconds = self.extract_features(example["input"])
         classes, probabilities = self._posteriors[row]
         posterior = np.zeros((len(classes), 1 + self.tokenizer.size), np.float32)
         np.put_along_axis(posterior, classes, probabilities, axis=1)
-        return features, np.log(np.maximum(posterior, 1e-10)), seconds
+        sound = example["input"] if example["input"].ndim == 1 else None
+        return features, np.log(np.maximum(posterior, 1e-10)), seconds, sound
 
     def _decode(self, tokens: np.ndarray, count: np.ndarray) -> list[str]:
         rows = zip(tokens.tolist(), count.tolist(), strict=True)

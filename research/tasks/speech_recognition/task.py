@@ -1,5 +1,6 @@
 """Speech recognition as a task: connectionist temporal classification (CTC)."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -30,7 +31,7 @@ from research.tasks.speech_recognition.data import (
 from research.tasks.speech_recognition.decoding import Decoding
 from research.tasks.speech_recognition.features import LogMel, PrecomputedFeatures
 from research.tasks.speech_recognition.models import LSTMEncoder
-from research.tasks.speech_recognition.scorer import TranscriptScorer
+from research.tasks.speech_recognition.scorer import METRICS, TranscriptScorer
 
 if TYPE_CHECKING:
     from research.tasks.speech_recognition.predictor import SpeechRecognitionPredictor
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class SpeechRecognition(Task):
     """Transcribes an utterance with a network that scores each token in each frame."""
+
+    metrics = METRICS
 
     source: SpokenDigits | FreeSpokenDigits | Manifest | LibriSpeech | SpeechTFDS = field(
         default_factory=SpokenDigits
@@ -107,7 +110,8 @@ class SpeechRecognition(Task):
         return replace(
             self,
             tokenizer=tokenizer,
-            bucket_seconds=tuple(round(length, 3) for length in buckets),
+            # Rounded up: the longest utterances must fit.
+            bucket_seconds=tuple(math.ceil(1000 * length - 1e-3) / 1000 for length in buckets),
             decoding=decoding,
         )
 
@@ -226,7 +230,8 @@ class SpeechRecognition(Task):
 
     def scorer(self) -> TranscriptScorer:
         """Returns a scorer of word and character error rates and sentence accuracy."""
-        return TranscriptScorer(self.tokenizer, self.extract_features)
+        band_hz = getattr(self.features, "band_hz", None)
+        return TranscriptScorer(self.tokenizer, self.extract_features, band_hz)
 
     def predictor(self) -> "SpeechRecognitionPredictor":
         """Returns the predictor, which transcribes files."""

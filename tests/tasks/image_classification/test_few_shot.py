@@ -116,8 +116,8 @@ def test_scores_are_means_over_draws_of_paired_differences():
             "gain_std_at_5": np.std([0.1, 0.3], ddof=1),
         }
     )
-    (title,) = scores.figures()
-    assert "2 draws" in title
+    (figure,) = scores.figures()
+    assert "2 draws" in figure.caption
 
 
 def test_without_scratch_the_pretrained_network_alone_is_measured(monkeypatch):

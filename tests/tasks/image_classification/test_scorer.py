@@ -3,6 +3,7 @@ import pytest
 
 from research.data.dataset import ArrayDataset
 from research.tasks.image_classification.scorer import ClassificationScorer
+from tests.reporting.markup import texts
 
 
 def scored(class_names, label, probability):
@@ -32,8 +33,11 @@ def test_the_hardest_examples_are_sorted_by_loss_with_errors_first():
     assert scorer.hardest(4).tolist() == [1, 2, 3, 0]
     images = np.zeros((4, 5, 5, 3), np.uint8)
     figures = scorer.figures(ArrayDataset(image=images, label=label))
-    titles = list(figures)
-    assert titles[0] == "Confusion matrix"
-    assert titles[1] == "The 4 hardest of 4 examples, the 2 wrong ones first"
-    shown = [axes.get_title() for axes in figures[titles[1]].axes[:4]]
-    assert shown == ["b 80%\nis a", "a 55%\nis b", "b 60%", "a 90%"]
+    assert [figure.title for figure in figures] == [
+        "Confusion matrix",
+        "Classes",
+        "Hardest examples",
+    ]
+    assert figures[2].caption.startswith("4 of 4 examples by loss, the 2 wrong ones first")
+    shown = texts(figures[2].content, "figcaption")
+    assert shown == ["✗ b 80%, is a", "✗ a 55%, is b", "b 60%", "a 90%"]

@@ -1,23 +1,26 @@
+import base64
 import contextlib
 import io
 import json
 
 import numpy as np
 import pytest
-from matplotlib.colors import to_hex
-from matplotlib.patches import Rectangle
 from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from research.tasks.object_detection.average_precision import Detections, match
+from research.tasks.object_detection.average_precision import (
+    Detections,
+    MatchedImage,
+    class_curves,
+    match,
+)
 from research.tasks.object_detection.boxes import NO_OBJECTS, Annotation
 from research.tasks.object_detection.data import AnnotatedImages, DetectionExamples
 from research.tasks.object_detection.scorer import DetectionScorer
-from tests.reporting.drawing import drawn, texts
+from tests.reporting.markup import find, rows, texts
 
 SIZE = (64, 48)  # of the images, in pixels
-FOUND, MISSED, FALSE, TRUE, CROWD = "#3fb950", "#cf222e", "#f5a30a", "#ffffff", "#c9d1d9"
 A, B, C = (2, 2, 12, 12), (20, 20, 40, 30), (44, 4, 60, 44)  # boxes apart from each other
 NO_DETECTIONS = Detections(
     np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32)
@@ -91,19 +94,18 @@ def of_one_image(truth, found):
 
 
 def figures(*arguments, **options):
-    """Titles and figures: the curves, the first images, and the hardest ones."""
+    """Figures by title."""
     scorer, dataset = scored(*arguments, **options)
-    return [(title, drawn(figure)) for title, figure in scorer.figures(dataset).items()]
+    return {figure.title: figure for figure in scorer.figures(dataset)}
 
 
-def outlines(figure, colour):
-    """The rectangles of a colour, without the legend."""
-    patches = (patch for axes in figure.axes[1:] for patch in axes.findobj(Rectangle))
-    return [patch for patch in patches if not patch.get_fill() and to_hex(patch.get_ec()) == colour]
+def outlines(figure, kind):
+    """The boxes of a kind."""
+    return [one for one in find(figure.content, "rect") if one.get("class") == kind]
 
 
 def headings(figure):
-    return [text for text in texts(figure) if text.startswith("image ")]
+    return [text for text in texts(figure.content, "figcaption") if text.startswith("image ")]
 
 
 def random_boxes(rng, count, size=100):
@@ -348,10 +350,11 @@ def test_no_detections_or_diverged_ones_have_ap_zero(found):
     truth = [objects((A, 0)), objects(), objects((B, 1))]
     scores = result(truth, [found] * 3)
     assert scores == dict.fromkeys(("ap", "ap50", "ap75", "ap/cat", "ap/dog"), 0.0)
-    (_, curves), (_, first), _ = figures(truth, [found] * 3)
-    assert len(outlines(first, MISSED)) == 2 and not outlines(first, FALSE)
-    labels = [text.get_text() for text in curves.legends[0].get_texts()]
-    assert labels[-1] == "0.00  mean of the 2 classes"
+    shown = figures(truth, [found] * 3)
+    assert len(outlines(shown["First images"], "fn")) == 2
+    assert not outlines(shown["First images"], "fp")
+    legend = texts(shown["Precision, recall and F1"].content, "li")
+    assert legend[-1] == "mean of 2 classes: AP50 0.00"
 
 
 def test_without_objects_ap_is_undefined(caplog):
@@ -359,7 +362,7 @@ def test_without_objects_ap_is_undefined(caplog):
     truth, found = [objects((A, 0, True)), objects()], [detections((A, 0.9, 0))] * 2
     assert result(truth, found) == {}
     assert "undefined AP: no object in the 2 evaluated images" in caplog.text
-    assert [title.split()[0] for title, _ in figures(truth, found)] == ["The", "The"]
+    assert list(figures(truth, found)) == ["Hardest images", "First images"]
 
 
 def test_nothing_is_printed(capfd):
@@ -370,17 +373,15 @@ def test_nothing_is_printed(capfd):
 def test_true_and_false_positives_and_false_negatives_have_own_colors():
     truth = objects((A, 0), (B, 1), (C, 0, True), ((44, 2, 60, 4), 1, True))
     found = detections((A, 0.75, 0), (B, 0.5, 0), ((46, 6, 52, 14), 0.9, 0), (B, 0.2, 1))
-    _, (_, first), (_, hardest) = figures([truth], [found])
-    for figure in (first, hardest):
-        assert headings(figure) == ["image 0: 1 TP, 1 FP, 1 FN"]
-        assert {"cat 0.75", "cat 0.50", "dog", "cat", "cat 0.90"} <= set(texts(figure))
-        assert "dog 0.20" not in texts(figure)  # below the display threshold
-        counts = [len(outlines(figure, colour)) for colour in (FOUND, MISSED, FALSE, CROWD)]
+    shown = figures([truth], [found])
+    for title in ("First images", "Hardest images"):
+        assert headings(shown[title]) == ["image 0: 1 TP, 1 FP, 1 FN"]
+        labels = set(texts(shown[title].content, "text"))
+        assert labels == {"cat 0.75", "cat 0.50", "dog", "cat", "cat 0.90"}  # not "dog 0.20"
+        counts = [len(outlines(shown[title], kind)) for kind in ("tp", "fn", "fp", "crowd")]
         assert counts == [1, 1, 1, 3]
-        (missed,) = outlines(figure, MISSED)
-        assert missed.get_linestyle() == "--"
-    assert len(outlines(first, TRUE)) == 1
-    assert not outlines(hardest, TRUE)
+    assert len(outlines(shown["First images"], "gt")) == 1
+    assert not outlines(shown["Hardest images"], "gt")
 
 
 def test_images_with_the_most_errors_come_first():
@@ -392,10 +393,11 @@ def test_images_with_the_most_errors_come_first():
     found[3] = detections((A, 0.9, 0), (C, 0.8, 1))
     found[7] = detections((A, 0.9, 0), (C, 0.4, 1))
     found[5] = detections(*right, (C, 0.35, 1))
-    _, (first_title, first), (title, hardest) = figures(truth, found)
-    assert first_title == "The first 12 of 15 images"
+    shown = figures(truth, found)
+    first, hardest = shown["First images"], shown["Hardest images"]
+    assert first.caption.startswith("12 of 15.")
     assert [int(text.split()[1][:-1]) for text in headings(first)] == list(range(12))
-    assert title == "The 12 hardest of 15 images, by false negatives and false positives"
+    assert hardest.caption.startswith("12 of 15, by false negatives and false positives.")
     assert len(headings(hardest)) == 12
     assert headings(hardest)[:5] == [
         "image 14: 0 TP, 0 FP, 2 FN",
@@ -408,22 +410,38 @@ def test_images_with_the_most_errors_come_first():
 
 def test_figures_show_the_evaluated_images():
     truth = [objects((A, 0))] * 4
-    _, (title, first), _ = figures(truth, [NO_DETECTIONS] * 4, indices=[3, 1])
-    assert title == "The first 2 of 2 images"
+    first = figures(truth, [NO_DETECTIONS] * 4, indices=[3, 1])["First images"]
+    assert first.caption.startswith("2 of 2.")
     assert [text[:8] for text in headings(first)] == ["image 1:", "image 3:"]
-    shown = [image.get_array()[0, 0, 0] - 100 for image in first.axes[1].images]
-    assert shown == [1, 3]
+    sources = [one.get("href").partition(",")[2] for one in find(first.content, "image")]
+    images = [Image.open(io.BytesIO(base64.b64decode(source))) for source in sources]
+    assert [image.getpixel((0, 0))[0] - 100 for image in images] == [1, 3]
 
 
-@pytest.mark.slow
-def test_of_many_classes_the_most_frequent_have_curves():
-    names = [f"class{number}" for number in range(13)]
-    truth = [objects(*[(A, label)] * (label + 1)) for label in range(13)]
-    (title, curves), *_ = figures(truth, [detections((A, 0.9, 12))] * 13, names)
-    assert title == (
-        "Precision-recall curves at IoU 0.5, of 10 of 13 classes, those with the most objects"
-    )
-    labels = [text.get_text() for text in curves.legends[0].get_texts()]
-    assert [label.split()[1] for label in labels] == [*names[3:], "mean"]
-    (few_title, _), *_ = figures([objects((A, 0))], [NO_DETECTIONS])
-    assert few_title == "Precision-recall curves at IoU 0.5"
+def test_confusions_are_counted_whatever_the_class():
+    """A cat found as a dog, a dog that is missed, and a detection of nothing."""
+    truth = objects((A, 0), (B, 1), (C, 0, True))
+    found = detections((A, 0.9, 1), (C, 0.8, 0), ((70, 70, 80, 80), 0.7, 0), (B, 0.1, 1))
+    matrix = figures([truth], [found])["Confusion matrix"]
+    assert rows(matrix.content)[1:] == [
+        ["cat", "", "1", ""],
+        ["dog", "", "", "1"],
+        ["no object", "1", "", ""],
+    ]
+
+
+def test_curves_over_the_score():
+    """Of two objects, one is found with score 0.8; a detection of score 0.5 is wrong."""
+    truth, found = objects((A, 0), (B, 0)), detections((A, 0.8, 0), (C, 0.5, 0))
+    image = MatchedImage(0, truth, found, match(truth, found))
+    (curve,) = class_curves([image], ("cat", "dog")).values()
+    assert curve.at(0.3) == pytest.approx((1 / 2, 1 / 2, 2 * 1 / (2 + 2)))
+    assert curve.at(0.6) == pytest.approx((1, 1 / 2, 2 * 1 / (1 + 2)))
+    assert curve.at(0.9) == (0, 0, 0)
+    assert len(curve.f1) == 101
+
+
+def test_detections_of_crowds_count_neither_way():
+    truth, found = objects((A, 0), (C, 0, True)), detections((A, 0.8, 0), (C, 0.9, 0))
+    image = MatchedImage(0, truth, found, match(truth, found))
+    assert class_curves([image], ("cat",))["cat"].at(0.5) == (1, 1, 1)

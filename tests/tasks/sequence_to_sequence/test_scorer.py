@@ -2,12 +2,11 @@ import logging
 
 import numpy as np
 import pytest
-from matplotlib.collections import QuadMesh
 
 from research.data.tokenizers import Characters, Words
 from research.tasks.sequence_to_sequence.data import EncodedPairs, Limit, Pair
 from research.tasks.sequence_to_sequence.scorer import PronunciationScorer, TranslationScorer
-from tests.reporting.drawing import drawn, texts
+from tests.reporting.markup import find, texts
 
 TOMATO = ("tomato", ("T AH M EY T OW", "T AH M AA T OW"))
 
@@ -53,23 +52,18 @@ def result(*arguments, **options):
 
 
 def figures(*arguments, **options):
+    """Figures by title."""
     scorer, dataset = scored(*arguments, **options)
-    return {title: drawn(figure) for title, figure in scorer.figures(dataset).items()}
+    return {figure.title: figure for figure in scorer.figures(dataset)}
 
 
-def named(figures, beginning):
-    """Title and figure whose title begins so."""
-    ((title, figure),) = [item for item in figures.items() if item[0].startswith(beginning)]
-    return title, figure
+def labels(figure):
+    """The tokens beside all matrices."""
+    return [one.text for one in find(figure.content, "text")]
 
 
 def translated(references, output):
     return result(TranslationScorer, [("a", references)], [output])
-
-
-def meshes(figure):
-    """The attention matrices, without the colour scale."""
-    return [mesh for axes in figure.axes[1:] for mesh in axes.findobj(QuadMesh)]
 
 
 def test_pronunciations_against_a_count_by_hand():
@@ -130,7 +124,7 @@ def test_the_number_of_references_may_differ():
 
 def test_signatures_are_logged(caplog):
     with caplog.at_level(logging.INFO, "research"):
-        translated(("one two",), "one")
+        translated(("one two three four",), "one two three five")
     bleu, lowercased, chrf = [record.getMessage() for record in caplog.records]
     assert bleu.startswith("BLEU|nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:")
     assert lowercased.startswith("BLEU|nrefs:1|case:lc|eff:no|tok:13a|smooth:exp|version:")
@@ -143,7 +137,7 @@ def test_an_empty_output_is_wrong_and_drawn(kind, outputs):
     example = kind, [TOMATO, ("cat", ("K AE T",))], outputs
     scores, pictures = result(*example), figures(*example)
     assert all(type(value) is float for value in scores.values())
-    assert "→ (empty)" in texts(named(pictures, "Attention")[1])
+    assert "→ (empty)" in texts(pictures["Attention"].content, "div")
     if kind is PronunciationScorer:
         assert scores["wer"] == outputs.count("") / 2
 
@@ -151,9 +145,9 @@ def test_an_empty_output_is_wrong_and_drawn(kind, outputs):
 def test_attention_of_correct_and_wrong_words_is_shown():
     expected = [(f"word{letter}", (f"W {letter}",)) for letter in "ABCDEFGHIJ"]
     outputs = [f"W {letter}" for letter in "ABCDEFGHXX"]
-    title, figure = named(figures(PronunciationScorer, expected, outputs), "Attention")
-    assert title == "Attention, 4 of 8 correct words and 2 of 2 wrong ones"
-    shown = texts(figure)
+    figure = figures(PronunciationScorer, expected, outputs)["Attention"]
+    assert figure.caption == "4 of 8 correct words and 2 of 2 wrong ones."
+    shown = texts(figure.content, "div")
     assert shown.count("correct") == 4
     assert {"wordI", "wrong, reference: W I", "wordJ", "wrong, reference: W J"} <= set(shown)
     assert {"wordA", "wordH"} <= set(shown)  # from all over the dictionary
@@ -166,13 +160,7 @@ def test_attention_rows_and_columns_match_their_tokens():
         np.array([[0.75, 0.25, 0], [0, 0, 1]]),
     ]
     pictures = figures(PronunciationScorer, expected, ["X Y", "Z"], weights)
-    figure = named(pictures, "Attention")[1]
-    for mesh, given in zip(meshes(figure), weights, strict=True):
-        np.testing.assert_array_equal(mesh.get_array(), given)
-    names = [text for text in texts(figure) if len(text) == 1][
-        2:
-    ]  # after those of the colour scale
-    assert names == [*"ab↵", *"XY↵", *"cd↵", *"Z↵"]
+    assert labels(pictures["Attention"]) == [*"XY↵", *"ab↵", *"Z↵", *"cd↵"]
 
 
 def test_truncated_tokens_have_no_label():
@@ -189,60 +177,55 @@ def test_truncated_tokens_have_no_label():
         "source_count": np.array([4]),
     }
     for rows in (["X", "↵"], ["X"]):
-        figure = next(iter(scorer.figures(dataset).values()))
-        shown = [text for text in texts(figure) if len(text) == 1][2:]
-        assert shown == [*"abc↵", *rows]
+        (figure,) = [one for one in scorer.figures(dataset) if one.title == "Attention"]
+        assert labels(figure) == [*rows, *"abc↵"]
         scorer.update({"index": np.array([0])}, at_max_length)
 
 
 def test_attention_of_short_sentences_is_preferred():
     short, long = ("a b", ("one",)), ("a " * 40, ("two",))
     pictures = figures(TranslationScorer, [long, short, long], ["one", "two", "one"])
-    title, figure = named(pictures, "Attention")
-    assert title == "Attention, 1 of 3 sentences"
-    assert [mesh.get_array().shape for mesh in meshes(figure)] == [(2, 4)]
+    assert pictures["Attention"].caption == "1 of 3 sentences."
+    assert labels(pictures["Attention"]) == ["two", "↵", *"a b↵"]
     pictures = figures(TranslationScorer, [long, short], ["one", "two " * 40])
-    meshes_of_long = meshes(named(pictures, "Attention")[1])
-    assert [mesh.get_array().shape for mesh in meshes_of_long] == [(2, 30), (30, 4)]
-    shown = texts(named(pictures, "Attention")[1])
+    assert len(labels(pictures["Attention"])) == (2 + 30) + (30 + 4)
+    shown = texts(pictures["Attention"].content, "div")
     assert any(text.startswith("The first 30 tokens of: a a") for text in shown)
 
 
 def test_wrong_words_are_shown_with_their_nearest_pronunciation():
     expected = [TOMATO, ("cat", ("K AE T",)), ("dog", ("D AO G",))]
     pictures = figures(PronunciationScorer, expected, ["T AH M AA D", "K AE T", "D AA G"])
-    title, figure = named(pictures, "Wrong words")
-    assert title == "Wrong words, 2 of 2 among 3"
-    shown = texts(figure)
-    assert "tomato: PER 2/6, to the nearest of 2 pronunciations" in shown
-    assert "dog: PER 1/3" in shown
-    assert "EY" not in shown and not any("cat" in text for text in shown)
-    title, figure = named(pictures, "Phoneme errors")
-    assert title == "Phoneme errors, the most frequent of 3"
-    assert "AO → AA" in [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
+    assert pictures["Wrong words"].caption == "2 of 2 among 3."
+    html = pictures["Wrong words"].content
+    assert texts(html, "p") == [
+        "tomato: PER 2/6, to the nearest of 2 pronunciations",
+        "dog: PER 1/3",
+    ]
+    assert "EY" not in html
+    assert pictures["Phoneme errors"].caption == "3 in 3 words."
+    assert "AO → AA" in texts(pictures["Phoneme errors"].content, "span")
 
 
 @pytest.mark.slow
 def test_a_sample_of_many_wrong_words_is_shown():
     expected = [(f"word{number}", ("W",)) for number in range(1500)]
-    title, figure = named(
-        figures(PronunciationScorer, expected, ["V"] * 1500, batch=500), "Wrong words"
-    )
-    assert title == "Wrong words, 12 of 1,500 among 1,500"
-    shown = [text for text in texts(figure) if text.startswith("word")]
+    figure = figures(PronunciationScorer, expected, ["V"] * 1500, batch=500)["Wrong words"]
+    assert figure.caption == "12 of 1,500 among 1,500."
+    shown = texts(figure.content, "p")
     assert len(shown) == 12
     assert shown[0] == "word0: PER 1/1" and shown[-1] == "word1499: PER 1/1"
 
 
-def test_titles_of_a_perfect_result():
+def test_captions_of_a_perfect_result():
     words = figures(PronunciationScorer, [TOMATO], ["T AH M AA T OW"])
-    assert list(words) == [
-        "Attention, 1 of 1 correct words and 0 of 0 wrong ones",
-        "Wrong words, none among 1",
-        "Phoneme errors, the most frequent of 0",
-    ]
+    assert {title: figure.caption for title, figure in words.items()} == {
+        "Wrong words": "All 1 words are correct.",
+        "Phoneme errors": "0 in 1 words.",
+        "Attention": "1 of 1 correct words and 0 of 0 wrong ones.",
+    }
     sentences = figures(TranslationScorer, [("a b", ("one two", "two one"))], ["two one"])
-    assert list(sentences)[1] == "Worst translations, none: all 1 equal a reference"
+    assert sentences["Worst translations"].caption == "All 1 translations equal a reference."
 
 
 def test_worst_and_typical_translations_are_chosen_by_chrf():
@@ -253,14 +236,26 @@ def test_worst_and_typical_translations_are_chosen_by_chrf():
     outputs = [" ".join(words[: 1 + r // 4]) + " " + "z" * (4 - r % 4) for r in rank]
     pictures = figures(TranslationScorer, expected, outputs)
     ranked = [f"s {number}" for number in np.argsort(rank)]
-    title, worst = named(pictures, "Worst translations")
-    assert title == "Worst translations, 8 of 32 by chrF"
-    assert [text for text in texts(worst) if text.startswith("s ")] == ranked[:8]
-    title, typical = named(pictures, "Typical translations")
-    assert title.startswith("Typical translations, 4 of 32, chrF about 0.5")
-    assert [text for text in texts(typical) if text.startswith("s ")] == ranked[14:18]
+    worst, typical = pictures["Worst translations"], pictures["Typical translations"]
+    assert worst.caption.startswith("8 of 32 by chrF")
+    assert [text for text in texts(worst.content, "dd") if text.startswith("s ")] == ranked[:8]
+    assert typical.caption.startswith("4 of 32, around the median chrF of 5")
+    shown = [text for text in texts(typical.content, "dd") if text.startswith("s ")]
+    assert shown == ranked[14:18]
 
 
 def test_no_translation_is_shown_twice():
     pictures = figures(TranslationScorer, [("a", ("one",))] * 3, ["two", "three", "one two"])
-    assert [title.split(",")[0] for title in pictures] == ["Attention", "Worst translations"]
+    assert list(pictures) == ["Worst translations", "Attention"]
+
+
+def test_a_bleu_of_zero_is_explained():
+    """BLEU of perfect translations of three words is 0, since they have no four tokens in a row."""
+    scorer, dataset = scored(TranslationScorer, [("a", ("one two three",))], ["one two three"])
+    assert scorer.result(dataset)["bleu"] == 0
+    (note,) = scorer.notes()
+    assert "BLEU is 0 because no output has 4 tokens" in note and "chrF" in note
+    scorer, dataset = scored(TranslationScorer, [("a", ("b c d e",))], ["b c d e"])
+    assert scorer.result(dataset)["bleu"] == pytest.approx(1) and scorer.notes() == []
+    scorer, dataset = scored(TranslationScorer, [("a", ("so, so.",))], ["so, so."])
+    assert scorer.result(dataset)["bleu"] == pytest.approx(1) and scorer.notes() == []

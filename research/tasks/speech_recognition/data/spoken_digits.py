@@ -10,6 +10,7 @@ import soxr
 
 from research.common.config import renamed_from
 from research.common.errors import ConfigError
+from research.common.progress import progress
 from research.data.splits import SPLITS
 from research.tasks.speech_recognition.data.corpus import DIGITS, Corpus, Features, Utterance
 from research.tasks.speech_recognition.data.synthesis import Synthesizer
@@ -72,7 +73,8 @@ def _speak(source: SpokenDigits, split: str, sample_rate: int) -> Corpus:
         return text, voice, (audio * 32767).astype(np.int16)
 
     with ThreadPoolExecutor() as pool:
-        spoken = list(pool.map(speak, range(count)))
+        name = f"synthesising the {split} utterances"
+        spoken = list(progress(pool.map(speak, range(count)), name, count))
     utterances = [
         Utterance(f"spoken digits {split}:{index}", text, len(audio) / sample_rate, voice)
         for index, (text, voice, audio) in enumerate(spoken)

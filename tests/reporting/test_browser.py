@@ -1,0 +1,119 @@
+"""Reports of real figures in Chromium: no script error, nothing clipped, nothing loaded."""
+
+import numpy as np
+import pytest
+
+from research.data.dataset import ArrayDataset
+from research.reporting.report import write_report
+from research.reporting.runs import save_evaluation
+from research.tasks.image_classification.scorer import ClassificationScorer
+from tests.reporting.browser import COMMAND, Browser
+from tests.tasks.object_detection.test_scorer import A, B, detections, objects
+from tests.tasks.object_detection.test_scorer import scored as detected
+from tests.tasks.sequence_to_sequence.test_scorer import TOMATO, PronunciationScorer
+from tests.tasks.sequence_to_sequence.test_scorer import scored as decoded
+from tests.tasks.speech_recognition.test_scorer import RecordingDataset
+from tests.tasks.speech_recognition.test_scorer import scored as transcribed
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(COMMAND is None, reason="Chromium is missing"),
+]
+# Elements that extend beyond the viewport without a container that scrolls.
+CLIPPED = """
+[...document.querySelectorAll("main *")].filter(one =>
+  one.checkVisibility() && one.getBoundingClientRect().right > innerWidth + 1
+  && !one.closest(".scroll, .tall, .matrices figure")).map(one => one.outerHTML.slice(0, 200))
+"""
+
+
+def image_figures():
+    rng = np.random.default_rng(0)
+    label, p = rng.integers(0, 12, 60), rng.dirichlet(np.ones(12), 60)
+    scorer = ClassificationScorer(tuple(f"a long name {i}" for i in range(12)))
+    scorer.update({"index": np.arange(60), "label": label}, {"probability": p})
+    images = rng.integers(0, 255, (60, 32, 32, 3), np.uint8)
+    return scorer.figures(ArrayDataset(image=images, label=label))
+
+
+def figures_of(task):
+    if task == "ImageClassification":
+        return image_figures()
+    if task == "ObjectDetection":
+        scorer, dataset = detected([objects((A, 0), (B, 1))], [detections((A, 0.9, 0))])
+    elif task == "SpeechRecognition":
+        scorer, dataset = transcribed(["a b c d"], ["a c c d d"]), RecordingDataset()
+    else:
+        scorer, dataset = decoded(PronunciationScorer, [TOMATO] * 3, ["T AH M EY D"] * 3)
+    return scorer.figures(dataset)
+
+
+@pytest.fixture
+def make_report(make_run, tmp_path):
+    """Returns a function that writes the report of some runs of a task."""
+
+    def make(task, runs):
+        workdirs = [make_run(f"run{i}", {"loss": 0.5}, task=task, seed=i) for i in range(runs)]
+        for workdir in workdirs:
+            record = {"metrics": {"loss": 0.5}, "notes": [], "step": 20}
+            save_evaluation(workdir, "test", record, figures_of(task))
+        return write_report(workdirs, tmp_path / "report.html")
+
+    return make
+
+
+TASKS = ("ImageClassification", "ObjectDetection", "SpeechRecognition", "SequenceToSequence")
+
+
+@pytest.mark.parametrize("runs", [1, 3])
+@pytest.mark.parametrize("task", TASKS)
+def test_a_report_fits_screens_of_all_sizes(task, runs, make_report):
+    path = make_report(task, runs)
+    for width in (400, 1400):
+        with Browser(width, dark=False) as browser:
+            browser.open(path)
+            assert browser.evaluate(CLIPPED) == []
+            assert browser.evaluate("document.documentElement.scrollWidth") <= width
+            assert browser.errors == []
+
+
+def test_colours_follow_the_scheme_of_the_user(make_report):
+    path = make_report("ImageClassification", 1)
+    backgrounds = []
+    for dark in (False, True):
+        with Browser(400, dark) as browser:
+            browser.open(path)
+            expression = "getComputedStyle(document.querySelector('main')).backgroundColor"
+            backgrounds.append(browser.evaluate(expression))
+    assert backgrounds == ["rgb(255, 255, 255)", "rgb(13, 17, 23)"]
+
+
+def test_the_script_sorts_hides_and_shows(make_report):
+    path = make_report("ImageClassification", 1)
+    with Browser(1400, dark=False) as browser:
+        browser.open(path)
+        assert browser.evaluate("document.querySelectorAll('.command button').length") == 4
+        # Sorting by the number of examples puts the largest class first.
+        counts = """(() => {
+          const table = document.querySelector("#classes table");
+          [...table.querySelectorAll("th button")].at(-1).click();
+          return [...table.tBodies[0].rows].map(row => Number(row.cells[4].textContent));
+        })()"""
+        found = browser.evaluate(counts)
+        assert found == sorted(found, reverse=True) and len(set(found)) > 1
+        # A click in the legend hides a curve in all charts.
+        hidden = """(() => {
+          document.querySelector(".legend li").click();
+          const hidden = document.querySelectorAll(".plot .series.hidden");
+          return [...hidden].map(one => one.dataset.name);
+        })()"""
+        assert browser.evaluate(hidden) == ["train"]
+        values = """(() => {
+          const svg = document.querySelectorAll(".plot svg")[1];
+          const frame = svg.getBoundingClientRect();
+          const at = {clientX: frame.right - 5, clientY: frame.top + 50, bubbles: true};
+          svg.dispatchEvent(new PointerEvent("pointermove", at));
+          return svg.parentElement.querySelector(".values").innerText;
+        })()"""
+        assert browser.evaluate(values) == "step 20\nvalidation 0.1"
+        assert browser.errors == []

@@ -1,0 +1,29 @@
+from research.reporting.html import Html, element, join
+from research.reporting.page import content_of, page
+
+
+def test_text_is_escaped_and_markup_is_not():
+    assert element("b", "<i> & ", element("i", "a")) == "<b>&lt;i&gt; &amp; <i>a</i></b>"
+    assert join(["<", Html("<br>")]) == "&lt;<br>"
+
+
+def test_attributes_are_escaped_and_named_as_in_html():
+    link = element("a", "x", href='"><script>', class_="c", data_index=0, open=True, id=None)
+    assert link == '<a href="&quot;&gt;&lt;script&gt;" class="c" data-index="0" open>x</a>'
+
+
+def test_void_elements_have_no_end_tag():
+    assert element("img", alt="a", name="b") == '<img alt="a" name="b">'
+
+
+def test_the_content_of_a_page_can_be_read_back():
+    content = element("p", "a </main> b")
+    assert content_of(page("<t>", content)) == content
+
+
+def test_a_page_is_readable_on_phones_and_in_dark_and_loads_nothing():
+    html = page("a", element("p", "b"))
+    assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in html
+    assert "@media (prefers-color-scheme: dark)" in html
+    assert "default-src &#x27;none&#x27;" in html
+    assert "<title>a</title>" in html
