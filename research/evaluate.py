@@ -4,7 +4,6 @@ python -m research.evaluate --workdir=runs/digits --split=test --json
 """
 
 import json
-import logging
 from typing import Any
 
 import jax
@@ -13,11 +12,11 @@ from absl import flags
 from research.common import cli
 from research.common.progress import activity
 from research.common.storage import as_path
+from research.data.splits import split_label
 from research.reporting.runs import save_evaluation
 from research.training.evaluation import evaluate
 from research.training.run import Run, open_run
 
-log = logging.getLogger("research")
 FLAGS = flags.FLAGS
 
 
@@ -40,12 +39,11 @@ def evaluate_run(run: Run, split: str, save: bool = True) -> dict[str, float]:
     results, scorer = evaluate(run.program, run.state, dataset)
     save = save and jax.process_index() == 0
     record: dict[str, Any] = {
+        "split": run.program.task.opened_split(split),
         "metrics": results,
         "notes": scorer.notes(),
         "step": int(run.state.step),
     }
-    for note in record["notes"] if jax.process_index() == 0 else ():
-        log.warning("%s", note)
     figures = []
     if save:
         with activity("drawing the figures"):
@@ -71,8 +69,13 @@ def main(_: list[str]) -> None:
     save = not FLAGS.change and FLAGS.average == 1
     run = open_run(as_path(FLAGS.workdir, write=save), FLAGS.change, FLAGS.average)
     results = evaluate_run(run, FLAGS.split, save)
-    if jax.process_index() == 0:
-        print(json.dumps(results) if FLAGS.json else f"{FLAGS.split}: {format_metrics(results)}")
+    if jax.process_index() != 0:
+        return
+    opened = run.program.task.opened_split(FLAGS.split)
+    if FLAGS.json:
+        print(json.dumps({"split": opened, **results}))
+    else:
+        print(f"{split_label(FLAGS.split, opened)}: {format_metrics(results)}")
 
 
 if __name__ == "__main__":

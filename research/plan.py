@@ -16,7 +16,7 @@ from research.hardware.compiler import CompilerFailure
 from research.hardware.slices import TpuSlice, parse_slice
 from research.planning.compare import compare, format_cells, measure
 from research.planning.plan import Plan, Subject, plan, subject
-from research.planning.record import row, update
+from research.planning.record import numbers, update
 from research.planning.remedies import find_remedy
 from research.planning.table import format_plan
 from research.training.experiment import load_experiment
@@ -109,7 +109,7 @@ def _check_flags() -> None:
 
 def to_json(result: Plan, tpu_slice: TpuSlice, planned: Subject) -> dict[str, object]:
     """Returns a plan as plain values, with time and price of the whole run where they are known."""
-    return dataclasses.asdict(result) | row(result, tpu_slice, planned)
+    return dataclasses.asdict(result) | numbers(result, tpu_slice, planned)
 
 
 def _print_remedy(planned: Subject, tpu_slice: TpuSlice) -> None:

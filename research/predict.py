@@ -6,6 +6,7 @@ python -m research.predict --workdir=runs/pronunciation --beam=5 --n_best=3 colo
 """
 
 import json
+import sys
 from collections.abc import Iterator
 from itertools import chain, count, pairwise
 from pathlib import Path
@@ -20,7 +21,7 @@ from research.common.errors import UserError
 from research.common.files import read_lines
 from research.common.progress import progress
 from research.common.storage import AnyPath, absolute, as_path
-from research.data.dataset import Concatenation
+from research.data.dataset import Concatenation, Dataset
 from research.data.images import save_image
 from research.predictor import Predictor
 from research.reporting.table import in_a_line, table
@@ -34,7 +35,7 @@ def define_flags() -> None:
     """Defines the flags of this command, when called: other modules import this one."""
     flags.DEFINE_string("input", None, "Text file with one input per line.")
     flags.DEFINE_bool("json", False, "Print one line of JSON per input.")
-    flags.DEFINE_string("pictures", None, "Folder for pictures; by default WORKDIR/predictions.")
+    flags.DEFINE_string("pictures", None, "Folder to draw the results onto the inputs in.")
     flags.DEFINE_bool("stream", False, "Print predictions while the files are being read.")
     flags.DEFINE_integer("beam", None, "Short for --change=task.decoding.beam_size=...")
     flags.DEFINE_integer("n_best", None, "Short for --change=task.decoding.n_best=...")
@@ -42,18 +43,34 @@ def define_flags() -> None:
 
 
 def predict(run: Run, inputs: list[str]) -> Iterator[dict[str, Any]]:
-    """Yields the result of each input, in order.
+    """Yields the result of each input, in order; that of an unreadable one is its `error`.
 
     Args:
       run: a trained run.
       inputs: file paths, or texts where the task takes texts.
-
-    Raises:
-      UserError: an input cannot be read.
     """
-    program = run.program
-    predictor = program.task.predictor()
-    examples = Concatenation([predictor.preprocess(item) for item in inputs])
+    predictor = run.program.task.predictor()
+    loaded = [_load(predictor, item) for item in inputs]
+    predictions = _predictions(run, [one for one in loaded if isinstance(one, Dataset)])
+    for item, one in zip(inputs, loaded, strict=True):
+        if isinstance(one, Dataset):
+            yield {predictor.input_kind: item, **predictor.postprocess(next(predictions))}
+        else:
+            yield {predictor.input_kind: item, "error": str(one)}
+
+
+def _load(predictor: Predictor, item: str) -> Dataset | UserError:
+    try:
+        return predictor.preprocess(item)
+    except UserError as error:
+        return error
+
+
+def _predictions(run: Run, datasets: list[Dataset]) -> Iterator[list[dict[str, np.ndarray]]]:
+    """Yields the predictions of each input, one for each of its parts."""
+    if not datasets:
+        return
+    program, examples = run.program, Concatenation(datasets)
     pipeline = input_pipeline(program, examples, training=False)
     predicted: dict[int, dict[str, np.ndarray]] = {}
     batches = pipeline.sampler.batches_per_epoch
@@ -63,17 +80,22 @@ def predict(run: Run, inputs: list[str]) -> Iterator[dict[str, Any]]:
         for row, index in enumerate(indices.tolist()):
             if index >= 0:  # the rest is padding
                 predicted[index] = {name: array[row] for name, array in predictions.items()}
-    for item, (start, stop) in zip(inputs, pairwise(examples.starts.tolist()), strict=True):
-        parts = [predicted[index] for index in range(start, stop)]
-        yield {predictor.input_kind: item, **predictor.postprocess(parts)}
+    for start, stop in pairwise(examples.starts.tolist()):
+        yield [predicted[index] for index in range(start, stop)]
 
 
 def stream(run: Run, paths: list[str]) -> Iterator[dict[str, Any]]:
-    """Yields the results of each file while it is being read, each as soon as it is final."""
+    """Yields the results of each file while it is being read, each as soon as it is final.
+
+    The last one of a file that cannot be read is its `error`.
+    """
     params, variables = run.state.params, run.state.variables
     for path in paths:
-        for row in run.program.task.predictor().stream(params, variables, Path(path)):
-            yield {"file": path, **row}
+        try:
+            for row in run.program.task.predictor().stream(params, variables, Path(path)):
+                yield {"file": path, **row}
+        except UserError as error:
+            yield {"file": path, "error": str(error)}
 
 
 def visualize(
@@ -118,28 +140,47 @@ def read_inputs(path: AnyPath) -> list[str]:
 
 
 def main(arguments: list[str]) -> None:
-    """Prints a table, or lines of JSON."""
+    """Prints a table, or lines of JSON; the exit code is 1 without some results, 2 without any."""
     inputs = arguments + (read_inputs(as_path(FLAGS.input)) if FLAGS.input else [])
     if not inputs:
         raise UserError("missing input: list files or texts after the flags, or set --input=FILE")
     short = {"beam_size": FLAGS.beam, "n_best": FLAGS.n_best}
     changes = [f"task.decoding.{key}={value}" for key, value in short.items() if value is not None]
     run = open_run(as_path(FLAGS.workdir), FLAGS.change + changes, FLAGS.average)
-    if FLAGS.stream:
-        for row in stream(run, inputs):
+    results = _print_stream(run, inputs) if FLAGS.stream else _print_all(run, inputs)
+    errors = [result["error"] for result in results if "error" in result]
+    for error in dict.fromkeys(errors):
+        print(f"error: {' '.join(error.split())}", file=sys.stderr)
+    if errors:
+        sys.exit(1 if len(errors) < len(results) else 2)
+
+
+def _print_stream(run: Run, inputs: list[str]) -> list[dict[str, Any]]:
+    """Prints the results of each file as soon as they are final, and returns them."""
+    results = []
+    for row in stream(run, inputs):
+        results.append(row)
+        if FLAGS.json or "error" not in row:
             print(_as_json(row) if FLAGS.json else in_a_line(row), flush=True)
-        return
-    # All inputs are read before anything is printed, so that an invalid one leaves no output.
+    return results
+
+
+def _print_all(run: Run, inputs: list[str]) -> list[dict[str, Any]]:
+    """Prints the results of all inputs, and returns them."""
     results, predictor = list(predict(run, inputs)), run.program.task.predictor()
-    folder = as_path(FLAGS.pictures, write=True) if FLAGS.pictures else run.workdir / "predictions"
-    pictures = visualize(predictor, results, folder)
+    answered = [result for result in results if "error" not in result]
+    folder = as_path(FLAGS.pictures, write=True) if FLAGS.pictures else None
+    pictures = visualize(predictor, answered, folder) if folder else []
     if FLAGS.json:
-        for result, path in zip(results, pictures, strict=True):
-            print(_as_json(result | {"picture": str(path)} if path else result))
-        return
-    print(table([row for result in results for row in predictor.to_rows(result)]))
-    if any(pictures):
-        print(f"pictures in {folder}")
+        for result, path in zip(answered, pictures, strict=False):
+            if path:
+                result["picture"] = str(path)
+        print("\n".join(map(_as_json, results)))
+    elif answered:
+        print(table([row for result in answered for row in predictor.to_rows(result)]))
+        if any(pictures):
+            print(f"pictures in {folder}")
+    return results
 
 
 def _as_json(row: dict[str, Any]) -> str:

@@ -193,6 +193,11 @@ class Task(abc.ABC):
           UserError: the data or the split are missing; the message contains the remedy.
         """
 
+    def opened_split(self, split: str) -> str:
+        """Returns the split that `dataset` opens: "validation" instead of a missing test split."""
+        has_test = getattr(getattr(self, "source", None), "has_test", True)
+        return "validation" if split == "test" and not has_test else split
+
     def training(self) -> Dataset:
         """Opens the training examples, where they differ in form from `dataset("train")`."""
         return self.dataset("train")

@@ -13,6 +13,7 @@ from absl import flags
 from research.common import cli
 from research.common.files import read_json, save_json
 from research.common.storage import AnyPath, absolute, as_path
+from research.data.splits import split_label
 from research.evaluate import evaluate_run, format_metrics
 from research.reporting.report import write_report
 from research.reporting.runs import REPORT, SUMMARY, evaluation_file
@@ -46,7 +47,8 @@ def main(_: list[str]) -> None:
         command = ["python", "-m", "research.train", *sys.argv[1:]]
         save_json(workdir / SUMMARY, summarize(run, trainer.data.sampler, command))
         report = write_report([workdir], workdir / REPORT)
-        log.info("test: %s", format_metrics(results))
+        opened = run.program.task.opened_split("test")
+        log.info("%s: %s", split_label("test", opened), format_metrics(results))
         for name, path in {"run": workdir, "report": report}.items():
             log.info("%-7s %s", name, absolute(path))
 

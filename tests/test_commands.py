@@ -88,10 +88,13 @@ def test_evaluation_prints_one_line_of_json(workdir):
     done = call("evaluate", f"--workdir={workdir}", "--json")
     (line,) = done.stdout.splitlines()
     results = json.loads(line)
+    assert results["split"] == "test"
     assert results["examples"] == len(Digits(test_fraction=0.5).open("test"))
     assert 0.5 < results["accuracy"] <= 1
     assert 0 < results["loss"] < 3
-    assert json.loads((workdir / "evaluation_test.json").read_text())["metrics"] == results
+    assert json.loads((workdir / "evaluation_test.json").read_text())["metrics"] == {
+        name: value for name, value in results.items() if name != "split"
+    }
 
 
 def test_prediction_prints_a_table(workdir, tmp_path):
@@ -131,13 +134,21 @@ def test_prediction_reads_its_inputs_from_a_file(workdir, tmp_path):
     assert "list.txt:2 is empty; remove the line" in done.stderr
 
 
-def test_an_unreadable_input_is_refused_before_any_output(workdir, tmp_path):
-    (tmp_path / "good.png").write_bytes(b"")
-    done = quick_call(
-        "predict", f"--workdir={workdir}", tmp_path / "good.png", tmp_path / "absent.png"
-    )
+def test_an_unreadable_input_is_named_and_the_others_are_answered(workdir, tmp_path):
+    good, bad = tmp_path / "good.png", [tmp_path / "empty.png", tmp_path / "absent.png"]
+    Image.new("L", (8, 8)).save(good)
+    bad[0].write_bytes(b"")
+    done = quick_call("predict", f"--workdir={workdir}", bad[0], good, bad[1])
+    assert done.returncode == 1
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["file", str(good)]
+    reasons = f"error: cannot read image {bad[0]}: unknown image format\n"
+    assert done.stderr == f"{reasons}error: cannot read image {bad[1]}: no such file\n"
+
+
+def test_the_command_fails_if_no_input_is_readable(workdir, tmp_path):
+    done = quick_call("predict", f"--workdir={workdir}", tmp_path / "absent.png")
     assert (done.returncode, done.stdout) == (2, "")
-    assert "good.png: unknown image format" in done.stderr
+    assert done.stderr == f"error: cannot read image {tmp_path / 'absent.png'}: no such file\n"
 
 
 @pytest.mark.slow

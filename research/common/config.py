@@ -7,6 +7,9 @@ A field holds a plain value, a dataclass, an optional one (`Sampler | None`), on
 (`MLP | CNN`, or a `Task`), or a tuple of these. Where several classes are possible, the dict holds
 the name of the class under `type`. Flax modules are dataclasses too, so a model is its own config.
 Fields that the program sets, such as the number of classes, are declared with `not_configured`.
+
+Instead of its own classes, a field also holds one of the user's, which `type` names by its module
+or file (`research/common/own_classes.py`).
 """
 
 import dataclasses
@@ -21,6 +24,7 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from research.common.errors import ConfigError, within
+from research.common.own_classes import class_path, import_class
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -163,27 +167,42 @@ def class_of(config: Mapping[str, Any], annotation: Any) -> type:
     Raises:
       ConfigError: the key `type` is missing or names an unknown class.
     """
+    if "type" in config:
+        return class_named(config["type"], annotation)
     classes = classes_of(annotation)
-    if not has_type_key(annotation):
-        return next(iter(classes.values()))
-    if "type" not in config:
+    if has_type_key(annotation):
         raise ConfigError("type", f"missing; select one of {', '.join(sorted(classes))}")
-    return classes[class_name(config["type"], classes)]
+    return next(iter(classes.values()))
 
 
-def class_name(name: Any, classes: Mapping[str, type]) -> str:
-    """Returns the current name of a class, given its current or a former one.
+def class_named(name: Any, annotation: Any) -> type:
+    """Returns the dataclass of a field with a current or a former name, or the user's own.
 
     Raises:
-      ConfigError: the name is unknown.
+      ConfigError: the name is unknown, or the user's class cannot be imported or lacks a field.
     """
+    classes = classes_of(annotation)
+    if ":" in str(name):
+        return _own_class(name, classes)
     if name in classes:
-        return name
+        return classes[name]
     for current, cls in classes.items():
         if name in getattr(cls, "former_names", ()):
             _warn_renamed(name, current)
-            return current
+            return cls
     raise ConfigError("type", f"unknown class '{name}'; {suggest(str(name), classes)}")
+
+
+def type_tag(cls: type, annotation: Any) -> dict[str, str]:
+    """Returns the key `type` with the name of a field's class; nothing where no other is possible.
+
+    Raises:
+      ConfigError: the class is the user's own, and nothing could import it.
+    """
+    classes = classes_of(annotation)
+    if not classes or classes.get(cls.__name__) is cls:
+        return {"type": cls.__name__} if has_type_key(annotation) else {}
+    return {"type": class_path(cls)}
 
 
 def element_types(annotation: Any, length: int) -> list[Any]:
@@ -200,14 +219,14 @@ def element_types(annotation: Any, length: int) -> list[Any]:
     return [*kinds, last]
 
 
-def default_config(cls: type, tagged: bool) -> dict[str, Any]:
+def default_config(cls: type, annotation: Any) -> dict[str, Any]:
     """Returns the config of a dataclass with default values; fields without a default are absent.
 
     Args:
       cls: the dataclass.
-      tagged: whether to add the name of the class under `type`.
+      annotation: of the field that holds it.
     """
-    config: dict[str, Any] = {"type": cls.__name__} if tagged else {}
+    config: dict[str, Any] = {**type_tag(cls, annotation)}
     for name, field in fields_of(cls).items():
         if field.default is not dataclasses.MISSING:
             config[name] = _encode(field.default, field.type)
@@ -230,6 +249,22 @@ def type_name(annotation: Any) -> str:
     return "..." if annotation is Ellipsis else annotation.__name__
 
 
+def _own_class(path: str, classes: Mapping[str, type]) -> type:
+    """Returns the user's class, if it has the fields that the program sets in all of `classes`."""
+    cls = import_class(path)
+    missing = set.intersection(*map(_derived_fields, classes.values())) - _derived_fields(cls)
+    if missing:
+        lines = "; ".join(f"{name}: Any = not_configured(None)" for name in sorted(missing))
+        raise ConfigError("type", f"missing fields of {path} that the task sets: add {lines}")
+    return cls
+
+
+def _derived_fields(cls: type) -> set[str]:
+    """Returns the names of the fields of a dataclass that the program sets."""
+    fields = dataclasses.fields(cls)
+    return {field.name for field in fields if not field.metadata.get("configured", True)}
+
+
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
     return config.to_dict() if isinstance(config, ConfigDict) else dict(config)
 
@@ -237,9 +272,9 @@ def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
 def _encode(value: Any, annotation: Any) -> Any:
     """Converts dataclasses to dicts, at any depth."""
     if dataclasses.is_dataclass(value):
-        tag = {"type": type(value).__name__} if has_type_key(annotation) else {}
         fields = fields_of(type(value)).items()
-        return tag | {name: _encode(getattr(value, name), field.type) for name, field in fields}
+        encoded = {name: _encode(getattr(value, name), field.type) for name, field in fields}
+        return type_tag(type(value), annotation) | encoded
     if isinstance(value, tuple):
         kind = next((one for one in members_of(annotation) if get_origin(one) is tuple), None)
         kinds = element_types(kind, len(value)) if kind else [Any] * len(value)
@@ -256,8 +291,7 @@ def _decode(value: Any, annotation: Any) -> Any:
     """
     if isinstance(value, Mapping) and classes_of(annotation):
         cls = class_of(value, annotation)
-        tag = {"type"} if has_type_key(annotation) else set()
-        return _decode_dataclass({key: value[key] for key in value if key not in tag}, cls)
+        return _decode_dataclass({key: value[key] for key in value if key != "type"}, cls)
     for member in members_of(annotation):
         try:
             return _decode_leaf(value, member)

@@ -12,9 +12,9 @@ from research.common.config import (
     classes_of,
     element_types,
     fields_of,
-    has_type_key,
     members_of,
     type_name,
+    type_tag,
 )
 
 
@@ -73,15 +73,10 @@ def _field_entries(
     """Yields a key, or the keys of the dataclasses that it contains."""
     if dataclasses.is_dataclass(value):
         same = type(value) is type(default)
-        if has_type_key(annotation):
+        if tag := type_tag(type(value), annotation):
             types = " | ".join(classes_of(annotation))
             yield Entry(
-                f"{key}.type",
-                type(value).__name__,
-                types,
-                documentation,
-                _class_name(default),
-                same,
+                f"{key}.type", tag["type"], types, documentation, _class_name(default), same
             )
         else:
             yield Entry(key, None, type_name(annotation), documentation, None, same)

@@ -10,14 +10,13 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from research.common.config import (
     WrongTypeError,
-    class_name,
+    class_named,
     class_of,
     classes_of,
     default_config,
     element_types,
     field_of,
     from_config_dict,
-    has_type_key,
     members_of,
     suggest,
     to_config_dict,
@@ -85,13 +84,12 @@ def _changed(value: Any, annotation: Any, keys: list[str], text: str) -> Any:
 
 
 def _changed_dataclass(value: Any, annotation: Any, keys: list[str], text: str) -> Any:
-    tagged, classes = has_type_key(annotation), classes_of(annotation)
-    if tagged and keys == ["type"]:
-        name = class_name(text, classes)
-        is_same = isinstance(value, dict) and value["type"] == name
-        return value if is_same else default_config(classes[name], tagged)
+    if keys == ["type"]:
+        cls = class_named(text, annotation)
+        is_same = isinstance(value, dict) and class_of(value, annotation) is cls
+        return value if is_same else default_config(cls, annotation)
     if not isinstance(value, dict):  # None, or a field without a default
-        value = default_config(class_of({}, annotation), tagged)
+        value = default_config(class_of({}, annotation), annotation)
     key, *rest = keys
     field = field_of(class_of(value, annotation), key)
     with within(key):

@@ -17,7 +17,7 @@ _RESIZE = Image.Resampling.BILINEAR
 
 
 def decode(data: bytes | Path, channels: int) -> Image.Image:
-    """Decodes an image, and applies the orientation of its EXIF data.
+    """Decodes an image, and applies the orientation of its EXIF data; transparency becomes white.
 
     Args:
       data: an encoded image, or its path.
@@ -32,6 +32,9 @@ def decode(data: bytes | Path, channels: int) -> Image.Image:
         image = ImageOps.exif_transpose(encoded)
         if image.mode.startswith("I"):  # Pillow would clip 16-bit values at 255
             image = Image.fromarray((np.asarray(image) / 256).clip(0, 255).astype(np.uint8))
+        if image.has_transparency_data:  # Pillow would show the hidden colours, mostly black
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
         return image.convert(_MODES[channels])
     except FileNotFoundError:
         raise UserError(f"cannot read image {name}: no such file") from None
@@ -74,6 +77,27 @@ def to_array(image: Image.Image) -> np.ndarray:
     """Converts an image to a uint8 array [height, width, channels]."""
     array = np.asarray(image)
     return array[..., None] if array.ndim == 2 else array
+
+
+def drawing_on_black(image: Image.Image) -> Image.Image:
+    """Converts a drawing to white on black, and crops it to the square around its strokes.
+
+    Args:
+      image: grey; the median of its border is the background. Strokes are lighter or darker.
+    """
+    pixels = np.asarray(image, np.float32)
+    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    strokes = np.abs(pixels - np.median(border))
+    if not strokes.any():
+        return image
+    strokes *= 255 / strokes.max()
+    rows, columns = np.nonzero(strokes > 127)
+    box = (int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1)
+    cropped = Image.fromarray(strokes.round().astype(np.uint8)).crop(box)
+    side = max(cropped.size)
+    square = Image.new("L", (side, side))
+    square.paste(cropped, ((side - cropped.width) // 2, (side - cropped.height) // 2))
+    return square
 
 
 def resized_center_crop(

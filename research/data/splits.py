@@ -157,6 +157,16 @@ def fall_back_to_validation(split: str, has_test: bool, source: str) -> str:
     return "validation"
 
 
+def split_label(split: str, opened: str) -> str:
+    """Returns the name of a split for its scores, which says where another one replaces it.
+
+    Args:
+      split: the requested split.
+      opened: the split whose examples were scored, `Task.opened_split(split)`.
+    """
+    return split if opened == split else f"{split} (the {opened} split)"
+
+
 class Source(Protocol):
     """A source that can identify its examples."""
 

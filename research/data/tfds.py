@@ -32,6 +32,11 @@ class TFDSSource:
     test: str = "test"
     """The test split; empty: the validation split is used instead."""
 
+    @property
+    def has_test(self) -> bool:
+        """Whether there is a test split; if not, the validation split is used instead."""
+        return bool(self.test)
+
     def builder(self) -> tfds.core.DatasetBuilder:
         """Returns the builder of the prepared data set.
 
@@ -75,7 +80,7 @@ class TFDSSource:
         Raises:
           UserError: the data set is not prepared, or does not have the split.
         """
-        split = fall_back_to_validation(split, bool(self.test), f"'{self.name}'")
+        split = fall_back_to_validation(split, self.has_test, f"'{self.name}'")
         spec, data_set = getattr(self, split), self.builder()
         decoders = {feature: tfds.decode.SkipDecoding() for feature in raw}
         try:

@@ -8,6 +8,7 @@ import abc
 import base64
 import binascii
 import io
+import logging
 import re
 import string
 from collections.abc import Iterable, Sequence
@@ -24,6 +25,22 @@ from research.common.progress import activity
 
 _NAMED = 5  # number of unknown characters or words in an error message
 _ONLY_ERRORS = 2  # the log level of sentencepiece
+log = logging.getLogger(__name__)
+
+
+class UnknownTokensError(UserError):
+    """A text contains characters or words that are not in the vocabulary.
+
+    Attributes:
+      named: the first of them, such as "unknown characters 'ü', 'x'".
+    """
+
+    def __init__(self, named: str):
+        super().__init__(
+            f"{named}: not in the tokenizer's vocabulary; "
+            "normalise the text, or use a vocabulary that contains them"
+        )
+        self.named = named
 
 
 class Tokenizer(abc.ABC):
@@ -64,7 +81,7 @@ class Tokenizer(abc.ABC):
         """Returns the ids of a text.
 
         Raises:
-          UserError: the text contains characters or words that are not in the vocabulary.
+          UnknownTokensError: the text contains characters or words that are not in the vocabulary.
         """
 
     @abc.abstractmethod
@@ -224,7 +241,8 @@ class WordPieces(Tokenizer):
     """
 
     vocab_size: int = renamed_from("pieces", default=1024)
-    """Size of the vocabulary, which includes every character of the texts and the word start."""
+    """Size of the vocabulary, which includes every character of the texts and the word start; it is
+    reduced, with a warning, where the training texts have fewer word pieces."""
 
     byte_fallback: bool = False
     """Encode characters that are not in the training texts as bytes; every text can be encoded.
@@ -254,9 +272,16 @@ class WordPieces(Tokenizer):
     def resolve(self, texts: Iterable[str]) -> Self:
         if self.is_resolved:
             return self
+        texts, size = list(map(_normalize, texts)), self.vocab_size
         with activity("training the word pieces"):
-            model = _train(map(_normalize, texts), self.vocab_size, self.byte_fallback)
-        return replace(self, model=base64.b64encode(model).decode())
+            try:
+                model = _train(texts, size, self.byte_fallback)
+            except _TooFewPiecesError as error:
+                counts = error.most, size
+                log.warning("vocab_size: %d instead of %d, the most for these texts", *counts)
+                size = error.most
+                model = _train(texts, size, self.byte_fallback)
+        return replace(self, vocab_size=size, model=base64.b64encode(model).decode())
 
     @property
     def is_resolved(self) -> bool:
@@ -297,8 +322,21 @@ class WordPieces(Tokenizer):
             ) from None
 
 
-def _train(texts: Iterable[str], vocab_size: int, byte_fallback: bool) -> bytes:
-    """Trains a model and returns its file; the same texts give the same bytes."""
+class _TooFewPiecesError(Exception):
+    """Texts have fewer word pieces than a vocabulary should have."""
+
+    def __init__(self, most: int):
+        super().__init__(most)
+        self.most = most
+
+
+def _train(texts: Sequence[str], vocab_size: int, byte_fallback: bool) -> bytes:
+    """Trains a model and returns its file; the same texts give the same bytes.
+
+    Raises:
+      _TooFewPiecesError: the vocabulary is too large for the texts.
+      ConfigError: it is too small, or there are no texts.
+    """
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
@@ -317,17 +355,15 @@ def _train(texts: Iterable[str], vocab_size: int, byte_fallback: bool) -> bytes:
             minloglevel=_ONLY_ERRORS,
         )
     except RuntimeError as error:
-        raise ConfigError("vocab_size", _size_problem(str(error), vocab_size)) from None
+        # Its sizes count the unknown token.
+        if highest := re.search(r"too high .* <= (\d+)", str(error)):
+            raise _TooFewPiecesError(int(highest[1]) - 1) from None
+        problem = f"cannot train sentencepiece on these texts: {error}"
+        if lowest := re.search(r"smaller than required_chars. \d+ vs (\d+)", str(error)):
+            expected = f"expected at least {int(lowest[1]) - 1} for these texts"
+            problem = f"invalid size {vocab_size}: {expected}"
+        raise ConfigError("vocab_size", problem) from None
     return model.getvalue()
-
-
-def _size_problem(message: str, size: int) -> str:
-    """Rewrites sentencepiece's error on the vocabulary size, which counts the unknown token."""
-    if highest := re.search(r"too high .* <= (\d+)", message):
-        return f"invalid size {size}: expected at most {int(highest[1]) - 1} for these texts"
-    if lowest := re.search(r"smaller than required_chars. \d+ vs (\d+)", message):
-        return f"invalid size {size}: expected at least {int(lowest[1]) - 1} for these texts"
-    return f"cannot train sentencepiece on these texts: {message}"
 
 
 def _normalize(text: str) -> str:
@@ -340,10 +376,7 @@ def _look_up(parts: Sequence[str], ids: dict[str, int], kind: str) -> list[int]:
     except KeyError:
         unknown = list(dict.fromkeys(part for part in parts if part not in ids))
         named = ", ".join(f"'{part}'" for part in unknown[:_NAMED])
-        raise UserError(
-            f"unknown {kind} {named}: not in the tokenizer's vocabulary; "
-            "normalise the text, or use a vocabulary that contains them"
-        ) from None
+        raise UnknownTokensError(f"unknown {kind} {named}") from None
 
 
 def _check_distinct(vocabulary: Sequence[str]) -> None:

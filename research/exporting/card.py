@@ -11,6 +11,7 @@ import jax
 from research.common.errors import UserError
 from research.common.files import read_json
 from research.common.storage import AnyPath, absolute
+from research.data.splits import split_label
 from research.reporting.runs import SUMMARY, evaluation_file
 from research.training.metrics import is_breakdown
 from research.training.run import Run
@@ -89,8 +90,7 @@ def _scores(run: Run, export: Export) -> str:
     rows, step = [], int(run.state.step)
     for split in ("train", "validation", "test"):
         path = run.workdir / evaluation_file(split)
-        for name, value, at in _evaluation(path) if path.exists() else ():
-            rows.append((split, name, value, f"{at:,}"))
+        rows += _evaluation(path, split) if path.exists() else []
     if not rows:
         return "The run was not evaluated."
     text = "Measured by `python -m research.evaluate`, on the complete split."
@@ -102,12 +102,14 @@ def _scores(run: Run, export: Export) -> str:
     return f"{text}\n\n{markdown_table(('split', 'metric', 'value', 'step'), rows)}"
 
 
-def _evaluation(path: AnyPath) -> list[tuple[str, str, int]]:
-    """Returns the name and value of each metric in an evaluation file, and its step."""
+def _evaluation(path: AnyPath, split: str) -> list[tuple[str, str, str, str]]:
+    """Returns the rows of an evaluation file: split, name and value of a metric, and the step."""
     record = read_json(path)
+    shown = split_label(split, record.get("split", split))
     try:
+        step = f"{int(record['step']):,}"
         return [
-            (name, f"{value:,}" if isinstance(value, int) else f"{value:.4f}", int(record["step"]))
+            (shown, name, f"{value:,}" if isinstance(value, int) else f"{value:.4f}", step)
             for name, value in record["metrics"].items()
             if not is_breakdown(name)
         ]

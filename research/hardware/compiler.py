@@ -110,10 +110,7 @@ def compile_cached(lowered: Lowered, tpu_slice: TpuSlice) -> CompiledText:
       DoesNotFit: it needs more memory than a device has.
       CompilerFailure: the compiler failed.
     """
-    flags = [os.environ.get(name, "") for name in ("XLA_FLAGS", "LIBTPU_INIT_ARGS")]
-    known = [lowered.as_text(), jax.__version__, version(), tpu_slice.name, *flags]
-    key = hashlib.sha256("\0".join(known).encode()).hexdigest()[:32]
-    file = cache_folder() / "plans" / f"{key}.json.gz"
+    file = cache_folder() / "plans" / f"{fingerprint(lowered, tpu_slice)}.json.gz"
     if file.exists():
         found = json.loads(gzip.decompress(file.read_bytes()))
     else:
@@ -125,6 +122,13 @@ def compile_cached(lowered: Lowered, tpu_slice: TpuSlice) -> CompiledText:
     if "refusal" in found:
         raise DoesNotFit(found["refusal"])
     return CompiledText(**found)
+
+
+def fingerprint(lowered: Lowered, tpu_slice: TpuSlice) -> str:
+    """Returns a hash of a program and of all else that decides what the compiler makes of it."""
+    flags = [os.environ.get(name, "") for name in ("XLA_FLAGS", "LIBTPU_INIT_ARGS")]
+    known = [lowered.as_text(), jax.__version__, version(), tpu_slice.name, *flags]
+    return hashlib.sha256("\0".join(known).encode()).hexdigest()[:32]
 
 
 def _compile(lowered: Lowered, tpu_slice: TpuSlice) -> dict[str, Any]:

@@ -5,47 +5,54 @@ from pathlib import Path
 from typing import Any
 
 from research.common.errors import UserError
+from research.hardware.chips import chips
+from research.hardware.slices import one_chip
 from research.planning.table import duration
 
 _BEGIN, _END = "<!-- `make plan-all` writes these tables -->", "<!-- end of the tables -->"
-Content = Mapping[str, Any]
+Row = Mapping[str, Any]
+Plans = Mapping[str, Mapping[str, Row]]
 
 
-def replace_tables(readme: Path, content: Content) -> None:
+def replace_tables(readme: Path, text: str) -> None:
     """Replaces the tables of a README, which two comments enclose.
 
     Raises:
       UserError: the comments are missing.
     """
-    text = readme.read_text()
-    if _BEGIN not in text or _END not in text:
+    page = readme.read_text()
+    if _BEGIN not in page or _END not in page:
         raise UserError(f"missing comments '{_BEGIN}' and '{_END}' in {readme}")
-    before, after = text[: text.index(_BEGIN)], text[text.index(_END) :]
-    readme.write_text(f"{before}{_BEGIN}\n{tables(content)}\n{after}")
+    before, after = page[: page.index(_BEGIN)], page[page.index(_END) :]
+    readme.write_text(f"{before}{_BEGIN}\n{text}\n{after}")
 
 
-def tables(content: Content) -> str:
-    """Returns the tables of the recorded plans as Markdown."""
-    parts = [_chips(content["compare"]), _runs(content["plans"]), _steps(content["plans"])]
-    return "\n\n".join(parts)
+def tables(plans: Plans, cells: Mapping[str, Sequence[Row]]) -> str:
+    """Returns the tables as Markdown.
+
+    Args:
+      plans: rows of `experiments/tpu.json` by experiment and slice.
+      cells: experiments on all kinds of chips, see `compare.Cell`.
+    """
+    return "\n\n".join([_chips(cells), _runs(plans), _steps(plans)])
 
 
-def _chips(compared: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+def _chips(compared: Mapping[str, Sequence[Row]]) -> str:
     """Examples per second and dollars per million examples of experiments on all chips."""
     cells = {
         name: {cell["chip"]: _cell(cell) for cell in of_name} for name, of_name in compared.items()
     }
     found = {cell["chip"]: cell["basis"] for of_name in compared.values() for cell in of_name}
-    chips = sorted(found, key=lambda chip: found[chip] == "measured")
+    names = sorted(found, key=lambda chip: found[chip] == "measured")
     header = ["one chip", "basis", *map(_short, compared)]
     rows = [
         [chip, found[chip], *(of_name.get(chip, "") for of_name in cells.values())]
-        for chip in chips
+        for chip in names
     ]
     return _table(header, rows)
 
 
-def _cell(cell: Mapping[str, Any]) -> str:
+def _cell(cell: Row) -> str:
     if not cell["fits"]:
         return "does not fit"
     price = f", ${cell['dollars']:,.3g}" if cell["dollars"] is not None else ""
@@ -57,7 +64,7 @@ def _rounded(value: float) -> str:
     return f"{float(f'{value:.3g}'):,.12g}"
 
 
-def _runs(plans: Mapping[str, Mapping[str, Any]]) -> str:
+def _runs(plans: Plans) -> str:
     """Time and price of whole runs on the slices of the large experiments."""
     rows = [
         [
@@ -75,14 +82,15 @@ def _runs(plans: Mapping[str, Mapping[str, Any]]) -> str:
     return _table(["experiment", "slice", "batch size", "step", "whole run", "list price"], rows)
 
 
-def _steps(plans: Mapping[str, Mapping[str, Any]]) -> str:
+def _steps(plans: Plans) -> str:
     """Step times of all experiments on one chip."""
-    generations = [name for name in next(iter(plans.values())) if not _is_several(name)]
+    found = {chip for of_name in plans.values() for chip in of_name if not _is_several(chip)}
+    names = [one_chip(chip).name for chip in chips() if one_chip(chip).name in found]
     rows = [
-        [f"`{_short(name)}`", *(_step(of_name[chip]) for chip in generations)]
+        [f"`{_short(name)}`", *(_step(of_name.get(chip)) for chip in names)]
         for name, of_name in plans.items()
     ]
-    table = _table(["step on one chip", *generations], rows)
+    table = _table(["step on one chip", *names], rows)
     return f"<details><summary>All experiments</summary>\n\n{table}\n\n</details>"
 
 
@@ -91,7 +99,9 @@ def _is_several(slice_name: str) -> bool:
     return "-" in slice_name and not slice_name.endswith("-1")
 
 
-def _step(row: Mapping[str, Any]) -> str:
+def _step(row: Row | None) -> str:
+    if row is None:
+        return ""
     if "failure" in row:
         return "no plan"
     return f"{_rounded(1e3 * row['step_seconds'])} ms" if row["fits"] else "does not fit"

@@ -15,7 +15,15 @@ from research.common.errors import UserError, within
 from research.hardware import compiler
 from research.hardware.chips import Price, list_price
 from research.hardware.hlo import parse
-from research.hardware.roofline import Device, Estimate, Kernel, count_flops, estimate, merged
+from research.hardware.roofline import (
+    METHOD,
+    Device,
+    Estimate,
+    Kernel,
+    count_flops,
+    estimate,
+    merged,
+)
 from research.hardware.slices import TpuSlice
 from research.planning.warnings import warnings
 from research.training.experiment import Experiment
@@ -100,6 +108,25 @@ class Subject:
         return Lengths(self.experiment, size, epoch)
 
 
+@dataclass(frozen=True)
+class Step:
+    """A step that was traced for the devices of a slice, but not compiled.
+
+    Attributes:
+      name: "train" or "predict".
+    """
+
+    name: str
+    tpu_slice: TpuSlice
+    mesh: Mesh
+    lowered: Lowered
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of all that decides the predicted cost."""
+        return f"{compiler.fingerprint(self.lowered, self.tpu_slice)}-{METHOD}"
+
+
 def subject(experiment: Experiment, examples: int | None = None) -> Subject:
     """Resolves an experiment for planning, with its data or without.
 
@@ -137,13 +164,16 @@ def plan(subject: Subject, tpu_slice: TpuSlice, predict: bool = False) -> Plan:
       ConfigError: the mesh or the batch size do not fit the slice.
       CompilerFailure: the TPU compiler failed.
     """
-    devices = compiler.devices_of(tpu_slice)
-    program = Program(subject.experiment, subject.lengths.schedule(), devices)
-    lowered = _lower(program, predict)
-    num_devices = program.mesh.devices.size
+    return predict_cost(lower_step(subject, tpu_slice, predict))
+
+
+def predict_cost(step: Step) -> Plan:
+    """Compiles a step and predicts its cost; see `plan`."""
+    tpu_slice, mesh, lowered = step.tpu_slice, step.mesh, step.lowered
+    num_devices = mesh.devices.size
     result = Plan(
         slice=tpu_slice.name,
-        step="predict" if predict else "train",
+        step=step.name,
         devices=num_devices,
         fits=True,
         hbm_bytes=tpu_slice.chip.usable_hbm_gib * 2**30,
@@ -163,7 +193,7 @@ def plan(subject: Subject, tpu_slice: TpuSlice, predict: bool = False) -> Plan:
         kernel_seconds=costs.kernel_seconds,
         collective_seconds=costs.collective_seconds,
         bound=_bound(costs),
-        collectives=tuple(_collectives(costs, program.mesh)),
+        collectives=tuple(_collectives(costs, mesh)),
         operations=tuple(_operation(kernel) for kernel in merged(costs.kernels)[:_NUM_OPERATIONS]),
         warnings=tuple(warnings(hlo, costs)),
         compile_seconds=compiled.seconds,
@@ -175,13 +205,18 @@ def price_of(tpu_slice: TpuSlice) -> Price | None:
     return list_price(tpu_slice.offers)
 
 
-def _lower(program: Program, predict: bool) -> Lowered:
+def lower_step(subject: Subject, tpu_slice: TpuSlice, predict: bool = False) -> Step:
+    """Traces a step for the devices of a slice; see `plan`."""
+    devices = compiler.devices_of(tpu_slice)
+    program = Program(subject.experiment, subject.lengths.schedule(), devices)
     # The longest examples need the most memory.
     state, batch = program.state_shape, program.batch_shape(max(program.task.buckets, default=None))
     if not predict:
-        return program.train_step.lower(state, batch)
+        lowered = program.train_step.lower(state, batch)
+        return Step("train", tpu_slice, program.mesh, lowered)
     inference = InferenceState(step=state.step, params=state.params, variables=state.variables)
-    return program.predict_step.lower(inference, batch)
+    lowered = program.predict_step.lower(inference, batch)
+    return Step("predict", tpu_slice, program.mesh, lowered)
 
 
 def _bound(costs: Estimate) -> dict[str, float]:

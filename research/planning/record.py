@@ -1,147 +1,149 @@
 """The table of recorded plans, `experiments/tpu.json`, of which the README shows a part.
 
-A run that was interrupted continues: plans are cached, and the table is written after each.
+A run that was interrupted continues: the table is written after each plan.
 """
 
-import dataclasses
 import logging
-import tomllib
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from research.common.errors import ConfigError, UserError
-from research.common.files import save_json
+from research.common.errors import ConfigError
+from research.common.files import read_json, save_json
 from research.hardware import compiler
-from research.hardware.chips import chips
+from research.hardware.chips import chips, processors
+from research.hardware.roofline import METHOD
 from research.hardware.slices import TpuSlice, one_chip, parse_slice
-from research.planning.compare import compare, measure
-from research.planning.markdown import replace_tables
-from research.planning.plan import Plan, Subject, plan, price_of, subject
+from research.planning.compare import REFERENCE, bound, compiled, measure
+from research.planning.markdown import replace_tables, tables
+from research.planning.plan import (
+    Plan,
+    Subject,
+    lower_step,
+    predict_cost,
+    price_of,
+    subject,
+)
 from research.planning.table import run_dollars, run_seconds
+from research.planning.wanted import Wanted, compared, guarded, wanted
 from research.training.experiment import load_experiment
 
 log = logging.getLogger(__name__)
-GENERATIONS = ("v4", "v5e", "v5p", "v6e")  # one chip of each
-GUARD = "v5e-1"
-PLANS = "plans.toml"
-
-
-@dataclasses.dataclass(frozen=True)
-class Wanted:
-    """A plan to record: an experiment, as `folder/name`, on a slice."""
-
-    experiment: str
-    tpu_slice: TpuSlice
-    changes: tuple[str, ...]
-    examples: int | None
-
-
-def wanted(folder: Path) -> list[Wanted]:
-    """Returns the plans of all experiments in a folder, by its `plans.toml`.
-
-    Raises:
-      UserError: the file names an experiment that does not exist.
-    """
-    names = sorted(f"{path.parent.name}/{path.stem}" for path in folder.glob("*/*.py"))
-    settings = _settings(folder)
-    guard, several = settings.pop("guard"), settings.pop("compare")
-    if unknown := (settings.keys() | guard.keys() | set(several)) - set(names):
-        raise UserError(f"unknown experiment '{min(unknown)}' in {folder / PLANS}")
-    return [one for name in names for one in _wanted(name, settings.get(name, {}))]
-
-
-def guarded(folder: Path) -> list[Wanted]:
-    """Returns the small plans that a test compares with the table."""
-    chip = parse_slice(GUARD)
-    steps = _settings(folder)["guard"].items()
-    return [Wanted(name, chip, tuple(changes), None) for name, changes in steps]
-
-
-def compared(folder: Path) -> list[Wanted]:
-    """Returns the experiments that are compared on all kinds of chips."""
-    settings, slice_of = _settings(folder), one_chip(chips()[0])
-    return [
-        Wanted(name, slice_of, _changes(settings.get(name, {}), one=True), None)
-        for name in settings["compare"]
-    ]
+_RAW = (
+    "fits",
+    "needed_bytes",
+    "flops",
+    "traffic_bytes",
+    "kernel_seconds",
+    "collective_seconds",
+)
 
 
 def update(folder: Path, table: Path) -> None:
-    """Compiles all plans of a folder's experiments, and writes their table and the README's."""
-    versions = {"jax": jax.__version__, "libtpu": compiler.version()}
-    guard: dict[str, Any] = {}
-    plans: dict[str, dict[str, Any]] = {}
-    cells: dict[str, list[dict[str, Any]]] = {}
-    content = {"versions": versions, "guard": guard, "compare": cells, "plans": plans}
-    subjects = {one.experiment: _subject(folder, one) for one in compared(folder)}
-    for name, what in subjects.items():  # first, as a plan limits JAX to the CPU
-        cells[name] = [measure(what).to_json()]
+    """Compiles the plans of a folder's experiments, and writes their table and the README's.
+
+    Rows of the same program, compiler and method of prediction stay as they are.
+    """
+    before = read_json(table) if table.exists() else {}
+    versions = {"jax": jax.__version__, "libtpu": compiler.version(), "method": METHOD}
+    plans = wanted(folder)
+    names = sorted({one.experiment for one in plans})
+    content: dict[str, Any] = {
+        "versions": versions,
+        "measured": before.get("measured", {}),
+        "guard": {},
+        "plans": {name: before.get("plans", {}).get(name, {}) for name in names},
+    }
+    for one in plans:  # measured first, as a plan limits JAX to the CPU
+        is_compared = one.tpu_slice.name == REFERENCE and one.experiment in compared(folder)
+        if is_compared and one.experiment not in content["measured"]:
+            content["measured"][one.experiment] = measure(_subject(folder, one)).to_json()
     for one in guarded(folder):
-        guard[one.experiment] = planned(folder, one)
+        recorded = before.get("guard", {}).get(one.experiment)
+        content["guard"][one.experiment] = planned(folder, one, recorded)
         save_json(table, content)
-    for name, what in subjects.items():
-        cells[name] += [cell.to_json() for cell in compare(what)]
+    for one in plans:
+        rows, key = content["plans"][one.experiment], one.tpu_slice.name
+        rows[key] = planned(folder, one, rows.get(key))
+        log.info("%s on %s: %s", one.experiment, key, _summary(rows[key]))
         save_json(table, content)
-    for one in wanted(folder):
-        numbers = planned(folder, one)
-        plans.setdefault(one.experiment, {})[one.tpu_slice.name] = numbers
-        log.info("%s on %s: %s", one.experiment, one.tpu_slice.name, _summary(numbers))
-        save_json(table, content)
-    replace_tables(folder.parent / "README.md", content)
+        replace_tables(folder.parent / "README.md", markdown(folder, content))
 
 
-def planned(folder: Path, one: Wanted) -> dict[str, Any]:
-    """Returns a row of the table; of a failure of the compiler, its message."""
+def markdown(folder: Path, content: Mapping[str, Any]) -> str:
+    """Returns the README's tables."""
+    plans, measured = content["plans"], content["measured"]
+    cells = {
+        name: [
+            *recorded_cells(plans.get(name, {})),
+            *([measured[name]] if name in measured else []),
+        ]
+        for name in compared(folder)
+    }
+    return tables(plans, cells)
+
+
+def recorded_cells(rows: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Returns the comparison of an experiment on all chips, by its recorded plans."""
+    found, reference = [], rows.get(REFERENCE, {})
+    for chip in chips():
+        tpu = one_chip(chip)
+        if "fits" in (row := rows.get(tpu.name, {})):
+            found.append(compiled(recorded_plan(row, tpu), tpu, row["batch_size"]))
+    if reference.get("fits"):
+        known = recorded_plan(reference, parse_slice(REFERENCE))
+        found += [bound(known, processor, reference["batch_size"]) for processor in processors()]
+    return [cell.to_json() for cell in found]
+
+
+def planned(folder: Path, one: Wanted, recorded: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Returns a row of the table; of a failure of the compiler, its message.
+
+    Args:
+      folder: of the experiments.
+      one: the plan.
+      recorded: its earlier row, whose prediction is kept if the program is the same.
+    """
     what = _subject(folder, one)
     try:
-        return row(plan(what, one.tpu_slice), one.tpu_slice, what) | {"changes": one.changes}
+        step = lower_step(what, one.tpu_slice)
+        if recorded and recorded.get("program") == step.fingerprint:
+            result = recorded_plan(recorded, one.tpu_slice)
+        else:
+            result = predict_cost(step)
     except (ConfigError, compiler.CompilerFailure) as error:
         return {"failure": str(error), "changes": one.changes}
+    derived = numbers(result, one.tpu_slice, what)
+    return derived | {"changes": one.changes, "program": step.fingerprint}
+
+
+def recorded_plan(row: Mapping[str, Any], tpu_slice: TpuSlice) -> Plan:
+    """Returns the plan that a row of the table records, without its details."""
+    return Plan(
+        slice=tpu_slice.name,
+        step="train",
+        devices=tpu_slice.num_devices,
+        hbm_bytes=tpu_slice.chip.usable_hbm_gib * 2**30,
+        **{key: row[key] for key in _RAW},
+    )
 
 
 def _subject(folder: Path, one: Wanted) -> Subject:
     return subject(load_experiment(folder / f"{one.experiment}.py", one.changes), one.examples)
 
 
-def row(result: Plan, tpu_slice: TpuSlice, what: Subject) -> dict[str, Any]:
+def numbers(result: Plan, tpu_slice: TpuSlice, what: Subject) -> dict[str, Any]:
     """Returns the numbers of a plan that are recorded."""
     seconds, price = run_seconds(result, what), price_of(tpu_slice)
-    keys = (
-        "fits",
-        "needed_bytes",
-        "flops",
-        "traffic_bytes",
-        "kernel_seconds",
-        "collective_seconds",
-    )
-    numbers = {key: getattr(result, key) for key in keys}
-    numbers |= {"step_seconds": result.step_seconds, "mfu": result.mfu(tpu_slice)}
-    numbers |= {"batch_size": what.experiment.batch_size, "assumed": what.assumed}
-    numbers |= {"run_seconds": seconds, "run_dollars": None}
+    found = {key: getattr(result, key) for key in _RAW}
+    found |= {"step_seconds": result.step_seconds, "mfu": result.mfu(tpu_slice)}
+    found |= {"batch_size": what.experiment.batch_size, "assumed": what.assumed}
+    found |= {"run_seconds": seconds, "run_dollars": None}
     if seconds is not None and price is not None:
-        numbers["run_dollars"] = run_dollars(seconds, tpu_slice, price)
-    return numbers
-
-
-def _settings(folder: Path) -> dict[str, Any]:
-    return tomllib.loads((folder / PLANS).read_text())
-
-
-def _wanted(name: str, settings: dict[str, Any]) -> Iterator[Wanted]:
-    examples = settings.get("examples")
-    for chip in chips():
-        if chip.generation in GENERATIONS:
-            yield Wanted(name, one_chip(chip), _changes(settings, one=True), examples)
-    for slice_name in settings.get("slices", ()):
-        yield Wanted(name, parse_slice(slice_name), _changes(settings, one=False), examples)
-
-
-def _changes(settings: dict[str, Any], one: bool) -> tuple[str, ...]:
-    """Returns the changes of the config for one chip or for an experiment's own slices."""
-    return (*settings.get("changes", ()), *(settings.get("one_chip", ()) if one else ()))
+        found["run_dollars"] = run_dollars(seconds, tpu_slice, price)
+    return found
 
 
 def _summary(row: dict[str, Any]) -> str:

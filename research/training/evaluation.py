@@ -9,6 +9,7 @@ import numpy as np
 from research.common.processes import heartbeat
 from research.common.progress import activity, progress
 from research.data.dataset import Dataset
+from research.data.splits import warn_once
 from research.task import Scorer
 from research.training.input import input_pipeline
 from research.training.program import Program
@@ -18,7 +19,7 @@ from research.training.state import InferenceState
 def evaluate(
     program: Program, state: InferenceState, dataset: Dataset
 ) -> tuple[dict[str, float], Scorer]:
-    """Computes the metrics over a dataset.
+    """Computes the metrics over a dataset, and logs the notes of the scorer.
 
     Returns:
       The metrics, and the task's scorer. `examples` is the number of scored examples; `skipped`, if
@@ -58,6 +59,8 @@ def evaluate(
     results["examples"] = examples
     if skipped or pipeline.sampler.num_dropped:
         results["skipped"] = skipped + pipeline.sampler.num_dropped
+    for note in scorer.notes() if jax.process_index() == 0 else ():
+        warn_once(note)
     return results, scorer
 
 

@@ -1,7 +1,6 @@
 """The config of a run: the task and its training."""
 
 import math
-import runpy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 from research.common.config import from_config_dict, renamed_from
 from research.common.errors import ConfigError, UserError
 from research.common.overrides import with_changes
+from research.common.own_classes import load_file
 from research.data.dataset import Bucket
 from research.hardware.mesh import MeshConfig
 from research.task import Task
@@ -164,11 +164,16 @@ def load_experiment(path: Path, changes: Sequence[str] = ()) -> Experiment:
       changes: changes of its config, such as "task.model.dropout=0.1".
 
     Raises:
-      UserError: the file is missing or has no `get_config`, or the config or a change is invalid.
+      UserError: the file is missing or has no `get_config`, a module that it imports is missing,
+        or the config or a change is invalid.
     """
     if not path.is_file():
         raise UserError(f"missing experiment file {path}; see experiments/ for examples")
-    definitions = runpy.run_path(str(path))
-    if "get_config" not in definitions:
+    try:
+        module = load_file(path)
+    except ModuleNotFoundError as error:
+        remedy = "expected an installed package, or a path from the working directory"
+        raise UserError(f"cannot load {path}: {error}; {remedy}") from None
+    if not hasattr(module, "get_config"):
         raise UserError(f"{path} does not define get_config(); see experiments/ for examples")
-    return with_changes(from_config_dict(Experiment, definitions["get_config"]()), changes)
+    return with_changes(from_config_dict(Experiment, module.get_config()), changes)

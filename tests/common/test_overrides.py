@@ -143,7 +143,7 @@ def test_changes_are_parsed_by_the_declared_types(changes, expected):
         (["patch=3"], "config.patch: unknown key; it is now called 'patch_size'"),
         (["crop.paddin=3"], "config.crop.paddin: unknown key; did you mean 'padding'?"),
         (["crop=3"], "config.crop: invalid value 3: expected Crop | None"),
-        (["crop.type=Crop"], "config.crop.type: unknown key"),
+        (["crop.type=Crob"], "config.crop.type: unknown class 'Crob'; did you mean 'Crop'?"),
         (["last.probability=1"], "config.last.type: missing; select one of Crop, Flip"),
         (["last.type=Flop"], "config.last.type: unknown class 'Flop'; did you mean 'Flip'?"),
         (

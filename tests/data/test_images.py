@@ -37,6 +37,17 @@ def test_any_mode_is_converted_to_the_channels(mode, channels):
     assert array.dtype == np.uint8
 
 
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_transparent_pixels_are_white(mode, channels):
+    """The hidden colour of a transparent pixel is often black, like the drawing itself."""
+    image = Image.new("RGBA", (2, 1), (0, 0, 0, 0))
+    image.putpixel((1, 0), (0, 0, 0, 255))
+    image = image.quantize() if mode == "P" else image.convert(mode)
+    array = to_array(decode(encoded(image), channels))
+    assert array.tolist() == [[[255] * channels, [0] * channels]]
+
+
 def test_an_unreadable_image_is_an_error(tmp_path):
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(encoded(gradient(64, 64), "JPEG")[:300])

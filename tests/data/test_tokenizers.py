@@ -169,21 +169,24 @@ def test_word_pieces_are_trained_on_long_texts():
 
 
 @pytest.mark.parametrize("byte_fallback", [False, True])
-@pytest.mark.parametrize(("asked", "bound"), [(500, "at most"), (2, "at least")])
-def test_the_bound_in_the_error_is_exact(asked, bound, byte_fallback):
-    with pytest.raises(
-        ConfigError, match=f"config.vocab_size: invalid size {asked}: expected {bound} [0-9]+ "
-    ) as e:
-        WordPieces(vocab_size=asked, byte_fallback=byte_fallback).resolve(TEXTS)
-    vocab_size = int(str(e.value).split(bound)[1].split()[0])
-    assert (
-        WordPieces(vocab_size=vocab_size, byte_fallback=byte_fallback)
-        .resolve(TEXTS)
-        .encode(TEXTS[0])
-    )
-    beyond = vocab_size + (1 if bound == "at most" else -1)
-    with pytest.raises(ConfigError, match=f"expected {bound} {vocab_size} "):
-        WordPieces(vocab_size=beyond, byte_fallback=byte_fallback).resolve(TEXTS)
+def test_the_least_vocabulary_in_the_error_is_exact(byte_fallback):
+    with pytest.raises(ConfigError, match=r"vocab_size: invalid size 2: expected at least") as e:
+        WordPieces(vocab_size=2, byte_fallback=byte_fallback).resolve(TEXTS)
+    least = int(str(e.value).split("at least")[1].split()[0])
+    assert WordPieces(least, byte_fallback).resolve(TEXTS).encode(TEXTS[0])
+    with pytest.raises(ConfigError, match=f"expected at least {least} "):
+        WordPieces(least - 1, byte_fallback).resolve(TEXTS)
+
+
+@pytest.mark.parametrize("byte_fallback", [False, True])
+def test_a_vocabulary_is_as_large_as_few_texts_allow(byte_fallback, caplog):
+    """A user with few texts need not know how many word pieces they have."""
+    most = WordPieces(500, byte_fallback).resolve(iter(TEXTS))
+    assert most.size < 500
+    assert f"vocab_size: {most.size} instead of 500, the most for these texts" in caplog.text
+    caplog.clear()
+    assert WordPieces(most.size, byte_fallback).resolve(TEXTS) == most
+    assert not caplog.text
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from research.hardware.slices import one_chip
 from research.planning import compare
 from research.planning.markdown import replace_tables, tables
 from research.planning.plan import Plan, subject
+from research.planning.record import markdown, recorded_cells
 from research.tasks.image_classification.models import MLP
 
 ROOT = Path(__file__).parents[2]
@@ -61,23 +62,21 @@ def test_the_machine_at_hand_is_measured(with_model):
 
 
 @pytest.fixture
-def content():
+def plans():
     numbers = {"fits": True, "batch_size": 64, "step_seconds": 0.0123456, "run_seconds": 7200.0}
     one = numbers | {"run_dollars": None}
     large = numbers | {"run_dollars": 1234.5}
-    cell = compare.bound(plan_of(flops=1e12, needed_bytes=1e9), GPU, 12345).to_json()
     return {
-        "compare": {"a/b": [dict(cell, basis="measured", chip="here"), cell]},
-        "plans": {
-            "a/b": {"v4": one, "v5e-1": {"failure": "a crash"}, "v5e-16": large},
-            "transfer/c": {"v4": one | {"fits": False}, "v5e-1": one},
-        },
+        "a/b": {"v4": one, "v5e-1": {"failure": "a crash"}, "v5e-16": large},
+        "transfer/c": {"v4": one | {"fits": False}, "v5e-1": one},
+        "a/d": {},
     }
 
 
-def test_tables_of_the_readme(content, tmp_path):
-    text = tables(content)
-    assert "| GPU | roofline | 1,230,000/s, $0.00081 |" in text
+def test_tables_of_the_readme(plans, tmp_path):
+    cell = compare.bound(plan_of(flops=1e12, needed_bytes=1e9), GPU, 12345).to_json()
+    text = tables(plans, {"a/b": [dict(cell, basis="measured", chip="here"), cell], "a/d": []})
+    assert "| GPU | roofline | 1,230,000/s, $0.00081 |  |" in text
     assert text.index("| GPU |") < text.index("| here |")
     assert "| b | v5e-16 | 64 | 12.3 ms | 2.0 h | $1,234 |" in text
     assert "| `b` | 12.3 ms | no plan |" in text
@@ -85,11 +84,11 @@ def test_tables_of_the_readme(content, tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text("before\n")
     with pytest.raises(UserError, match="missing comments"):
-        replace_tables(readme, content)
+        replace_tables(readme, text)
     begin, end = "<!-- `make plan-all` writes these tables -->", "<!-- end of the tables -->"
     readme.write_text(f"before\n{begin}\nold\n{end}\nafter\n")
-    replace_tables(readme, content)
-    replace_tables(readme, content)
+    replace_tables(readme, text)
+    replace_tables(readme, text)
     assert readme.read_text() == f"before\n{begin}\n{text}\n{end}\nafter\n"
 
 
@@ -97,4 +96,16 @@ def test_the_readme_shows_the_recorded_plans():
     recorded = ROOT / "experiments" / "tpu.json"
     if not recorded.exists():
         pytest.skip("no table yet; `make plan-all` writes it")
-    assert tables(json.loads(recorded.read_text())) in (ROOT / "README.md").read_text()
+    text = markdown(ROOT / "experiments", json.loads(recorded.read_text()))
+    assert text in (ROOT / "README.md").read_text()
+
+
+def test_recorded_plans_give_the_cells_of_all_chips():
+    raw = {"fits": True, "needed_bytes": 1e9, "flops": 1e12, "traffic_bytes": 1e9}
+    row = raw | {"kernel_seconds": 0.01, "collective_seconds": 0.0, "batch_size": 50}
+    cells = {
+        cell["chip"]: cell for cell in recorded_cells({"v4": row, "v5e-1": row, "v5e-16": row})
+    }
+    assert {"v4", "v5e-1", "NVIDIA H100"} <= set(cells) and "v5e-16" not in cells
+    assert cells["v4"]["examples_per_second"] == 5000
+    assert recorded_cells({}) == []

@@ -46,7 +46,7 @@ def test_the_step_of_every_experiment_has_its_shapes_without_data(path):
 
 
 def test_missing_data_are_replaced_by_sizes_that_are_named(experiment):
-    source = load_experiment(ROOT / "experiments/image_classification/image_folder.py").task.source
+    source = load_experiment(ROOT / "experiments/image_classification/my_images.py").task.source
     task = dataclasses.replace(experiment.task, source=source, mean=(0.5,), std=(0.5,))
     what = subject(dataclasses.replace(experiment, task=task))
     assert what.experiment.task.num_classes == 100

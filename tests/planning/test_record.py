@@ -3,12 +3,17 @@
 import importlib.util
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from research.common.errors import UserError
 from research.hardware import compiler
-from research.planning.record import guarded, planned, wanted
+from research.hardware.slices import parse_slice
+from research.planning import record
+from research.planning.plan import Plan, subject
+from research.planning.record import numbers, planned, recorded_plan
+from research.planning.wanted import Wanted, guarded, wanted
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 TABLE = EXPERIMENTS / "tpu.json"
@@ -21,7 +26,24 @@ def test_every_experiment_is_planned_on_one_chip_of_four_generations():
         slices.setdefault(one.experiment, []).append(one.tpu_slice.name)
     files = {f"{path.parent.name}/{path.stem}" for path in EXPERIMENTS.glob("*/*.py")}
     assert set(slices) == files
-    assert all(names[:4] == ["v4", "v5e-1", "v5p", "v6e-1"] for names in slices.values())
+    assert all(set(names) >= {"v4", "v5e-1", "v5p", "v6e-1"} for names in slices.values())
+    order = [one.tpu_slice.name for one in wanted(EXPERIMENTS)]
+    assert order[0] == "v5e-1" and order.index("v6e-1") == len(files) < order.index("v4")
+
+
+def test_a_row_is_kept_while_its_program_is_the_same(experiment, monkeypatch):
+    tpu_slice, predicted = parse_slice("v5e-1"), []
+    what = subject(experiment)
+    result = Plan("v5e-1", "train", 1, fits=True, hbm_bytes=1.0, flops=2e9, kernel_seconds=1e-3)
+    monkeypatch.setattr(record, "_subject", lambda *_: what)
+    monkeypatch.setattr(record, "lower_step", lambda *_: SimpleNamespace(fingerprint="a"))
+    monkeypatch.setattr(record, "predict_cost", lambda step: predicted.append(step) or result)
+    one = Wanted("a/b", tpu_slice, (), None)
+    first = planned(EXPERIMENTS, one)
+    assert planned(EXPERIMENTS, one, first) == first and len(predicted) == 1
+    planned(EXPERIMENTS, one, first | {"program": "b"})
+    assert len(predicted) == 2
+    assert numbers(recorded_plan(first, tpu_slice), tpu_slice, what).items() <= first.items()
 
 
 def test_an_unknown_experiment_is_refused(tmp_path):

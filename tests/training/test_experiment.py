@@ -1,7 +1,9 @@
+import sys
+
 import pytest
 
-from research.common.errors import ConfigError
-from research.training.experiment import Experiment
+from research.common.errors import ConfigError, UserError
+from research.training.experiment import Experiment, load_experiment
 
 
 @pytest.mark.parametrize(
@@ -34,3 +36,18 @@ def test_the_batch_length_must_hold_the_smallest_batch():
     Experiment(task=None, batch_length=192).check_batch_length(longest, shards=1)
     with pytest.raises(ConfigError, match=r"batch_length: .* at least 192"):
         Experiment(task=None, batch_length=191).check_batch_length(longest, shards=1)
+
+
+def test_an_experiment_imports_modules_from_the_working_directory(tmp_path, monkeypatch):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "shared_part.py").write_text("VALUE = 3")
+    for name, module in (("right", "folder.shared_part"), ("wrong", "shared_part")):
+        (tmp_path / "folder" / f"{name}.py").write_text(f"from {module} import VALUE")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    with pytest.raises(UserError, match=r"right\.py does not define get_config"):
+        load_experiment(tmp_path / "folder" / "right.py")
+    with pytest.raises(UserError) as error:
+        load_experiment(tmp_path / "folder" / "wrong.py")
+    expected = f"cannot load {tmp_path}/folder/wrong.py: No module named 'shared_part'; expected"
+    assert str(error.value).startswith(expected)

@@ -331,7 +331,9 @@ def test_my_images_begins_with_the_weights_of_imagenet(tmp_path, monkeypatch):
             pixels = rng.integers(0, 256, (60, 80, 3), np.uint8)
             Image.fromarray(pixels).save(tmp_path / "train" / name / f"{i}.png")
     changes = [f"task.source.path={tmp_path}", "batch_size=4", "mesh.devices=1"]
-    experiment = load_experiment(ROOT / "experiments" / "transfer" / "my_images.py", changes)
+    experiment = load_experiment(
+        ROOT / "experiments" / "image_classification" / "my_images.py", changes
+    )
     trainer = Trainer(experiment, tmp_path / "run")
     params, variables = trainer.program.initial_shape
     ours = by_path({"params": params, **variables})

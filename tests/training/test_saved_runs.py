@@ -69,6 +69,8 @@ def test_the_saved_config_of_every_experiment_opens(path):
     """
     opened = from_config_dict(Experiment, CONFIGS[path])
     assert opened.optimizer.weight_decay_mask == (("kernel$", True),)
+    if not (ROOT / path).exists():
+        return  # the experiment was removed; its runs still open
     current = load_experiment(ROOT / path)
     mask = current.optimizer.weight_decay_mask
     optimizer = dataclasses.replace(opened.optimizer, weight_decay_mask=mask)

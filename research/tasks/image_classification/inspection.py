@@ -1,6 +1,7 @@
 """Inspection of a trained classifier: its first filters and its feature maps."""
 
 from collections.abc import Mapping
+from functools import reduce
 from typing import Any
 
 import jax
@@ -11,15 +12,25 @@ from research.common.errors import UserError
 from research.tasks.image_classification.task import ImageClassification
 
 
-def first_layer_filters(params: Mapping[str, Any]) -> np.ndarray:
+def first_layer_filters(
+    task: ImageClassification, params: Mapping[str, Any], variables: Mapping[str, Any]
+) -> np.ndarray:
     """Returns the kernel of the first convolution, float32 [height, width, channels, filters].
+
+    Args:
+      task: of the trained network.
+      params: parameters of the network.
+      variables: batch statistics of the network.
 
     Raises:
       UserError: the network has no convolution.
     """
-    if "Conv_0" not in params:
+    black = np.zeros(task.source.image_shape, np.uint8)
+    first = next(iter(feature_maps(task, params, variables, black)), None)
+    if first is None:
         raise UserError("missing filters: the network has no convolution; choose another model")
-    return np.asarray(params["Conv_0"]["kernel"])
+    layer = reduce(lambda tree, name: tree[name], first.split("/"), params)
+    return np.asarray(layer["kernel"])
 
 
 def feature_maps(
@@ -37,7 +48,8 @@ def feature_maps(
       image: uint8 [height, width, channels], from a dataset of the task.
 
     Returns:
-      Feature maps float32 [height, width, filters] by layer name, in the order of execution.
+      Feature maps float32 [height, width, filters] by layer name, in the order of execution; empty
+      for a network without convolutions.
     """
     _, captured = task.network.apply(
         {"params": params, **variables},
@@ -46,9 +58,10 @@ def feature_maps(
         capture_intermediates=lambda module, _: isinstance(module, nn.Conv),
         mutable=["intermediates"],
     )
-    leaves = jax.tree_util.tree_leaves_with_path(captured["intermediates"])
+    intermediates = captured.get("intermediates", {})
+    leaves = jax.tree_util.tree_leaves_with_path(intermediates)
     names = [jax.tree_util.keystr(path[:-2], simple=True, separator="/") for path, _ in leaves]
-    order = {name: i for i, name in enumerate(_execution_order(captured["intermediates"]))}
+    order = {name: i for i, name in enumerate(_execution_order(intermediates))}
     maps = {
         name: np.asarray(leaf[0], np.float32) for name, (_, leaf) in zip(names, leaves, strict=True)
     }

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 from sacrebleu.metrics import BLEU, CHRF
+from sacrebleu.metrics.bleu import BLEUScore
 
 from research.data.dataset import Dataset, Example
 from research.reporting.alignments import Alignment, align, count_edits
@@ -34,7 +35,7 @@ METRICS = {
     "accuracy": percentage("token accuracy"),
 }
 _MATRICES = 6  # in the attention figure
-_NGRAM = 4  # words in a row whose precision BLEU measures
+_NGRAM = 4  # tokens in a row whose precision BLEU measures
 _WRONG = 12  # words in the figure of wrong words
 _WORST, _TYPICAL = 8, 4  # translations in their figures
 
@@ -221,12 +222,15 @@ class PronunciationScorer(_OutputScorer):
 class TranslationScorer(_OutputScorer):
     """BLEU and chrF, computed by sacrebleu."""
 
+    _has_ngrams = True  # whether an output has as many tokens as the longest n-grams of BLEU
+
     def result(self, dataset: Dataset) -> dict[str, float]:
         """Returns `bleu`, `bleu_lowercased` and `chrf` as fractions, and logs their signatures.
 
         BLEU is of detokenised text, tokenised like mteval-v13a (Post 2018,
-        https://aclanthology.org/W18-6319). `bleu_lowercased` compares with results that were
-        published for lowercased, tokenised text. chrF is that of Popović 2015.
+        https://aclanthology.org/W18-6319), and 0 if no translation has four tokens.
+        `bleu_lowercased` compares with results that were published for lowercased, tokenised text.
+        chrF is that of Popović 2015.
         """
         pairs, outputs = zip(*self._scored(dataset), strict=True)
         hypotheses = [output.text for output in outputs]
@@ -242,16 +246,17 @@ class TranslationScorer(_OutputScorer):
             score = metric.corpus_score(hypotheses, references)
             log.info("%s", score.format(signature=str(metric.get_signature())))
             scores[name] = score.score / 100
+            if isinstance(score, BLEUScore):
+                self._has_ngrams = score.totals[-1] > 0
         return scores
 
     def notes(self) -> list[str]:
-        """Explains a BLEU of 0 for texts that are too short for it."""
-        longest = max((len(out.text.split()) for out in self._outputs.values()), default=0)
-        if longest >= _NGRAM:
+        """Explains a BLEU of 0 for texts that are too short for it; after `result`."""
+        if self._has_ngrams:
             return []
         return [
-            f"BLEU is 0 because no output has {_NGRAM} words: it is the geometric mean of the "
-            f"precision of 1 to {_NGRAM} consecutive words. chrF measures such short texts."
+            f"BLEU is 0 because no output has {_NGRAM} tokens: it is the geometric mean of the "
+            f"precision of 1 to {_NGRAM} consecutive tokens. chrF measures such short texts."
         ]
 
     def figures(self, dataset: Dataset) -> "list[Figure]":

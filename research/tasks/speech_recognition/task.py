@@ -1,5 +1,6 @@
 """Speech recognition as a task: connectionist temporal classification (CTC)."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -109,7 +110,8 @@ class SpeechRecognition(Task):
         return replace(
             self,
             tokenizer=tokenizer,
-            bucket_seconds=tuple(round(length, 3) for length in buckets),
+            # Rounded up: the longest utterances must fit.
+            bucket_seconds=tuple(math.ceil(1000 * length - 1e-3) / 1000 for length in buckets),
             decoding=decoding,
         )
 

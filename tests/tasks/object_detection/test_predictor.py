@@ -179,13 +179,16 @@ def command(capsys):
 
 
 @pytest.mark.slow
-def test_predict_writes_pictures_and_prints_a_table(overfitted, command, tmp_path):
+def test_predict_prints_a_table_and_writes_pictures_if_asked_to(overfitted, command, tmp_path):
     path, truth = scene_file(tmp_path, 0)
-    heading, *rows, last = command(overfitted, path)
+    assert len(command(overfitted, path)) == 1 + len(truth.labels)
+    assert not (overfitted.workdir / "predictions").exists()
+    folder = tmp_path / "pictures"
+    heading, *rows, last = command(overfitted, f"--pictures={folder}", path)
     assert heading.split() == ["file", "class", "score", "x_min", "y_min", "x_max", "y_max"]
     assert sorted(row.split()[1] for row in rows) == sorted(map(str, truth.labels))
-    assert last == f"pictures in {overfitted.workdir / 'predictions'}"
-    picture = decode(overfitted.workdir / "predictions" / "scene.png", 3)
+    assert last == f"pictures in {folder}"
+    picture = decode(folder / "scene.png", 3)
     assert picture.size == (SIZE, SIZE) and not np.array_equal(picture, decode(Path(path), 3))
 
 
@@ -203,10 +206,17 @@ def test_predict_prints_a_line_of_json_per_file(overfitted, command, tmp_path):
 
 
 @pytest.mark.slow
-def test_files_that_are_not_images_are_refused_before_writing(run, command, tmp_path, capsys):
-    path, _ = scene_file(tmp_path, 0)
+def test_files_that_are_not_images_are_named_and_others_are_answered(
+    overfitted, command, tmp_path, capsys
+):
+    path, truth = scene_file(tmp_path, 0)
     (tmp_path / "text.jpg").write_text("no image")
-    folder = tmp_path / "pictures"
-    with pytest.raises(UserError, match=r"text\.jpg: unknown image format"):
-        command(run, f"--pictures={folder}", path, str(tmp_path / "text.jpg"))
-    assert not capsys.readouterr().out and not folder.exists()
+    folder, text = tmp_path / "pictures", str(tmp_path / "text.jpg")
+    with pytest.raises(SystemExit, match="1"):
+        command(overfitted, f"--pictures={folder}", "--json", text, path)
+    printed = capsys.readouterr()
+    failed, answered = map(json.loads, printed.out.splitlines())
+    assert failed == {"file": text, "error": f"cannot read image {text}: unknown image format"}
+    assert printed.err == f"error: {failed['error']}\n"
+    assert_found(answered["objects"], truth)
+    assert answered["picture"] == str(folder / "scene.png")

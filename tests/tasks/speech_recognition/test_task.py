@@ -12,7 +12,12 @@ from research.common.errors import ConfigError
 from research.data.tokenizers import WordPieces, Words
 from research.hardware.mesh import MeshConfig
 from research.tasks.speech_recognition.augmentation import Augmentation
-from research.tasks.speech_recognition.data import Manifest
+from research.tasks.speech_recognition.data import (
+    Corpus,
+    Manifest,
+    TranscribedUtterances,
+    Utterance,
+)
 from research.tasks.speech_recognition.decoding import Decoding
 from research.tasks.speech_recognition.task import SpeechRecognition
 from research.training.evaluation import evaluate
@@ -117,17 +122,25 @@ def test_unusable_utterances_are_skipped_counted_and_named(task, tones, audio, t
     assert reason in dataset.unusable[3] and f"{tones}/odd.jsonl:4" in dataset.unusable[3]
 
 
-def test_wrong_duration_is_named(task, tones):
-    line = {"audio_filepath": "test0.wav", "text": "lo", "duration": 0.1}
-    (tones / "short.jsonl").write_text(json.dumps(line))
-    source = dataclasses.replace(task.source, test=str(tones / "short.jsonl"))
-    dataset = (
-        dataclasses.replace(task, bucket_seconds=(0.2, 9.0), source=source)
-        .resolve()
-        .dataset("test")
-    )
+def test_a_file_that_contains_more_than_its_header_declares_is_named(task):
+    task = dataclasses.replace(task, bucket_seconds=(0.2, 9.0)).resolve()
+    corpus = Corpus([Utterance("a:1", "lo", 0.1)], lambda _: np.ones(RATE, np.float32))
+    dataset = TranscribedUtterances(task, corpus)
     assert dataset.example(0, np.random.default_rng(0)) is None
-    assert "correct the duration" in dataset.unusable[0]
+    expected = "a:1: invalid header: 0.10 s, but the file contains 1.00 s; convert the file"
+    assert dataset.unusable[0] == expected
+
+
+def test_the_longest_utterance_fits_its_bucket(task, tones, tmp_path):
+    """A bucket that is rounded down would need another one, and another compilation."""
+    lines = []
+    for number, samples in enumerate((4001, 7999, 8003, 8003)):  # 8003 samples are 1.000375 s
+        soundfile.write(tmp_path / f"{number}.wav", 0.1 * np.ones(samples), RATE)
+        lines.append(json.dumps({"audio_filepath": f"{number}.wav", "text": "lo"}))
+    (tmp_path / "m.jsonl").write_text("\n".join(lines))
+    source = dataclasses.replace(task.source, train=str(tmp_path / "m.jsonl"))
+    task = dataclasses.replace(task, source=source).resolve()
+    assert task.dataset("train").buckets == task.buckets
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from PIL import Image
 
 from research.common.errors import ConfigError
 from research.data.compositing import paste, photograph_crop, random_size
 from research.data.dataset import ArrayDataset, Dataset, Example
+from research.data.images import drawing_on_black
 from research.data.splits import SPLITS, HoldOut, check_fraction, hold_out_last, hold_out_stratified
 
 DIGITS = tuple("0123456789")
@@ -63,6 +65,14 @@ class Digits:
         """Opens the examples of "train", "validation" or "test"."""
         return self._plain(split)
 
+    def normalize(self, image: Image.Image) -> Image.Image:
+        """Returns a grey image in the form of the data set: white on black, filled by the digit.
+
+        An image of the size of the data set's has this form already.
+        """
+        height, width, _ = self.image_shape
+        return image if image.size == (width, height) else drawing_on_black(image)
+
     def _plain(self, split: str) -> ArrayDataset:
         from sklearn.datasets import load_digits  # takes a second to import
 
@@ -108,6 +118,10 @@ class DigitPhotographs(Digits):
     def image_shape(self) -> tuple[int, int, int]:
         """Height, width and channels."""
         return (self.image_size, self.image_size, 3)
+
+    def normalize(self, image: Image.Image) -> Image.Image:
+        """Returns the image unchanged: the data set has any colours and backgrounds."""
+        return image
 
     def open(self, split: str) -> Dataset:
         """Opens the examples of "train", "validation" or "test"."""

@@ -52,6 +52,11 @@ class ImageFolder:
         check_fraction("validation_fraction", self.validation_fraction)
 
     @property
+    def has_test(self) -> bool:
+        """Whether there is a test split; if not, the validation split is used instead."""
+        return (Path(self.path) / "test").is_dir()
+
+    @property
     def num_classes(self) -> int:
         """Number of classes; 0 before `resolve` if `class_names` is empty."""
         return len(self.class_names)
@@ -79,8 +84,7 @@ class ImageFolder:
           ConfigError: a class has no images, or too few to hold some out.
         """
         if split == "train":
-            has_test = (Path(self.path) / "test").is_dir()
-            check_duplicates(self, ("validation", "test") if has_test else ("validation",))
+            check_duplicates(self, ("validation", "test") if self.has_test else ("validation",))
         files, labels, chosen = self._split(split)
         dataset = _Files(self, files, labels, augment=split == "train")
         return dataset if chosen is None else Subset(dataset, chosen)
@@ -93,7 +97,7 @@ class ImageFolder:
     def _split(self, split: str) -> tuple[list[Path], np.ndarray, np.ndarray | None]:
         """Returns the files and labels of a folder, and their positions in the split or None."""
         root = Path(self.path)
-        split = fall_back_to_validation(split, (root / "test").is_dir(), self.path)
+        split = fall_back_to_validation(split, self.has_test, self.path)
         if split == "test" or (root / "validation").is_dir():
             return *self._list(root / split), None
         files, labels = self._list(root / "train")

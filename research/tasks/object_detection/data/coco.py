@@ -53,6 +53,11 @@ class COCO:
     def __post_init__(self):
         check_fraction("validation_fraction", self.validation_fraction)
 
+    @property
+    def has_test(self) -> bool:
+        """Whether there is a test split; if not, the validation split is used instead."""
+        return bool(self.test)
+
     def resolve(self) -> "COCO":
         """Returns the source with its class names."""
         if self.class_names:
@@ -64,7 +69,7 @@ class COCO:
     def open(self, split: str) -> AnnotatedImages:
         """Opens a split; its annotations are kept in memory."""
         if split == "train":
-            check_duplicates(self, ("validation", "test") if self.test else ("validation",))
+            check_duplicates(self, ("validation", "test") if self.has_test else ("validation",))
         images, indices = self._split(split)
         return images if indices is None else AnnotatedSubset(images, indices)
 
@@ -76,7 +81,7 @@ class COCO:
 
     def _split(self, split: str) -> tuple[AnnotatedFiles, list[int] | None]:
         """Returns the images of a file, and the indices of a split; None for all."""
-        split = fall_back_to_validation(split, bool(self.test), self.path)
+        split = fall_back_to_validation(split, self.has_test, self.path)
         if split == "test" or self.validation:
             return self._load(split), None
         images = self._load("train")

@@ -59,6 +59,11 @@ class VOC:
         check_fraction("test_fraction", self.test_fraction)
         check_fraction("validation_fraction", self.validation_fraction)
 
+    @property
+    def has_test(self) -> bool:
+        """Whether there is a test split; if not, the validation split is used instead."""
+        return bool(self.test) or not self._has_image_sets()
+
     def resolve(self) -> "VOC":
         """Returns the source with its class names."""
         if self.class_names:
@@ -70,7 +75,7 @@ class VOC:
     def open(self, split: str) -> AnnotatedImages:
         """Opens a split; its annotations are kept in memory."""
         if split == "train":
-            check_duplicates(self, self._held_out_splits())
+            check_duplicates(self, ("validation", "test") if self.has_test else ("validation",))
         class_names = self.resolve().class_names
         table = self._read(self._names(split))
         table.errors.log(f"{table.source} ({split})")
@@ -82,10 +87,6 @@ class VOC:
         paths = {path.stem: path for path in files if path.suffix.lower() in SUFFIXES}
         return [(str(paths[name]), paths[name]) for name in self._names(split) if name in paths]
 
-    def _held_out_splits(self) -> tuple[str, ...]:
-        has_test = self.test or not self._has_image_sets()
-        return ("validation", "test") if has_test else ("validation",)
-
     def _read(self, names: Sequence[str]) -> AnnotationTable:
         directory = Path(self.path) / IMAGES
         if not directory.is_dir():
@@ -95,7 +96,7 @@ class VOC:
     def _names(self, split: str) -> list[str]:
         """Returns the names of the annotation files of a split, without suffix."""
         if self._has_image_sets():
-            split = fall_back_to_validation(split, bool(self.test), self.path)
+            split = fall_back_to_validation(split, self.has_test, self.path)
             if split == "test" or self.validation:
                 return self._image_set(split)
             names = self._image_set("train")

@@ -44,15 +44,20 @@ class ParallelText:
                 raise ConfigError(key, f"invalid number of files {files}: {expected}")
         check_fraction("validation_fraction", self.validation_fraction)
 
+    @property
+    def has_test(self) -> bool:
+        """Whether there is a test split; if not, the validation split is used instead."""
+        return bool(self.test)
+
     def open(self, split: str) -> Sequence[Pair]:
         """Returns the pairs of a split; the files are kept in memory."""
         if split == "train":
             check_duplicates(self)
-        return self._open(fall_back_to_validation(split, bool(self.test), self.train[0]))
+        return self._open(fall_back_to_validation(split, self.has_test, self.train[0]))
 
     def contents(self, split: str) -> Iterator[tuple[str, str]]:
         """Yields the name and the content of every usable pair, to find duplicates."""
-        if split == "test" and not self.test:
+        if split == "test" and not self.has_test:
             return
         for pair in self._open(split):
             if not pair.problem:  # blank lines are no duplicates

@@ -1,7 +1,9 @@
 """Utterances, corpora, and the files that contain them."""
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 from typing import BinaryIO
@@ -17,6 +19,7 @@ Features = LogMel | PrecomputedFeatures
 # NumPy parses file headers as Python source, which Python 3.11 cannot do in two threads at once:
 # https://github.com/python/cpython/issues/106905
 _header_lock = Lock()
+_FILES = 64  # whose headers a thread reads in a row; a task of a thread costs as much as a header
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
@@ -74,15 +77,48 @@ def read_input(path: Path, features: Features) -> np.ndarray:
     return array.astype(np.float32)
 
 
+def with_durations(
+    utterances: Sequence[Utterance], files: Sequence[Path], features: Features
+) -> list[Utterance]:
+    """Returns the utterances with their durations, read from the headers of their files.
+
+    Args:
+      utterances: those with a problem are returned unchanged.
+      files: the file of each utterance.
+      features: determine whether the files contain audio or features.
+    """
+
+    def read(part: slice) -> list[Utterance]:
+        pairs = zip(utterances[part], files[part], strict=True)
+        return [with_duration(utterance, file, features) for utterance, file in pairs]
+
+    parts = [slice(start, start + _FILES) for start in range(0, len(files), _FILES)]
+    with ThreadPoolExecutor() as pool:  # file systems in a network take a millisecond per file
+        return [one for part in pool.map(read, parts) for one in part]
+
+
 def with_duration(utterance: Utterance, file: Path | BinaryIO, features: Features) -> Utterance:
-    """Returns the utterance with its duration, read from the file's header if it is unknown."""
-    if utterance.seconds > 0 or utterance.problem:
+    """Returns the utterance with its duration, read from the header of its file."""
+    if utterance.problem:
         return utterance
     try:
-        if isinstance(features, LogMel):
-            info = soundfile.info(file)
-            return replace(utterance, seconds=info.frames / info.samplerate)
-        frames = len(np.load(file, mmap_mode="r"))
-        return replace(utterance, seconds=frames * features.frame_ms / 1000)
+        if isinstance(file, Path):
+            return replace(utterance, seconds=_seconds(file, file.stat().st_mtime_ns, features))
+        return replace(utterance, seconds=_read_seconds(file, features))
     except (OSError, ValueError, soundfile.SoundFileError) as error:
         return replace(utterance, seconds=0.0, problem=f"cannot read {file}: {error}")
+
+
+@lru_cache(maxsize=1_000_000)  # a run opens its splits twice, and networks are slow
+def _seconds(file: Path, modified: int, features: Features) -> float:
+    return _read_seconds(file, features)
+
+
+def _read_seconds(file: Path | BinaryIO, features: Features) -> float:
+    """Returns the duration of a file, from its header."""
+    if isinstance(features, LogMel):
+        info = soundfile.info(file)
+        return info.frames / info.samplerate
+    with _header_lock:
+        frames = len(np.load(file, mmap_mode="r"))
+    return frames * features.frame_ms / 1000

@@ -49,13 +49,13 @@ class TranscribedUtterances(Dataset):
         }
 
     def _check(self, index: int, array: np.ndarray, tokens: list[int]) -> None:
-        """Raises UserError if an utterance is silent, or duration, frames and tokens conflict."""
+        """Raises UserError if an utterance is silent, or its length, frames and tokens conflict."""
         bucket = self.buckets[np.searchsorted(self.buckets, self.lengths[index])]
         rate = self.task.features.rate
         if len(array) > bucket:
             declared, actual = self.lengths[index] / rate, len(array) / rate
-            problem = f"invalid duration {declared:.2f} s: the file has {actual:.2f} s"
-            raise UserError(f"{problem}; correct the duration")
+            problem = f"invalid header: {declared:.2f} s, but the file contains {actual:.2f} s"
+            raise UserError(f"{problem}; convert the file")
         if array.ndim == 1 and tokens and np.abs(array).max() < SILENCE:
             raise UserError(f"silent audio, but its transcript has {len(tokens)} tokens")
         frames = self.task.model.num_frames(self.task.features.num_frames(len(array)))

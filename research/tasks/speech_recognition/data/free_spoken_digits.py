@@ -15,7 +15,7 @@ from research.tasks.speech_recognition.data.corpus import (
     Features,
     Utterance,
     read_input,
-    with_duration,
+    with_durations,
 )
 
 MIN_STRING, MAX_STRING = 2, 5  # digits in a string
@@ -51,9 +51,10 @@ class FreeSpokenDigits:
         files = self._files(split)
         names = [file.stem.split("_") for file in files]
         utterances = [
-            with_duration(Utterance(file.name, DIGITS[int(digit)], speaker=speaker), file, features)
+            Utterance(file.name, DIGITS[int(digit)], speaker=speaker)
             for file, (digit, speaker, _) in zip(files, names, strict=True)
         ]
+        utterances = with_durations(utterances, files, features)
         parts: list[tuple[int, ...]] = [(index,) for index in range(len(files))]
         if split == "train" and self.num_strings:
             if not files:

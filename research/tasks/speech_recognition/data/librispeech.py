@@ -10,7 +10,7 @@ from research.tasks.speech_recognition.data.corpus import (
     Features,
     Utterance,
     read_input,
-    with_duration,
+    with_durations,
 )
 
 
@@ -35,8 +35,8 @@ class LibriSpeech:
         if split == "train":
             check_duplicates(self)
         found = self._utterances(split)
-        utterances = [with_duration(utterance, file, features) for utterance, file in found]
         files = [file for _, file in found]
+        utterances = with_durations([utterance for utterance, _ in found], files, features)
         return Corpus(utterances, lambda index: read_input(files[index], features))
 
     def contents(self, split: str) -> list[tuple[str, Path]]:

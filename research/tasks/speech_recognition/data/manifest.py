@@ -1,6 +1,7 @@
 """Manifests: JSON lines that list utterances, in the format of NVIDIA NeMo."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,14 +11,17 @@ from research.data.splits import (
     check_fraction,
     fall_back_to_validation,
     hold_out_groups,
+    warn_once,
 )
 from research.tasks.speech_recognition.data.corpus import (
     Corpus,
     Features,
     Utterance,
     read_input,
-    with_duration,
+    with_durations,
 )
+
+_TOLERANCE = 0.5  # seconds by which a duration that was rounded to whole seconds may differ
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,8 @@ class Manifest:
     """The user's own utterances: JSON lines in the format of NVIDIA NeMo.
 
     A line has `text`, and `audio_filepath` or `features_filepath`, a `.npy` file [frames, size].
-    Optional are `duration` in seconds and `speaker`. Paths are relative to the manifest's folder.
+    Optional are `speaker`, and `duration` in seconds, which is only compared with that of the file.
+    Paths are relative to the manifest's folder.
     """
 
     train: str
@@ -38,18 +43,25 @@ class Manifest:
     """Manifest of the validation split; empty: some speakers of `train` are held out."""
 
     validation_fraction: float = 0.1
-    """Fraction of speakers to hold out, or of utterances where the speaker is unknown."""
+    """Fraction of speakers to hold out; of utterances where speakers are unknown, or there is only
+    one."""
 
     def __post_init__(self):
         check_fraction("validation_fraction", self.validation_fraction)
 
+    @property
+    def has_test(self) -> bool:
+        """Whether there is a test split; if not, the validation split is used instead."""
+        return bool(self.test)
+
     def open(self, split: str, features: Features) -> Corpus:
         """Opens the utterances of a split."""
         if split == "train":
-            check_duplicates(self, ("validation", "test") if self.test else ("validation",))
+            check_duplicates(self, ("validation", "test") if self.has_test else ("validation",))
         rows = self._rows(split)
-        files = [file for _, file in rows]
-        utterances = [with_duration(row, file, features) for row, file in rows]
+        files, declared = [file for _, file in rows], [row for row, _ in rows]
+        utterances = with_durations(declared, files, features)
+        _compare_durations(declared, utterances)
         return Corpus(utterances, lambda index: read_input(files[index], features))
 
     def contents(self, split: str) -> list[tuple[str, Path]]:
@@ -58,13 +70,14 @@ class Manifest:
 
     def _rows(self, split: str) -> list[tuple[Utterance, Path]]:
         """Returns the utterances of a split, without their lengths, and their files."""
-        split = fall_back_to_validation(split, bool(self.test), str(self.train))
+        split = fall_back_to_validation(split, self.has_test, str(self.train))
         if split == "test" or (split == "validation" and self.validation):
             return self._read(split)
         rows = self._read("train")
         if self.validation:
             return rows
-        groups = [row.speaker or str(number) for number, (row, _) in enumerate(rows)]
+        is_one = len({row.speaker for row, _ in rows}) == 1
+        groups = [(not is_one and row.speaker) or str(i) for i, (row, _) in enumerate(rows)]
         kept, held_out = hold_out_groups(groups, self.validation_fraction)
         return [rows[i] for i in (held_out if split == "validation" else kept)]
 
@@ -85,6 +98,9 @@ def _manifest_line(path: Path, number: int, line: str) -> tuple[Utterance, Path]
     origin = f"{path}:{number}"
     try:
         row = json.loads(line)
+        if row.get("offset"):
+            problem = "unsupported key 'offset': expected a file of its own for each utterance"
+            return Utterance(origin, problem=problem), path
         file = row.get("audio_filepath") or row["features_filepath"]
         text, seconds = row["text"], float(row.get("duration", 0.0))
         utterance = Utterance(origin, str(text), seconds, str(row.get("speaker", "")))
@@ -94,3 +110,19 @@ def _manifest_line(path: Path, number: int, line: str) -> tuple[Utterance, Path]
     except (ValueError, TypeError, AttributeError):
         problem = "invalid line: expected a JSON object with audio_filepath and text"
     return Utterance(origin, problem=problem), path
+
+
+def _compare_durations(declared: Sequence[Utterance], actual: Sequence[Utterance]) -> None:
+    """Logs one warning if durations of a manifest differ from those of the files."""
+    different = [
+        (mine, file)
+        for mine, file in zip(declared, actual, strict=True)
+        if mine.seconds and not file.problem and abs(mine.seconds - file.seconds) > _TOLERANCE
+    ]
+    if different:
+        mine, file = different[0]
+        warn_once(
+            f"{len(different)} of {len(declared)} durations in {mine.origin.rpartition(':')[0]} "
+            f"differ by more than {_TOLERANCE:g} s from those of the files, which are used: e.g. "
+            f"{mine.origin} has {mine.seconds:.2f} s instead of {file.seconds:.2f} s"
+        )

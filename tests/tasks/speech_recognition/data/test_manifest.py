@@ -1,7 +1,9 @@
+import dataclasses
 import json
 
 import numpy as np
 import pytest
+import soundfile
 
 from research.common.errors import UserError
 from research.data.splits import warn_once
@@ -29,6 +31,15 @@ def test_validation_and_training_have_disjoint_speakers(tones):
     assert len(speakers[0]) == 3 and len(speakers[1]) == 2 and not speakers[0] & speakers[1]
     assert len(train.utterances) + len(validation.utterances) == 40
     assert source.open("test", AUDIO).utterances == validation.utterances
+
+
+def test_utterances_of_a_single_speaker_are_held_out(tones):
+    lines = [json.loads(line) for line in (tones / "train.jsonl").read_text().splitlines()]
+    alone = "\n".join(json.dumps(line | {"speaker": "ann"}) for line in lines)
+    (tones / "alone.jsonl").write_text(alone)
+    source = Manifest(train=str(tones / "alone.jsonl"))
+    counts = [len(source.open(split, AUDIO).utterances) for split in ("train", "validation")]
+    assert counts == [36, 4]
 
 
 def test_invalid_lines_are_named_and_others_are_read(tones):
@@ -79,3 +90,51 @@ def test_recordings_in_two_splits_are_reported(tones, caplog):
     train, test = str(tones / "train.jsonl"), str(tones / "copies.jsonl")
     Manifest(train=train, validation=train, test=test).open("train", AUDIO)
     assert f"2 test examples are in the training split too: {test}:1 = {train}:4" in caplog.text
+
+
+def rounded(folder, decimals, **changed):
+    """Copies the training manifest with rounded durations; `changed` has those of some lines."""
+    lines = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
+    for number, line in enumerate(lines):
+        seconds = soundfile.info(folder / line["audio_filepath"]).duration
+        line["duration"] = changed.get(f"line{number}", round(seconds, decimals))
+    path = folder / f"rounded_{decimals}_{len(changed)}.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)))
+    return str(path)
+
+
+@pytest.mark.parametrize("decimals", [0, 1, 2])
+def test_rounded_durations_lose_no_utterance(tones, task, decimals, caplog):
+    path = rounded(tones, decimals)
+    source = Manifest(train=path, test=path)
+    task = dataclasses.replace(task, source=source, num_buckets=4).resolve()
+    for split in ("train", "test"):
+        dataset = task.dataset(split)
+        examples = [dataset.example(i, None) for i in range(len(dataset))]
+        assert all(examples) and not dataset.unusable
+    assert "durations" not in caplog.text
+
+
+def test_a_wrong_duration_makes_no_bucket(tones, task):
+    path = rounded(tones, 1, line2=99.0)
+    task = dataclasses.replace(task, source=Manifest(train=path, validation=path)).resolve()
+    assert max(task.bucket_seconds) == pytest.approx(1.4)
+
+
+def test_wrong_durations_are_counted_in_one_line(tones, caplog):
+    path = rounded(tones, 1, line2=99.0, line5=12)
+    for _ in range(2):
+        Manifest(train="-", test=path).open("test", AUDIO)
+    (warning,) = caplog.messages
+    assert warning.startswith(f"2 of 40 durations in {path} differ by more than 0.5 s")
+    assert f"{path}:3 has 99.00 s instead of" in warning
+
+
+def test_parts_of_recordings_are_refused(tones):
+    """NeMo's `offset`; the whole file would be trained on with the transcript of a part."""
+    line = {"audio_filepath": "train0.wav", "text": "lo", "offset": 0.2, "duration": 0.1}
+    (tones / "parts.jsonl").write_text(json.dumps(line) + "\n" + json.dumps(line | {"offset": 0}))
+    part, whole = (
+        Manifest(train="-", test=str(tones / "parts.jsonl")).open("test", AUDIO).utterances
+    )
+    assert "unsupported key 'offset'" in part.problem and not whole.problem

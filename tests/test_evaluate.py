@@ -1,0 +1,58 @@
+"""Scores of a test split that is the validation split say so."""
+
+import dataclasses
+import json
+
+import pytest
+from absl import flags
+from PIL import Image
+
+from research.evaluate import define_flags, evaluate_run, main
+from research.exporting.card import Export, model_card
+from research.tasks.image_classification.data import ImageFolder
+from research.training.loop import Trainer
+
+
+@pytest.fixture(scope="module")
+def run(experiment, tmp_path_factory):
+    """A run on a folder of images without a test split."""
+    folder = tmp_path_factory.mktemp("images")
+    for name, grey in (("cat", 60), ("dog", 200)):
+        (folder / "train" / name).mkdir(parents=True)
+        for i in range(10):
+            image = Image.new("L", (8, 8), grey + i)
+            image.save(folder / "train" / name / f"{i}.png")
+    task = dataclasses.replace(experiment.task, source=ImageFolder(str(folder), (8, 8, 1)))
+    short = dataclasses.replace(experiment, task=task, duration="2 steps", batch_size=8)
+    run, _ = Trainer(short, folder / "run").train()
+    evaluate_run(run, "test")
+    return run
+
+
+def test_the_evaluation_names_the_split_that_was_scored(run):
+    evaluate_run(run, "validation")
+    for split in ("test", "validation"):
+        saved = json.loads((run.workdir / f"evaluation_{split}.json").read_text())
+        assert saved["split"] == "validation"
+
+
+def test_the_model_card_names_the_split_that_was_scored(run):
+    card = model_card(run, Export((), 1, None), "")
+    assert "| test (the validation split) | accuracy |" in card
+
+
+@pytest.mark.parametrize("arguments", [[], ["--json"]])
+def test_the_command_names_the_split_that_was_scored(run, arguments, capsys):
+    known = set(flags.FLAGS)
+    define_flags()
+    try:
+        main(flags.FLAGS(["evaluate", f"--workdir={run.workdir}", *arguments])[1:])
+    finally:
+        flags.FLAGS.unparse_flags()
+        for name in set(flags.FLAGS) - known:
+            delattr(flags.FLAGS, name)
+    (line,) = capsys.readouterr().out.splitlines()
+    if arguments:
+        assert json.loads(line)["split"] == "validation"
+    else:
+        assert line.startswith("test (the validation split): accuracy ")
