@@ -100,17 +100,15 @@ def picture(image: Image.Image, alt: str) -> Html:
     )
 
 
-def gallery(items: Sequence[tuple[Html, Html | str]], size: str, stretch: bool = True) -> Html:
+def gallery(items: Sequence[tuple[Html, Html | str]], size: str) -> Html:
     """Returns pictures with captions, as many in a row as fit.
 
     Args:
       items: pictures and captions.
       size: the least width of a picture, such as "6rem".
-      stretch: whether the pictures fill the row.
     """
     figures = [element("figure", shown, element("figcaption", text)) for shown, text in items]
-    name = "gallery" if stretch else "gallery fixed"
-    return element("div", *figures, class_=name, style=f"--size: {size}")
+    return element("div", *figures, class_="gallery", style=f"--size: {size}")
 
 
 def bars(counts: Sequence[tuple[str, int]], color: int) -> Html:
@@ -124,9 +122,7 @@ def bars(counts: Sequence[tuple[str, int]], color: int) -> Html:
     return element("div", *parts, class_="bars")
 
 
-def confusion_matrix(
-    counts: np.ndarray, rows: Sequence[str], columns: Sequence[str], pixels_only: bool = False
-) -> Html:
+def confusion_matrix(counts: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -> Html:
     """Returns the confusion matrix of true and predicted classes, coloured by share of the row.
 
     With more than `MAX_NAMED` classes it is an image, beside the most frequent confusions.
@@ -140,13 +136,8 @@ def confusion_matrix(
     if len(rows) <= MAX_NAMED:
         return element("div", _named_matrix(counts, share, rows, columns), class_="scroll")
     alt = "Confusion matrix: rows are true classes, columns are predicted classes"
-    map_ = heat_map(share, alt)
-    return join([map_, _most_confused(counts, share, rows, columns)])
-
-
-def heat_map(values: np.ndarray, alt: str) -> Html:
-    """Returns an image of values from 0 to 1, [rows, columns]."""
-    return element("div", picture(shades(values), alt), class_="heat")
+    image = element("div", picture(shades(share), alt), class_="heat")
+    return join([image, _most_confused(counts, share, rows, columns)])
 
 
 def shades(values: np.ndarray) -> Image.Image:

@@ -62,25 +62,25 @@ def _head(run: RunFiles) -> list[Html]:
         element("h1", run.name),
         element("p", " · ".join(filter(None, about)), class_="faint"),
         element("p", " · ".join(when), class_="faint") if when else Html(),
-        scores(run),
+        _scores(run),
     ]
     parts += [element("p", note, class_="note") for note in run.notes]
     if run.parts:
         parts.append(element("details", element("summary", "Scores by part"), _parts(run)))
-    return [*parts, tiles(facts(run)), _time(summary)]
+    return [*parts, _tiles(_facts(run)), _time(summary)]
 
 
-def scores(run: RunFiles) -> Html:
+def _scores(run: RunFiles) -> Html:
     """Returns tiles of the test scores, the one that counts first and largest."""
     named = {}
     for name, value in run.scores.items():
         metric = describe(name, run.metrics)
         unit = element("small", f" {metric.unit}")
         named[f"{run.split} {metric.title}"] = join([metric.number(value), unit])
-    return tiles(named, emphasize=True)
+    return _tiles(named, emphasize=True)
 
 
-def tiles(values: Mapping[str, str], emphasize: bool = False) -> Html:
+def _tiles(values: Mapping[str, str], emphasize: bool = False) -> Html:
     """Returns values under their names."""
     parts = [
         element(
@@ -94,7 +94,7 @@ def tiles(values: Mapping[str, str], emphasize: bool = False) -> Html:
     return element("dl", *parts, class_="tiles" if emphasize else "tiles facts")
 
 
-def facts(run: RunFiles) -> dict[str, str]:
+def _facts(run: RunFiles) -> dict[str, str]:
     """Returns size, time and costs of a training."""
     summary = run.summary
     values = {"steps": f"{run.steps:,}"}
