@@ -35,7 +35,8 @@ def evaluate_run(run: Run, split: str, save: bool = True) -> dict[str, float]:
       split: "train", "validation" or "test".
       save: whether to write the metrics and figures to the workdir.
     """
-    dataset = run.program.task.dataset(split)
+    with activity("opening the data"):
+        dataset = run.program.task.dataset(split)
     results, scorer = evaluate(run.program, run.state, dataset)
     save = save and jax.process_index() == 0
     record: dict[str, Any] = {

@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from research.common.errors import ConfigError, UserError
+from research.common.progress import activity
 
 SPLITS = ("train", "validation", "test")
 Content = bytes | str | Path
@@ -183,8 +184,9 @@ def check_duplicates(source: Source, held_out: tuple[str, ...] = ("validation", 
       held_out: the splits to compare with "train".
     """
     try:
-        contents = {split: source.contents(split) for split in held_out}
-        shared = find_duplicates(source.contents("train"), contents)
+        with activity("comparing the splits"):
+            contents = {split: source.contents(split) for split in held_out}
+            shared = find_duplicates(source.contents("train"), contents)
     except UserError:
         return  # opening that split raises the same error
     for split, pairs in shared.items():

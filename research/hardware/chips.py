@@ -126,9 +126,6 @@ class Processor:
 
     name: str
 
-    device_kinds: tuple[str, ...]
-    """The values of `jax.Device.device_kind`; none for CPUs, whose kind is not their model."""
-
     tflops: float
     """Peak in 10^12 operations per second, of the dtype below without sparsity."""
 
@@ -143,6 +140,9 @@ class Processor:
 
     price: Price | None
     """Of one accelerator, or of the whole CPU, per hour; None if unknown."""
+
+    device_kinds: tuple[str, ...] = ()
+    """The values of `jax.Device.device_kind`; none for CPUs, whose kind is not their model."""
 
 
 @functools.cache
@@ -236,13 +236,13 @@ def _processor(processor: dict[str, Any], sources: dict[str, dict[str, str]]) ->
         price = Price(offer["on_demand"], offer["region"], source["read"], source["about"])
     return Processor(
         name=processor["name"],
-        device_kinds=tuple(processor["device_kinds"]),
         tflops=peak["tflops"],
         dtype=peak["dtype"],
         memory_gb=peak["memory_gb"],
         gb_per_s=peak["gb_per_s"],
         watts=peak["watts"],
         price=price,
+        device_kinds=tuple(processor["device_kinds"]),
     )
 
 

@@ -116,8 +116,8 @@ class _Scale:
 
 
 def _round_numbers(low: float, high: float) -> list[float]:
-    """Returns about five multiples of 1, 2 or 5 times a power of ten, around the limits."""
-    raw = (high - low) / 4
+    """Returns about six multiples of 1, 2 or 5 times a power of ten, around the limits."""
+    raw = (high - low) / 5
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= raw * 0.999)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)

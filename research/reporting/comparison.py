@@ -6,7 +6,7 @@ from statistics import fmean, stdev
 
 from research.common.config import flatten
 from research.reporting.charts import NUM_COLORS
-from research.reporting.elements import Cell, Number, table
+from research.reporting.elements import Cell, Number, config_key, table
 from research.reporting.figures import describe, is_metric, learning_curves, sort_metrics
 from research.reporting.html import Html, element, join
 from research.reporting.runs import RunFiles
@@ -143,7 +143,7 @@ def _differences(runs: Sequence[RunFiles]) -> Html:
     if not different:
         return element("p", "The configs are equal.", class_="caption")
     rows = [
-        (element("code", key), *(shorten(str(config.get(key, "-"))) for config in configs))
+        (config_key(key), *(shorten(str(config.get(key, "-"))) for config in configs))
         for key in different
     ]
     return table(("key", *(run.name for run in runs)), rows)

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -51,13 +52,19 @@ def table(
     return element("div", element("table", head, element("tbody", *body)), class_="scroll")
 
 
+def config_key(key: str, documentation: str = "") -> Html:
+    """Returns a dotted key, which can be wrapped after its parts."""
+    parts = [part for word in re.findall(r"[^._]*[._]?", key) for part in (word, element("wbr"))]
+    return element("code", *parts, title=documentation or None)
+
+
 def pairs(values: Mapping[str, str]) -> Html:
     """Returns a table of names and values."""
     rows = [
         element("tr", element("th", name, scope="row"), element("td", value))
         for name, value in values.items()
     ]
-    return element("div", element("table", element("tbody", *rows)), class_="scroll")
+    return element("table", element("tbody", *rows), class_="pairs")
 
 
 def _cell(cell: Cell, in_numbers: bool) -> Html:
@@ -93,17 +100,15 @@ def picture(image: Image.Image, alt: str) -> Html:
     )
 
 
-def gallery(items: Sequence[tuple[Html, Html | str]], size: str, stretch: bool = True) -> Html:
+def gallery(items: Sequence[tuple[Html, Html | str]], size: str) -> Html:
     """Returns pictures with captions, as many in a row as fit.
 
     Args:
       items: pictures and captions.
       size: the least width of a picture, such as "6rem".
-      stretch: whether the pictures fill the row.
     """
     figures = [element("figure", shown, element("figcaption", text)) for shown, text in items]
-    name = "gallery" if stretch else "gallery fixed"
-    return element("div", *figures, class_=name, style=f"--size: {size}")
+    return element("div", *figures, class_="gallery", style=f"--size: {size}")
 
 
 def bars(counts: Sequence[tuple[str, int]], color: int) -> Html:
@@ -117,9 +122,7 @@ def bars(counts: Sequence[tuple[str, int]], color: int) -> Html:
     return element("div", *parts, class_="bars")
 
 
-def confusion_matrix(
-    counts: np.ndarray, rows: Sequence[str], columns: Sequence[str], pixels_only: bool = False
-) -> Html:
+def confusion_matrix(counts: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -> Html:
     """Returns the confusion matrix of true and predicted classes, coloured by share of the row.
 
     With more than `MAX_NAMED` classes it is an image, beside the most frequent confusions.
@@ -133,13 +136,8 @@ def confusion_matrix(
     if len(rows) <= MAX_NAMED:
         return element("div", _named_matrix(counts, share, rows, columns), class_="scroll")
     alt = "Confusion matrix: rows are true classes, columns are predicted classes"
-    map_ = heat_map(share, alt)
-    return join([map_, _most_confused(counts, share, rows, columns)])
-
-
-def heat_map(values: np.ndarray, alt: str) -> Html:
-    """Returns an image of values from 0 to 1, [rows, columns]."""
-    return element("div", picture(shades(values), alt), class_="heat")
+    image = element("div", picture(shades(share), alt), class_="heat")
+    return join([image, _most_confused(counts, share, rows, columns)])
 
 
 def shades(values: np.ndarray) -> Image.Image:
@@ -187,7 +185,7 @@ def _matrix_cell(count: int, share: float, row: str, column: str) -> Html:
         f"{count:,}",
         class_=f"{kind} strong" if visible > 55 else kind,
         style=f"--share: {visible:.0f}",
-        title=f"true {row}, predicted {column}: {count:,} ({share:.1%} of the row)",
+        title=f"true {row}, predicted {column}: {count:,} ({100 * share:.1f} % of the row)",
     )
 
 
@@ -201,7 +199,7 @@ def _most_confused(
     ]
     wrong = sorted(wrong, key=lambda one: -one[0])[:_MAX_CONFUSIONS]
     cells = [
-        (row, column, Number(f"{count:,}", count), Number(f"{part:.1%}", part))
+        (row, column, Number(f"{count:,}", count), Number(f"{100 * part:.1f} %", part))
         for count, part, row, column in wrong
     ]
     return table(("true", "predicted", "count", "share of the true class"), cells)

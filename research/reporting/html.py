@@ -3,7 +3,7 @@
 import html
 from collections.abc import Iterable
 
-_VOID = {"br", "img", "input", "meta"}  # elements without an end tag
+_VOID = {"br", "img", "input", "meta", "wbr"}  # elements without an end tag
 
 
 class Html(str):

@@ -24,7 +24,7 @@ def page(title: str, *content: str) -> str:
             style(),
         ]
     )
-    body = f"<body class=report>{_BEGIN}{join(content)}{_END}{script()}</body>"
+    body = element("body", Html(f"{_BEGIN}{join(content)}{_END}"), script(), class_="report")
     return f"<!doctype html>\n<html lang=en><head>{head}</head>{body}</html>\n"
 
 

@@ -2,13 +2,14 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from research.common.documentation import Entry
 from research.common.files import write_atomically
 from research.common.storage import AnyPath, absolute
 from research.reporting.comparison import comparison
-from research.reporting.elements import Number, pairs, table
+from research.reporting.elements import Number, config_key, pairs, table
 from research.reporting.figures import describe, learning_curves
 from research.reporting.html import Html, element, join
 from research.reporting.page import page
@@ -41,42 +42,45 @@ def _run_sections(run: RunFiles) -> list[Html]:
     sections["Environment"] = _environment(run.summary)
     sections["Commands"] = _commands(run)
     links = [element("a", title, href=f"#{_anchor(title)}") for title in sections]
-    parts = [*_head(run), element("nav", *links)]
-    for title, content in sections.items():
-        parts.append(element("section", element("h2", title), content, id=_anchor(title)))
-    return parts
+    shown = [
+        element("section", element("h2", title), content, id=_anchor(title))
+        for title, content in sections.items()
+    ]
+    return [*_head(run), element("nav", *links), element("div", *shown, class_="sections")]
 
 
 def _head(run: RunFiles) -> list[Html]:
     task, summary = run.config["task"], run.summary
     kinds = [task.get(key, {}).get("type", "") for key in ("model", "source")]
     about = [run.task, *kinds, summary.get("hardware", "")]
-    when = [f"finished {summary['finished']}"] if "finished" in summary else []
+    when = []
+    if "finished" in summary:
+        when.append(f"finished {datetime.fromisoformat(summary['finished']):%Y-%m-%d %H:%M} UTC")
     if commit := summary.get("environment", {}).get("commit"):
         when.append(f"commit {commit[:10]}{commit[40:]}")
     parts = [
         element("h1", run.name),
         element("p", " · ".join(filter(None, about)), class_="faint"),
         element("p", " · ".join(when), class_="faint") if when else Html(),
-        scores(run),
+        _scores(run),
     ]
     parts += [element("p", note, class_="note") for note in run.notes]
     if run.parts:
         parts.append(element("details", element("summary", "Scores by part"), _parts(run)))
-    return [*parts, tiles(facts(run)), _time(summary)]
+    return [*parts, _tiles(_facts(run)), _time(summary)]
 
 
-def scores(run: RunFiles) -> Html:
+def _scores(run: RunFiles) -> Html:
     """Returns tiles of the test scores, the one that counts first and largest."""
     named = {}
     for name, value in run.scores.items():
         metric = describe(name, run.metrics)
         unit = element("small", f" {metric.unit}")
         named[f"{run.split} {metric.title}"] = join([metric.number(value), unit])
-    return tiles(named, emphasize=True)
+    return _tiles(named, emphasize=True)
 
 
-def tiles(values: Mapping[str, str], emphasize: bool = False) -> Html:
+def _tiles(values: Mapping[str, str], emphasize: bool = False) -> Html:
     """Returns values under their names."""
     parts = [
         element(
@@ -90,19 +94,21 @@ def tiles(values: Mapping[str, str], emphasize: bool = False) -> Html:
     return element("dl", *parts, class_="tiles" if emphasize else "tiles facts")
 
 
-def facts(run: RunFiles) -> dict[str, str]:
+def _facts(run: RunFiles) -> dict[str, str]:
     """Returns size, time and costs of a training."""
     summary = run.summary
     values = {"steps": f"{run.steps:,}"}
     if not summary:
         return values
+    if "epoch" in summary:
+        values["epochs"] = f"{summary['epoch']:,}"
     values["parameters"] = f"{summary['parameters']:,}"
     values["training"] = duration(summary["seconds"])
     values["compiling"] = duration(summary["compile_seconds"])
     if total := summary.get("total_seconds"):
-        values["goodput, training / all time"] = f"{summary['seconds'] / total:.0%}"
+        values["goodput (training / all time)"] = f"{100 * summary['seconds'] / total:.0f} %"
     if "mfu" in summary:
-        values["MFU, of the peak in 16 bits"] = f"{summary['mfu']:.1%}"
+        values["MFU (of the peak in 16 bits)"] = f"{100 * summary['mfu']:.1f} %"
     for place in ("host", "device"):
         if peak := summary.get(f"peak_{place}_bytes"):
             values[f"peak {place} memory"] = f"{peak / _GIB:.2f} GiB"
@@ -147,7 +153,7 @@ def _config(entries: Sequence[Entry]) -> Html:
     shown = [entry for entry in entries if entry.value is not None]
     rows = []
     for entry in shown:
-        key = element("code", entry.key, title=entry.documentation or None)
+        key = config_key(entry.key, entry.documentation)
         default = "" if entry.is_default else shorten(entry.default or "")
         rows.append((key, element("code", shorten(entry.value or "")), element("code", default)))
     changed = [not entry.is_default for entry in shown]
@@ -172,13 +178,10 @@ def _environment(summary: Mapping[str, Any]) -> Html:
 def _commands(run: RunFiles) -> Html:
     """Returns the commands that repeat the training and use the run, quoted for a shell."""
     workdir = f"--workdir={absolute(run.workdir)}"
-    commands = {"train": run.summary.get("command", "")}
-    for name in ("evaluate", "predict", "report"):
-        commands[name] = shlex.join(["python", "-m", f"research.{name}", workdir])
-    parts = []
-    for text in filter(None, commands.values()):
-        parts.append(element("div", element("pre", text), class_="command"))
-    return join(parts)
+    commands = [run.summary["command"]] if "command" in run.summary else []
+    for name, *more in (("evaluate",), ("predict", "INPUT"), ("report",)):
+        commands.append(shlex.join(["python", "-m", f"research.{name}", workdir, *more]))
+    return join(element("div", element("pre", text), class_="command") for text in commands)
 
 
 def _anchor(title: str) -> str:

@@ -3,7 +3,7 @@
 from html.parser import HTMLParser
 from xml.etree.ElementTree import Element, TreeBuilder
 
-_VOID = {"br", "img", "input", "meta"}
+_VOID = {"br", "img", "input", "meta", "wbr"}
 
 
 def parse(html):

@@ -32,8 +32,8 @@ def test_a_confusion_matrix_has_counts_and_marks_errors():
     html = confusion_matrix(np.array([[9, 1], [0, 4]]), ("cat", "<b>"), ("cat", "<b>"))
     assert rows(html)[1:] == [["cat", "9", "1"], ["<b>", "", "4"]]
     cells = {cell.get("title"): cell for cell in find(html, "td") if cell.get("title")}
-    wrong = cells["true cat, predicted <b>: 1 (10.0% of the row)"]
-    right = cells["true cat, predicted cat: 9 (90.0% of the row)"]
+    wrong = cells["true cat, predicted <b>: 1 (10.0 % of the row)"]
+    right = cells["true cat, predicted cat: 9 (90.0 % of the row)"]
     assert wrong.get("class") == "c1" and right.get("class") == "c0 strong"
     assert "<b>" not in str(html)
 
@@ -46,8 +46,8 @@ def test_a_large_confusion_matrix_is_a_picture_with_the_most_frequent_confusions
     (image,) = find(html, "img")
     assert (image.get("width"), image.get("height")) == ("50", "50")
     assert rows(html)[1:] == [
-        ["class 5", "class 6", "7", "41.2%"],
-        ["class 3", "class 4", "2", "16.7%"],
+        ["class 5", "class 6", "7", "41.2 %"],
+        ["class 3", "class 4", "2", "16.7 %"],
     ]
     assert not unnamed(html)
     assert text(parse(html))

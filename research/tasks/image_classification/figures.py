@@ -25,7 +25,7 @@ def confusions(label: np.ndarray, predicted: np.ndarray, names: Sequence[str]) -
     """
     counts = count_confusions(label, predicted, labels=np.arange(len(names)))
     wrong = int((label != predicted).sum())
-    caption = f"{wrong:,} of {len(label):,} examples are wrong. Colours are shares of the row."
+    caption = f"{wrong:,} of {len(label):,} examples wrong. Colours are shares of the row."
     return Figure("Confusion matrix", confusion_matrix(counts, names, names), caption)
 
 

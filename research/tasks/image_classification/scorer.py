@@ -68,14 +68,13 @@ class ClassificationScorer(Scorer):
         predicted = probability.argmax(-1)
         rows = self.hardest(GRID_IMAGES)
         images = dataset.batch(index[rows], (0,), None)["image"]
-        wrong = int((predicted != label).sum())
         grid = image_grid(
             "Hardest examples",
             images,
             [self.class_names[i] for i in label[rows]],
             [self.class_names[i] for i in predicted[rows]],
             probability[rows, predicted[rows]],
-            f"{len(rows)} of {len(label):,} examples by loss, the {wrong:,} wrong ones first. "
+            f"{len(rows)} of {len(label):,} examples by loss, wrong ones first. "
             "Percentages are the probability of the predicted class.",
         )
         return [

@@ -152,33 +152,29 @@ def class_curves(
       images: with all detections, whatever their score. Those of crowds are not counted.
       class_names: by label.
     """
-    thresholds = np.linspace(0, 1, _THRESHOLDS)
+    thresholds = np.linspace(0, 1, _THRESHOLDS)[:, None]
+    labels, scores, correct = map(np.concatenate, zip(*map(_counted, images), strict=True))
+    objects = [one.annotation.labels[~one.annotation.crowd] for one in images]
+    counts = np.bincount(np.concatenate(objects), minlength=len(class_names))
     curves = {}
-    for label, name in enumerate(class_names):
-        objects = sum(
-            int(((one.annotation.labels == label) & ~one.annotation.crowd).sum()) for one in images
-        )
-        if not objects:
-            continue
-        scores, correct = zip(*(_of_class(one, label) for one in images), strict=True)
-        all_scores, is_correct = np.concatenate(scores), np.concatenate(correct)
-        kept = all_scores >= thresholds[:, None]
-        detections, true_positives = kept.sum(1), (kept & is_correct).sum(1)
-        curves[name] = ClassCurve(
-            true_positives / np.maximum(detections, 1),
-            true_positives / objects,
-            2 * true_positives / (detections + objects),
+    for label in np.flatnonzero(counts).tolist():
+        kept = scores[labels == label] >= thresholds
+        found, true_positives = kept.sum(1), (kept & correct[labels == label]).sum(1)
+        curves[class_names[label]] = ClassCurve(
+            precision=true_positives / np.maximum(found, 1),
+            recall=true_positives / counts[label],
+            f1=2 * true_positives / (found + counts[label]),
         )
     return curves
 
 
-def _of_class(image: MatchedImage, label: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns score and correctness of each detection of a class that is not of a crowd."""
+def _counted(image: MatchedImage) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns label, score and correctness of each detection that is not of a crowd."""
     of_object = image.matched_object >= 0
     in_crowd = np.zeros_like(of_object)
     in_crowd[of_object] = image.annotation.crowd[image.matched_object[of_object]]
-    chosen = (image.detections.labels == label) & ~in_crowd
-    return image.detections.scores[chosen], of_object[chosen]
+    labels, scores = image.detections.labels, image.detections.scores
+    return labels[~in_crowd], scores[~in_crowd], of_object[~in_crowd]
 
 
 def count_confusions(

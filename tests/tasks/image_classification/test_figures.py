@@ -35,7 +35,7 @@ def test_precision_and_recall_of_each_class():
 def test_the_confusion_matrix_counts_true_and_predicted_classes():
     figure = confusions(np.array([0, 0, 1]), np.array([0, 1, 1]), ("a", "b"))
     assert rows(figure.content)[1:] == [["a", "1", "1"], ["b", "", "1"]]
-    assert figure.caption.startswith("1 of 3 examples are wrong.")
+    assert figure.caption.startswith("1 of 3 examples wrong.")
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -38,6 +38,6 @@ def test_the_hardest_examples_are_sorted_by_loss_with_errors_first():
         "Classes",
         "Hardest examples",
     ]
-    assert figures[2].caption.startswith("4 of 4 examples by loss, the 2 wrong ones first")
+    assert figures[2].caption.startswith("4 of 4 examples by loss, wrong ones first")
     shown = texts(figures[2].content, "figcaption")
     assert shown == ["✗ b 80%, is a", "✗ a 55%, is b", "b 60%", "a 90%"]

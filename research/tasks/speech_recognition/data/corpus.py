@@ -12,6 +12,7 @@ import numpy as np
 import soundfile
 
 from research.common.errors import UserError
+from research.common.progress import progress
 from research.data.audio import read_audio
 from research.tasks.speech_recognition.features import LogMel, PrecomputedFeatures
 
@@ -94,7 +95,8 @@ def with_durations(
 
     parts = [slice(start, start + _FILES) for start in range(0, len(files), _FILES)]
     with ThreadPoolExecutor() as pool:  # file systems in a network take a millisecond per file
-        return [one for part in pool.map(read, parts) for one in part]
+        done = progress(pool.map(read, parts), "reading durations", len(parts))
+        return [one for part in done for one in part]
 
 
 def with_duration(utterance: Utterance, file: Path | BinaryIO, features: Features) -> Utterance:
