@@ -52,6 +52,11 @@ def _quoted(text: str) -> str:
     return quoted if len(quoted) <= _MAX_LENGTH else f"{quoted[:_MAX_LENGTH]}..."
 
 
-if __name__ == "__main__":
+def run_command() -> None:
+    """Runs this command with the arguments of the command line."""
     define_flags()
-    cli.run(main, required=(), positional=True)
+    cli.run(main, required=(), positional="FILE")
+
+
+if __name__ == "__main__":
+    run_command()

@@ -67,6 +67,11 @@ def _reported(workdir: AnyPath, step: int) -> bool:
     return reported and read_json(evaluation)["step"] == step
 
 
-if __name__ == "__main__":
+def run_command() -> None:
+    """Runs this command with the arguments of the command line."""
     define_flags()
     cli.run(main, required=("config", "workdir"))
+
+
+if __name__ == "__main__":
+    run_command()

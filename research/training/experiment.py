@@ -1,12 +1,16 @@
 """The config of a run: the task and its training."""
 
+import difflib
 import math
 import runpy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from traceback import extract_tb
+from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from research.common.config import from_config_dict, renamed_from
 from research.common.errors import ConfigError, UserError
@@ -19,6 +23,7 @@ from research.training.optimizer import Optimizer
 
 # Batch sizes of buckets are multiples of this, so that 1, 2, 4 and 8 devices get equal batches.
 _MULTIPLE = 8
+_INSTALLED = Path(__file__).parents[2]  # of a clone, or site-packages
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,9 @@ class Experiment:
         for key in ("batch_size", "gradient_accumulation_steps", "keep_checkpoints"):
             if getattr(self, key) < 1:
                 raise ConfigError(key, f"invalid value {getattr(self, key)}: expected at least 1")
+        if not 0 <= self.seed < 2**32:
+            problem = f"invalid value {self.seed}: expected an integer from 0 to 2^32 - 1"
+            raise ConfigError("seed", problem)
         if self.batch_length < 0:
             problem = f"invalid value {self.batch_length}: expected at least 0"
             raise ConfigError("batch_length", problem)
@@ -84,7 +92,7 @@ class Experiment:
         parts = self.gradient_accumulation_steps
         if self.batch_size % parts:
             problem = f"{self.batch_size} is not divisible by gradient_accumulation_steps={parts}"
-            raise ConfigError("batch_size", problem)
+            raise ConfigError("batch_size", f"{problem}; try {_nearest(self.batch_size, parts)}")
         if self.ema_decay and self.optimizer.name.startswith("schedule_free"):
             name = self.optimizer.name
             problem = (
@@ -116,11 +124,11 @@ class Experiment:
         accumulated = self.gradient_accumulation_steps
         parts = shards * accumulated
         if self.batch_size % parts:
-            nearest = max(parts, round(self.batch_size / parts) * parts)
             raise ConfigError(
                 "batch_size",
                 f"{self.batch_size} is not divisible by {parts} (data x fsdp = {shards}, "
-                f"gradient_accumulation_steps = {accumulated}); try {nearest}",
+                f"gradient_accumulation_steps = {accumulated}); "
+                f"try {_nearest(self.batch_size, parts)}",
             )
 
     def examples_per_batch(self, bucket: Bucket | None, shards: int) -> int:
@@ -156,19 +164,54 @@ class Experiment:
             )
 
 
+def _nearest(size: int, parts: int) -> int:
+    """Returns the batch size nearest to `size` that can be split into `parts`."""
+    return max(parts, round(size / parts) * parts)
+
+
 def load_experiment(path: Path, changes: Sequence[str] = ()) -> Experiment:
     """Loads the experiment that `get_config()` of a file returns.
 
     Args:
-      path: the experiment file.
+      path: the experiment file, relative to the working directory or else to the folder that
+        contains this package, where `pip install` puts `experiments/`.
       changes: changes of its config, such as "task.model.dropout=0.1".
 
     Raises:
-      UserError: the file is missing or has no `get_config`, or the config or a change is invalid.
+      UserError: the file is missing, has no `get_config` or raises an error, or the config or a
+        change is invalid.
     """
-    if not path.is_file():
-        raise UserError(f"missing experiment file {path}; see experiments/ for examples")
-    definitions = runpy.run_path(str(path))
-    if "get_config" not in definitions:
-        raise UserError(f"{path} does not define get_config(); see experiments/ for examples")
-    return with_changes(from_config_dict(Experiment, definitions["get_config"]()), changes)
+    return with_changes(from_config_dict(Experiment, _get_config(_find(path))), changes)
+
+
+def _find(path: Path) -> Path:
+    found = [one for one in (path, _INSTALLED / path) if one.is_file()]
+    if found:
+        return found[0]
+    examples = Path("experiments") if Path("experiments").is_dir() else _INSTALLED / "experiments"
+    files = {file.stem: file for file in sorted(examples.glob("*/*.py"))}
+    near = difflib.get_close_matches(path.stem, files, n=1)
+    remedy = f"did you mean {files[near[0]]}?" if near else f"see {examples} for examples"
+    raise UserError(f"missing experiment file {path}; {remedy}")
+
+
+def _get_config(path: Path) -> Mapping[str, Any]:
+    try:
+        definitions = runpy.run_path(str(path))
+        if "get_config" not in definitions:
+            raise UserError(f"{path} does not define get_config(); see experiments/ for examples")
+        config = definitions["get_config"]()
+    except UserError:
+        raise
+    except Exception as error:  # the file may raise any
+        lines = [one.lineno for one in extract_tb(error.__traceback__) if one.filename == str(path)]
+        if isinstance(error, SyntaxError) and error.filename == str(path):
+            lines, error = [error.lineno], SyntaxError(error.msg)
+        where = f"{path}:{lines[-1]}" if lines else str(path)
+        raise UserError(
+            f"cannot run {where}: {type(error).__name__}: {error}; correct the file"
+        ) from None
+    if not isinstance(config, Mapping | ConfigDict):
+        expected = "expected to_config_dict(Experiment(...))"
+        raise UserError(f"get_config() of {path} returns {type(config).__name__}: {expected}")
+    return config

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
+from jax.stages import Lowered
 
 from research.common.errors import ConfigError
 from research.common.patterns import path_name
@@ -162,6 +163,17 @@ class Program:
             donate_argnums=0,
         )
 
+    def lower_train_step(self, length: Bucket | None = None) -> Lowered:
+        """Lowers the training step for the batches of a bucket.
+
+        The shapes carry shardings, as the arrays of a training do: `train_step` then calls the
+        program that this compiles to, and does not compile it again.
+        """
+        sharding = batch_sharding(self.mesh)
+        state = jax.tree.map(_abstract, self.state_shape, self.shardings)
+        batch = {name: _abstract(leaf, sharding) for name, leaf in self.batch_shape(length).items()}
+        return self.train_step.lower(state, batch)
+
     @cached_property
     def evaluate_step(self):
         """Jitted function `(state, batch) -> (averages, predictions, targets)`.
@@ -192,6 +204,10 @@ class Program:
             metrics = metric_names(self.task, self.initial_shape, self.batch_shape())
         ema = self.experiment.ema_decay > 0
         return initial_state(self.optimizer, self.unfreeze_steps, ema, metrics)
+
+
+def _abstract(leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
 class InferenceStep:

@@ -44,12 +44,15 @@ def resolve(experiment: Experiment) -> Experiment:
 def claim(workdir: AnyPath, experiment: Experiment, allow_change: bool) -> None:
     """Writes the config into a workdir, or checks that the workdir already belongs to it.
 
+    A workdir without a checkpoint has nothing to protect, and takes any config.
+
     Raises:
       UserError: the workdir belongs to another config; the message names the differences.
     """
     config = to_config_dict(experiment).to_dict()
     path = workdir / CONFIG
-    changes = differences(_known_keys(read_json(path)), config) if path.exists() else []
+    is_run = path.exists() and has_checkpoint(workdir)
+    changes = differences(_known_keys(read_json(path)), config) if is_run else []
     for key in ("batch_size", "batch_length"):
         if any(change.startswith(f"{key}:") for change in changes):
             raise UserError(f"{workdir} was started with another {key}; choose another --workdir")
@@ -62,7 +65,7 @@ def claim(workdir: AnyPath, experiment: Experiment, allow_change: bool) -> None:
         )
     for change in changes:
         log.warning("config changed: %s", change)
-    if (changes or not path.exists()) and jax.process_index() == 0:
+    if (changes or not is_run) and jax.process_index() == 0:
         save_json(path, config)
 
 
