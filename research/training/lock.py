@@ -33,7 +33,9 @@ class WorkdirLock:
             workdir.mkdir(parents=True, exist_ok=True)
             file = os.open(workdir / FILE, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
-            raise UserError(f"cannot write {workdir}: {error.strerror}; choose another") from None
+            raise UserError(
+                f"cannot write {workdir}: {error.strerror}; choose another path"
+            ) from None
         weakref.finalize(self, os.close, file)
         try:
             # Of the process, and not inherited by children; `flock` does not work on all NFS.

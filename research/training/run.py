@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from research.common.config import differences, from_config_dict, to_config_dict
+from research.common.config import differences, from_config_dict, suggest, to_config_dict
 from research.common.errors import ConfigError, UserError, within
 from research.common.files import read_json, save_json
 from research.common.overrides import with_changes
@@ -76,8 +76,16 @@ def saved_config(workdir: AnyPath) -> dict[str, Any]:
       UserError: the workdir contains no run.
     """
     if not (workdir / CONFIG).exists():
-        raise UserError(f"missing run in {workdir}; `python -m research.train` creates one")
+        raise UserError(f"missing run in {workdir}; {_other_run(workdir)}")
     return read_json(workdir / CONFIG)
+
+
+def _other_run(workdir: AnyPath) -> str:
+    """Returns the remedy for a workdir without a run: the run whose path is the most similar."""
+    runs = [str(path.parent) for path in workdir.glob(f"*/{CONFIG}")]
+    runs += [str(path.parent) for path in workdir.parent.glob(f"*/{CONFIG}")]
+    remedy = suggest(str(workdir), runs)
+    return remedy if remedy.startswith("did") else "`python -m research.train` creates one"
 
 
 def open_run(workdir: AnyPath, changes: Sequence[str] = (), average: int = 1) -> Run:
