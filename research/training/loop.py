@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from research.common.errors import ConfigError, Interrupted, UserError
+from research.common.files import check_is_writable
 from research.common.processes import are_several, heartbeat
 from research.common.storage import AnyPath
 from research.hardware.mesh import replicated
@@ -53,6 +54,7 @@ class Trainer:
     """
 
     def __init__(self, experiment: Experiment, workdir: AnyPath, allow_config_change: bool = False):
+        check_is_writable(workdir)
         # A run that exists is locked before the work of opening its data.
         lock = WorkdirLock(workdir) if (workdir / CONFIG).exists() else None
         self.experiment, self.workdir = resolve(experiment), workdir
@@ -69,10 +71,10 @@ class Trainer:
         task.dataset("test")  # a missing test split would otherwise end the run after training
         self.program = Program(self.experiment, lengths.schedule())
         _ = self.program.shardings  # checks the optimizer and the sharding rules
+        self.loaded = self._load_initial()
         self._compilations = CompilationCounter()
         self._check_memory()
         self._check_batch()
-        self.loaded = self._load_initial()
         self._lock = lock or WorkdirLock(workdir)
         claim(workdir, self.experiment, allow_config_change)
 
