@@ -23,12 +23,18 @@ def main() -> None:
         print("\n".join(f"  {name:10} {_summary(name)}" for name in COMMANDS))
         return
     if name not in COMMANDS:
-        from research.common.config import suggest  # imports libraries, which takes a second
-
-        print(f"error: unknown command '{name}'; {suggest(name, COMMANDS)}", file=sys.stderr)
+        print(f"error: {_problem(name)}", file=sys.stderr)
         sys.exit(2)
     sys.argv = [f"polymath {name}", *sys.argv[2:]]
     importlib.import_module(f"research.{name}").run_command()
+
+
+def _problem(name: str) -> str:
+    from research.common.config import suggest  # imports libraries, which takes a second
+
+    if name.startswith("-"):
+        return f"missing command before {name}; {suggest('', COMMANDS)}"
+    return f"unknown command '{name}'; {suggest(name, COMMANDS)}"
 
 
 def _summary(command: str) -> str:

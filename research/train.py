@@ -4,6 +4,7 @@ python -m research.train --config=experiments/image_classification/digits_cnn.py
 """
 
 import logging
+import shlex
 import sys
 from pathlib import Path
 
@@ -56,8 +57,10 @@ def main(_: list[str]) -> None:
         save_json(workdir / SUMMARY, facts | progress.to_json())
         report = write_report([workdir], workdir / REPORT)
         log.info("test: %s", format_metrics(results))
-        for name, path in {"run": workdir, "report": report}.items():
-            log.info("%-7s %s", name, absolute(path))
+        log.info("run     %s", absolute(workdir))
+        log.info("report  %s, for a browser", absolute(report))
+        curves = shlex.join(["tensorboard", "--logdir", str(absolute(workdir))])
+        log.info("curves  `%s`, after `pip install tensorboard`", curves)
 
 
 def _reported(workdir: AnyPath, step: int) -> bool:

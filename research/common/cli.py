@@ -2,6 +2,8 @@
 
 import logging
 import os
+import select
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -83,6 +85,7 @@ def _guard(main: Callable[[], None]) -> None:
     try:
         join()
         main()
+        sys.stdout.flush()
     except UserError as error:
         _refuse(error)
     except Interrupted as end:
@@ -90,12 +93,22 @@ def _guard(main: Callable[[], None]) -> None:
             log.warning("%s", end)
         sys.exit(end.exit_code)
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _is_output_closed():
+            os._exit(128 + signal.SIGPIPE)
         if _is_out_of_memory(error):
-            _refuse(UserError(f"out of memory ({str(error).splitlines()[0]}); {SAVE_MEMORY}"))
+            reason = f" ({str(error).splitlines()[0]})" if str(error) else ""
+            _refuse(UserError(f"out of memory{reason}; {SAVE_MEMORY}"))
         if not are_several():
             raise
         traceback.print_exc()
         leave(1)
+
+
+def _is_output_closed() -> bool:
+    """Returns whether the reader of the standard output has ended, as in `... | head`."""
+    output = select.poll()
+    output.register(sys.stdout, 0)
+    return any(events & select.POLLERR for _, events in output.poll(0))
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -188,10 +188,10 @@ def _find(path: Path) -> Path:
     found = [one for one in (path, _INSTALLED / path) if one.is_file()]
     if found:
         return found[0]
-    examples = Path("experiments") if Path("experiments").is_dir() else _INSTALLED / "experiments"
-    files = {file.stem: file for file in sorted(examples.glob("*/*.py"))}
+    root = Path() if Path("experiments").is_dir() else _INSTALLED
+    files = {one.stem: one.relative_to(root) for one in sorted(root.glob("experiments/*/*.py"))}
     near = difflib.get_close_matches(path.stem, files, n=1)
-    remedy = f"did you mean {files[near[0]]}?" if near else f"see {examples} for examples"
+    remedy = f"did you mean {files[near[0]]}?" if near else f"see {root / 'experiments'}/"
     raise UserError(f"missing experiment file {path}; {remedy}")
 
 
