@@ -52,13 +52,11 @@ def test_help_lists_every_flag(command, in_process, monkeypatch, capsys):
     with pytest.raises(SystemExit) as end:
         main()
     help_text = capsys.readouterr().out
-    assert end.value.code in (0, None)
-    assert (
-        f"polymath {command} " in help_text and "python -m" not in help_text.partition("Flags:")[0]
-    )
+    assert end.value.code == 0
+    assert f"polymath {command} " in help_text and "python -m" not in help_text
     defined = flags.FLAGS.get_key_flags_for_module(f"research.{command}")
     assert defined
     for flag in defined:
-        assert f"\n  --{'[no]' * flag.boolean}{flag.name}" in help_text
-        assert " ".join(flag.help.split())[:40] in " ".join(help_text.split())
+        _, described, after = help_text.partition(f"\n  --{'[no]' * flag.boolean}{flag.name}")
+        assert described and flag.help.split()[0] in after
     assert max(map(len, help_text.splitlines())) <= 110

@@ -59,6 +59,8 @@ MISTAKES = {
     "$TRAIN seed=1": "unexpected argument 'seed=1': did you mean --config.seed=1?",
     "train $CONFIG --workdir=my runs/1": "unexpected argument 'runs/1': quote a value that "
     'contains spaces, as in --workdir="my runs/1"',
+    "$TRAIN --config.duration=2 epochs": "unexpected argument 'epochs': quote a value that "
+    'contains spaces, as in --workdir="my runs/1"',
     # The experiment file.
     "train --config=digits_mpl.py --workdir=new": "missing experiment file digits_mpl.py; did you "
     "mean experiments/image_classification/digits_mlp.py?",

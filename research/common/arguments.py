@@ -23,13 +23,12 @@ def help_text(module: ModuleType, required: tuple[str, ...]) -> str:
       module: the module of the command, which defined its flags.
       required: names of the flags that must be given.
     """
-    documentation = (module.__doc__ or "").strip()
+    known = sorted(_flags_of(module).items())
+    flags_help = [_help(flag, name in required) for name, flag in known]
+    text = "\n".join([(module.__doc__ or "").strip(), "\nFlags:", *flags_help])
     if sys.argv[0].startswith("polymath "):  # the console command
-        documentation = documentation.replace("python -m research.", "polymath ")
-    described = sorted(_flags_of(module).items())
-    return "\n".join(
-        [documentation, "\nFlags:", *(_help(flag, name in required) for name, flag in described)]
-    )
+        text = text.replace("python -m research.", "polymath ")
+    return text
 
 
 def parse(

@@ -1,29 +1,24 @@
 """The config of a run: the task and its training."""
 
-import difflib
 import math
-import runpy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from traceback import extract_tb
-from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from research.common.config import from_config_dict, renamed_from
-from research.common.errors import ConfigError, UserError
+from research.common.errors import ConfigError
 from research.common.overrides import with_changes
 from research.data.dataset import Bucket
 from research.hardware.mesh import MeshConfig
 from research.task import Task
+from research.training.experiment_file import read_config
 from research.training.initialize import Initialize
 from research.training.optimizer import Optimizer
 
 # Batch sizes of buckets are multiples of this, so that 1, 2, 4 and 8 devices get equal batches.
 _MULTIPLE = 8
-_INSTALLED = Path(__file__).parents[2]  # of a clone, or site-packages
 
 
 @dataclass(frozen=True)
@@ -173,45 +168,11 @@ def load_experiment(path: Path, changes: Sequence[str] = ()) -> Experiment:
     """Loads the experiment that `get_config()` of a file returns.
 
     Args:
-      path: the experiment file, relative to the working directory or else to the folder that
-        contains this package, where `pip install` puts `experiments/`.
+      path: the experiment file.
       changes: changes of its config, such as "task.model.dropout=0.1".
 
     Raises:
       UserError: the file is missing, has no `get_config` or raises an error, or the config or a
         change is invalid.
     """
-    return with_changes(from_config_dict(Experiment, _get_config(_find(path))), changes)
-
-
-def _find(path: Path) -> Path:
-    found = [one for one in (path, _INSTALLED / path) if one.is_file()]
-    if found:
-        return found[0]
-    root = Path() if Path("experiments").is_dir() else _INSTALLED
-    files = {one.stem: one.relative_to(root) for one in sorted(root.glob("experiments/*/*.py"))}
-    near = difflib.get_close_matches(path.stem, files, n=1)
-    remedy = f"did you mean {files[near[0]]}?" if near else f"see {root / 'experiments'}/"
-    raise UserError(f"missing experiment file {path}; {remedy}")
-
-
-def _get_config(path: Path) -> Mapping[str, Any]:
-    try:
-        definitions = runpy.run_path(str(path))
-        if "get_config" not in definitions:
-            raise UserError(f"{path} does not define get_config(); see experiments/ for examples")
-        config = definitions["get_config"]()
-    except UserError:
-        raise
-    except Exception as error:  # the file may raise any
-        lines = [one.lineno for one in extract_tb(error.__traceback__) if one.filename == str(path)]
-        if isinstance(error, SyntaxError) and error.filename == str(path):
-            lines, error = [error.lineno], SyntaxError(error.msg)
-        where = f"{path}:{lines[-1]}" if lines else str(path)
-        raise UserError(
-            f"cannot run {where}: {type(error).__name__}: {error}; correct the file"
-        ) from None
-    if not isinstance(config, Mapping | ConfigDict):
-        expected = "expected to_config_dict(Experiment(...))"
-        raise UserError(f"get_config() of {path} returns {type(config).__name__}: {expected}")
-    return config
+    return with_changes(from_config_dict(Experiment, read_config(path)), changes)

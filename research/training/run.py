@@ -12,7 +12,7 @@ from research.common.config import differences, from_config_dict, suggest, to_co
 from research.common.errors import ConfigError, UserError, within
 from research.common.files import read_json, save_json
 from research.common.overrides import with_changes
-from research.common.storage import AnyPath
+from research.common.storage import AnyPath, is_in_bucket
 from research.hardware.mesh import MeshConfig, batch_shards, on_host
 from research.task import Task
 from research.training.checkpoint import Checkpoints
@@ -82,10 +82,12 @@ def saved_config(workdir: AnyPath) -> dict[str, Any]:
 
 def _other_run(workdir: AnyPath) -> str:
     """Returns the remedy for a workdir without a run: the run whose path is the most similar."""
-    runs = [str(path.parent) for path in workdir.glob(f"*/{CONFIG}")]
-    runs += [str(path.parent) for path in workdir.parent.glob(f"*/{CONFIG}")]
-    remedy = suggest(str(workdir), runs)
-    return remedy if remedy.startswith("did") else "`python -m research.train` creates one"
+    remedy = "`python -m research.train` creates one"
+    if is_in_bucket(workdir):  # listing it may take long
+        return remedy
+    found = [*workdir.glob(f"*/{CONFIG}"), *workdir.parent.glob(f"*/{CONFIG}")]
+    near = suggest(str(workdir), (str(path.parent) for path in found))
+    return near if near.startswith("did") else remedy
 
 
 def open_run(workdir: AnyPath, changes: Sequence[str] = (), average: int = 1) -> Run:
