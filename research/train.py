@@ -1,6 +1,8 @@
 """Trains an experiment, or resumes it, then evaluates the test split and writes a report.
 
 python -m research.train --config=experiments/image_classification/digits_cnn.py --workdir=runs/a
+
+Ctrl-C saves a checkpoint and exits with code 130; the same command resumes.
 """
 
 import logging

@@ -73,7 +73,8 @@ def workdir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("commands") / "digits"
     done = call("train", DIGITS, f"--workdir={folder}", *SHORT)
     assert done.returncode == 0, done.stderr
-    assert f"report  {folder / 'report.html'}" in done.stderr
+    assert f"report  {folder / 'report.html'}, for a browser" in done.stderr
+    assert f"curves  `tensorboard --logdir {folder}`, after" in done.stderr
     return folder
 
 
