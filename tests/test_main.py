@@ -29,10 +29,11 @@ def test_every_command_is_listed_with_its_purpose(monkeypatch, capsys):
         assert "  evaluate   Evaluates a trained run on a split" in listed
 
 
-def test_pip_installs_the_console_command():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    module, function = project["scripts"]["polymath"].split(":")
+def test_pip_installs_the_console_command_and_the_experiments():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    module, function = settings["project"]["scripts"]["polymath"].split(":")
     assert getattr(importlib.import_module(module), function) is main
+    assert "experiments*" in settings["tool"]["setuptools"]["packages"]["find"]["include"]
 
 
 def test_an_experiment_is_found_from_any_folder(monkeypatch, tmp_path):

@@ -87,6 +87,8 @@ MISTAKES = {
     "you mean 'learning_rate'?",
     "$TRAIN --config.optimizer.options.momentum=1": "config.optimizer.options.momentum: unknown "
     "argument of optax's adamw; known: b1, b2, ...",
+    "$TRAIN --config.optimizer.options.b1=2": "config.optimizer.options.b1: invalid value 2: "
+    "expected a number in [0, 1)",
     "$TRAIN --config.seed.x=1": "config.seed.x: unknown key; its parent is a plain value",
     "$TRAIN --config.seed": "invalid flag --config.seed: expected --config.KEY=VALUE",
     "$TRAIN --config.config.seed=1": "invalid change 'config.seed=1': leave out 'config.' at its "
@@ -96,7 +98,7 @@ MISTAKES = {
     "$TRAIN --config.batch_size=0": "config.batch_size: invalid value 0: expected at least 1",
     "$TRAIN --config.batch_size=": "config.batch_size: invalid value '': expected int",
     "$TRAIN --config.batch_size=1000000000": "config.batch_size: invalid value 1000000000: a step "
-    "needs ... GB of memory, ... GB are free; lower config.batch_size, or raise "
+    "needs ... GB of memory, and ... GB are free; lower config.batch_size, or raise "
     "config.gradient_accumulation_steps",
     "$TRAIN --config.gradient_accumulation_steps=3": "config.batch_size: 64 is not divisible by "
     "gradient_accumulation_steps=3; try 63",
@@ -133,6 +135,9 @@ MISTAKES = {
     "at least 1",
     "$TRAIN --config.task.model.dropout=2": "config.task.model.dropout: invalid rate 2.0: expected "
     "a number in [0, 1)",
+    "$TRAIN --config.task.model.widths=1000000,1000000": "config.task.model: parameters and "
+    "optimizer need ... GB of memory, and ... GB are free; choose a smaller model, or raise "
+    "mesh.fsdp",
     # Data.
     "$TRAIN --config.task.source.path=data": "config.task.source.path: unknown key; known: "
     "classes, ...",
