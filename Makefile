@@ -12,10 +12,19 @@ ARGS    ?=
 # XLA allocates its buffers anew in each step; huge pages make that cheap.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
+# A misspelled variable would be ignored.
+VARIABLES := PYTHON VENV CONFIG WORKDIR SLICE ARGS NAME GLIBC_TUNABLES
+GIVEN := $(foreach one,$(.VARIABLES),$(if $(filter command,$(origin $(one))),$(one)))
+UNKNOWN := $(filter-out $(VARIABLES),$(GIVEN))
+$(if $(UNKNOWN),$(error unknown variable $(UNKNOWN); known: $(VARIABLES)))
+
+# Paths may contain spaces, and are quoted for the shell.
+quoted = '$(subst ','\'',$(1))'
+
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: help setup train test test-slow test-parity plan plan-all lint dataset lock
+.PHONY: help setup train evaluate test test-slow test-parity plan plan-all lint dataset lock
 .DEFAULT_GOAL := help
 
 help:  ## List these commands.
@@ -27,14 +36,18 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info[:2] <= (3, 13); \
 	  sys.exit(0 if ok else "error: Python 3.11, 3.12 or 3.13 is required; try make PYTHON=python3.13")'
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
-	  { echo "error: $(PYTHON) has no venv module; install it (Debian: python3-venv)"; exit 2; }
+	  { echo "error: $(PYTHON) has no venv module; install it (Debian: python3-venv)" >&2; exit 2; }
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
 train: setup  ## Train CONFIG in WORKDIR with ARGS such as "--config.batch_size=32".
-	$(BIN)/python -m research.train --config=$(CONFIG) --workdir=$(WORKDIR) $(ARGS)
+	$(BIN)/python -m research.train --config=$(call quoted,$(CONFIG)) \
+	  --workdir=$(call quoted,$(WORKDIR)) $(ARGS)
+
+evaluate: setup  ## Evaluate the run in WORKDIR with ARGS such as "--split=validation".
+	$(BIN)/python -m research.evaluate --workdir=$(call quoted,$(WORKDIR)) $(ARGS)
 
 test: setup  ## Run the tests, in under four minutes on two cores.
 	$(BIN)/python -m pytest
@@ -54,7 +67,8 @@ $(VENV)-parity/installed: requirements.lock requirements-parity.lock pyproject.t
 	@touch $@
 
 plan: $(VENV)/libtpu/installed  ## Predict memory, time and price of CONFIG on SLICE, such as v5e-16.
-	PYTHONPATH=$(VENV)/libtpu $(BIN)/python -m research.plan --config=$(CONFIG) --slice=$(SLICE) $(ARGS)
+	PYTHONPATH=$(VENV)/libtpu $(BIN)/python -m research.plan \
+	  --config=$(call quoted,$(CONFIG)) --slice=$(call quoted,$(SLICE)) $(ARGS)
 
 plan-all: $(VENV)/libtpu/installed  ## Predict all experiments on TPUs and write experiments/tpu.json.
 	PYTHONPATH=$(VENV)/libtpu $(BIN)/python -m research.plan --record=experiments/tpu.json
@@ -73,7 +87,7 @@ lint: setup  ## Check style, format and types.
 	$(BIN)/mypy
 
 dataset:  ## Prepare the TFDS data set NAME in TFDS_DATA_DIR, in a separate environment.
-	@test -n "$(NAME)" || { echo "error: missing NAME; expected e.g. make dataset NAME=cifar10"; exit 2; }
+	@test -n "$(NAME)" || { echo "error: missing NAME; expected e.g. make dataset NAME=cifar10" >&2; exit 2; }
 	@$(MAKE) --no-print-directory $(VENV)-dataset/installed
 	$(VENV)-dataset/bin/python research/data/prepare.py $(NAME)
 

@@ -267,8 +267,11 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         "--stall-seconds", type=float, default=600, help="time without a step after which all stop"
     )
     split = arguments.index("--") if "--" in arguments else len(arguments)
-    options = parser.parse_args(arguments[:split])
+    options, unknown = parser.parse_known_args(arguments[:split])
     options.training = arguments[split + 1 :]
+    if unknown:
+        remedy = "; write `--` before those of the training" if not options.training else ""
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{remedy}")
     if not options.training:
         parser.error("missing arguments of the training; write `-- --config=... --workdir=...`")
     return options

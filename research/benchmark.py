@@ -59,6 +59,11 @@ def _milliseconds(spread: Spread) -> str:
     return f"{1e3 * spread.median:.2f} ms, half of them {low:.2f} to {high:.2f} ms"
 
 
-if __name__ == "__main__":
+def run_command() -> None:
+    """Runs this command with the arguments of the command line."""
     define_flags()
     cli.run(main, required=("config",))
+
+
+if __name__ == "__main__":
+    run_command()

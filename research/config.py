@@ -39,8 +39,10 @@ def format_entry(entry: Entry) -> str:
 
 def main(arguments: list[str]) -> None:
     """Prints every key of an experiment."""
-    if len(arguments) != 1:
-        raise UserError("expected one experiment file: python -m research.config FILE")
+    if not arguments:
+        raise UserError("missing experiment file: expected python -m research.config FILE")
+    if len(arguments) > 1:
+        raise UserError(f"unexpected argument '{arguments[1]}': expected one experiment file")
     experiment = load_experiment(Path(arguments[0]), cli.config_changes())
     print("\n".join(map(format_entry, entries(experiment))))
 
@@ -52,6 +54,11 @@ def _quoted(text: str) -> str:
     return quoted if len(quoted) <= _MAX_LENGTH else f"{quoted[:_MAX_LENGTH]}..."
 
 
-if __name__ == "__main__":
+def run_command() -> None:
+    """Runs this command with the arguments of the command line."""
     define_flags()
-    cli.run(main, required=(), positional=True)
+    cli.run(main, required=(), positional="FILE")
+
+
+if __name__ == "__main__":
+    run_command()

@@ -79,6 +79,11 @@ def main(_: list[str]) -> None:
         print(f"{split_label(FLAGS.split, opened)}: {format_metrics(results)}")
 
 
-if __name__ == "__main__":
+def run_command() -> None:
+    """Runs this command with the arguments of the command line."""
     define_flags()
     cli.run(main, required=("workdir",))
+
+
+if __name__ == "__main__":
+    run_command()

@@ -83,6 +83,11 @@ def main(_: list[str]) -> None:
         print(f"pushed to {push(output, repository)}")
 
 
-if __name__ == "__main__":
+def run_command() -> None:
+    """Runs this command with the arguments of the command line."""
     define_flags()
     cli.run(main, required=("workdir", "format", "output"))
+
+
+if __name__ == "__main__":
+    run_command()

@@ -101,8 +101,6 @@ def _check_flags() -> None:
         raise UserError("invalid flags: --record takes those of plans.toml beside it")
     if FLAGS.compare and (FLAGS.predict or FLAGS.slice != ["v5e-1"]):
         raise UserError("invalid flags: --compare plans the training step on one chip of each kind")
-    if not FLAGS.slice:
-        raise UserError("missing --slice: expected a TPU slice, such as v5e-16, or all")
     if FLAGS.examples is not None and FLAGS.examples < 1:
         raise UserError(f"invalid flag --examples={FLAGS.examples}: expected at least 1")
 
@@ -121,6 +119,11 @@ def _print_remedy(planned: Subject, tpu_slice: TpuSlice) -> None:
     log.info("with %s it fits, %.1f ms per step", change, 1e3 * result.step_seconds)
 
 
-if __name__ == "__main__":
+def run_command() -> None:
+    """Runs this command with the arguments of the command line."""
     define_flags()
     cli.run(main, required=())
+
+
+if __name__ == "__main__":
+    run_command()

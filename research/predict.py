@@ -187,6 +187,11 @@ def _as_json(row: dict[str, Any]) -> str:
     return json.dumps(row, ensure_ascii=False)
 
 
-if __name__ == "__main__":
+def run_command() -> None:
+    """Runs this command with the arguments of the command line."""
     define_flags()
-    cli.run(main, required=("workdir",), positional=True)
+    cli.run(main, required=("workdir",), positional="INPUT...")
+
+
+if __name__ == "__main__":
+    run_command()

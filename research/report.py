@@ -6,7 +6,6 @@ python -m research.report --workdir=runs/a,runs/b
 from absl import flags
 
 from research.common import cli
-from research.common.errors import UserError
 from research.common.storage import absolute, as_path
 from research.reporting.report import write_report
 from research.reporting.runs import REPORT
@@ -24,13 +23,16 @@ def main(_: list[str]) -> None:
     """Writes the report and prints its path."""
     writes = not FLAGS.output
     workdirs = [as_path(name, write=writes and not i) for i, name in enumerate(FLAGS.workdir)]
-    if not workdirs:
-        raise UserError("invalid --workdir: expected the folder of a run")
     name = REPORT if len(workdirs) == 1 else "comparison.html"
     output = as_path(FLAGS.output, write=True) if FLAGS.output else workdirs[0] / name
     print(absolute(write_report(workdirs, output)))
 
 
-if __name__ == "__main__":
+def run_command() -> None:
+    """Runs this command with the arguments of the command line."""
     define_flags()
     cli.run(main, required=("workdir",))
+
+
+if __name__ == "__main__":
+    run_command()

@@ -1,9 +1,12 @@
 """Trains an experiment, or resumes it, then evaluates the test split and writes a report.
 
 python -m research.train --config=experiments/image_classification/digits_cnn.py --workdir=runs/a
+
+Ctrl-C saves a checkpoint and exits with code 130; the same command resumes.
 """
 
 import logging
+import shlex
 import sys
 from pathlib import Path
 
@@ -49,8 +52,10 @@ def main(_: list[str]) -> None:
         report = write_report([workdir], workdir / REPORT)
         opened = run.program.task.opened_split("test")
         log.info("%s: %s", split_label("test", opened), format_metrics(results))
-        for name, path in {"run": workdir, "report": report}.items():
-            log.info("%-7s %s", name, absolute(path))
+        log.info("run     %s", absolute(workdir))
+        log.info("report  %s, for a browser", absolute(report))
+        curves = shlex.join(["tensorboard", "--logdir", str(absolute(workdir))])
+        log.info("curves  `%s`, after `pip install tensorboard`", curves)
 
 
 def _reported(workdir: AnyPath, step: int) -> bool:
@@ -60,6 +65,11 @@ def _reported(workdir: AnyPath, step: int) -> bool:
     return reported and read_json(evaluation)["step"] == step
 
 
-if __name__ == "__main__":
+def run_command() -> None:
+    """Runs this command with the arguments of the command line."""
     define_flags()
     cli.run(main, required=("config", "workdir"))
+
+
+if __name__ == "__main__":
+    run_command()

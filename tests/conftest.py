@@ -1,6 +1,7 @@
 """Eight emulated CPU devices for every test, and the fixtures that most tests share."""
 
 import dataclasses
+import logging
 import os
 
 # JAX reads these when it is imported.
@@ -11,6 +12,7 @@ os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 os.environ.pop("TFDS_DATA_DIR", None)
 
 import pytest
+from absl import flags
 
 from research.hardware.mesh import MeshConfig
 from research.tasks.image_classification.data import Digits
@@ -31,6 +33,20 @@ def compilation_cache(tmp_path_factory):
     jax.config.update("jax_compilation_cache_dir", str(folder / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.02)
     return folder / "xla"
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    """Lets a test run commands in this process; restores what they change in it."""
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "set")  # that of the tests stays
+    root, ours = logging.getLogger(), logging.getLogger("research")
+    before = root.handlers[:], ours.handlers[:], ours.propagate, ours.level
+    defined = set(flags.FLAGS)
+    yield
+    root.handlers[:], ours.handlers[:], ours.propagate, ours.level = before
+    for name in set(flags.FLAGS) - defined:
+        if flags.FLAGS.find_module_defining_flag(name).startswith("research."):
+            delattr(flags.FLAGS, name)
 
 
 @pytest.fixture

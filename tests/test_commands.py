@@ -73,7 +73,8 @@ def workdir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("commands") / "digits"
     done = call("train", DIGITS, f"--workdir={folder}", *SHORT)
     assert done.returncode == 0, done.stderr
-    assert f"report  {folder / 'report.html'}" in done.stderr
+    assert f"report  {folder / 'report.html'}, for a browser" in done.stderr
+    assert f"curves  `tensorboard --logdir {folder}`, after" in done.stderr
     return folder
 
 
@@ -160,64 +161,12 @@ def test_a_changed_config_is_evaluated_but_not_saved(workdir):
     assert (workdir / "evaluation_test.json").read_text() == before
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["evaluate", "--change=task.sauce.split=last"], "config.task.sauce: unknown key; did you"),
-        (["evaluate", "--change=task.source.split"], "invalid change 'task.source.split'"),
-        (["evaluate", "--change=task.source.splt=last"], "did you mean 'split'"),
-        (["predict", "--beam=5", "a.png"], "config.task.decoding: unknown key"),
-        (["evaluate", "--average=9"], "cannot average 9 checkpoints"),
-        (["predict", "--stream", "a.png"], "does not support streaming"),
-    ],
-)
-def test_invalid_flags_of_a_run_are_refused(workdir, arguments, message):
-    command, *rest = arguments
-    done = quick_call(command, f"--workdir={workdir}", *rest)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert message in done.stderr and len(done.stderr.splitlines()) == 1
-
-
 @pytest.mark.slow
 def test_a_report_of_several_runs(workdir):
     done = call("report", f"--workdir={workdir},{workdir}")
     page = Path(done.stdout.strip()).read_text()
     assert "2 runs" in page
     assert page.count("<figure>") == 1 + 2 * 2
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (
-            ["--config.optimizer.learning_rte=0.1"],
-            "rte: unknown key; did you mean 'learning_rate'?",
-        ),
-        (["--config.batch_size=many"], "config.batch_size: invalid value 'many': expected int"),
-        (["--config.batch_size", "32"], "invalid flag --config.batch_size: expected"),
-        (["config.batch_size=32"], "unexpected argument 'config.batch_size=32'"),
-        (["--config.nope=1"], "config.nope: unknown key; known: batch_length, batch_size"),
-        (["--config.task.model.type=ResNot"], "unknown class 'ResNot'; did you mean 'ResNet'?"),
-        (["--config.task.source.type=TFDS"], "config.task.source.name: missing; TFDS requires"),
-        (["--config.optimizer.name=adamv"], "did you mean 'adam"),
-        (["--config.batch_sise=3"], "batch_size"),
-        (["--wrokdir=x"], "workdir"),
-        (["--config=experiments/nowhere.py"], "missing experiment file experiments/nowhere.py"),
-        (["--config=tests/conftest.py"], "tests/conftest.py does not define get_config()"),
-        (
-            ["--config=experiments/image_classification/cifar10_resnet.py"],
-            "make dataset NAME=cifar10",
-        ),
-    ],
-)
-def test_invalid_flags_of_training_give_one_line_and_exit_code_2(tmp_path, arguments, message):
-    run = tmp_path / "run"
-    done = quick_call("train", DIGITS, f"--workdir={run}", *arguments)
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: ")
-    assert len(done.stderr.splitlines()) == 1
-    assert message in done.stderr
-    assert not run.exists()
 
 
 def test_the_keys_of_an_experiment_are_listed():
@@ -244,29 +193,9 @@ def test_every_listed_change_is_accepted():
     assert done.stdout == listed
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ([], "error: expected one experiment file"),
-        (["experiments/nowhere.py"], "error: missing experiment file experiments/nowhere.py"),
-        ([DIGITS.removeprefix("--config="), "--config.sed=1"], "did you mean 'seed'?"),
-    ],
-)
-def test_invalid_arguments_of_config_are_refused(arguments, message):
-    done = quick_call("config", *arguments)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert message in done.stderr and len(done.stderr.splitlines()) == 1
-
-
-def test_help_of_training_names_the_command_that_lists_the_keys():
-    done = quick_call("train", "--help")
-    assert done.returncode == 0
-    assert "python -m research.config FILE" in " ".join(done.stdout.split())
-    assert len(done.stdout.splitlines()) < 20
-
-
-def test_a_workdir_without_a_run_is_refused(tmp_path):
-    done = quick_call("evaluate", f"--workdir={tmp_path}")
-    assert (done.returncode, done.stdout) == (2, "")
-    expected = f"error: missing run in {tmp_path}; `python -m research.train` creates one\n"
-    assert done.stderr == expected
+def test_the_first_lines_of_a_listing_can_be_read():
+    """Without a traceback when the reader ends, as `head` does."""
+    file = DIGITS.removeprefix("--config=")
+    command = f"{sys.executable} -m research.config {file} | head -1"
+    done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.startswith("* task.type=ImageClassification") and done.stderr == ""

@@ -2,7 +2,8 @@
 
 import logging
 import os
-import re
+import select
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -12,42 +13,45 @@ import jax
 from absl import app, flags
 from absl import logging as absl_logging
 
+from research.common.arguments import CHANGES, help_text, parse
 from research.common.cache import cache_folder
-from research.common.errors import Interrupted, UserError
+from research.common.errors import SAVE_MEMORY, Interrupted, UserError
+from research.common.interrupts import ended_by_interrupts
 from research.common.processes import are_several, join, leave
 from research.common.progress import LogHandler
 
 log = logging.getLogger("research")
 flags.disclaim_key_flags()  # `--help` of a command lists the flags that it defines by this module
 
-_CHANGES = "config.KEY"  # a flag of this name collects all --config.KEY=VALUE
 
-
-def run(
-    main: Callable[[list[str]], None], required: tuple[str, ...], positional: bool = False
-) -> None:
+def run(main: Callable[[list[str]], None], required: tuple[str, ...], positional: str = "") -> None:
     """Runs a command, after its flags were defined.
 
     Args:
-      main: the command; its argument is the list of positional arguments.
+      main: the command; its argument is the list of positional arguments. The docstring of its
+        module is the beginning of `--help`.
       required: names of the flags that must be given.
-      positional: whether the command takes positional arguments.
+      positional: name of the positional arguments, such as "FILE"; empty if there are none.
     """
+    module = sys.modules[main.__module__]
 
-    def parse(argv: list[str]) -> list[str]:
-        name, *arguments = _parse(argv)
-        if arguments and not positional:
-            _refuse(UserError(f"unexpected argument '{arguments[0]}': expected flags (--help)"))
-        return [name, *arguments]
+    def parse_arguments(argv: list[str]) -> list[str]:
+        if "--help" in argv or "-h" in argv:
+            print(help_text(module, required))
+            sys.exit(0)
+        try:
+            return parse(argv, module, required, positional)
+        except UserError as error:
+            _refuse(error)
 
-    flags.mark_flags_as_required(required)
-    app.run(lambda argv: _guard(lambda: main(argv[1:])), flags_parser=parse)
+    with ended_by_interrupts():
+        app.run(lambda arguments: _guard(lambda: main(arguments)), flags_parser=parse_arguments)
 
 
 def define_config_changes() -> None:
     """Defines `--config.KEY=VALUE`, whose values `config_changes` returns."""
     flags.DEFINE_multi_string(
-        _CHANGES,
+        CHANGES,
         [],
         "Changes a key of the experiment, such as --config.batch_size=32; "
         "`python -m research.config FILE` lists the keys.",
@@ -56,7 +60,7 @@ def define_config_changes() -> None:
 
 def config_changes() -> list[str]:
     """Returns the `KEY=VALUE` of each `--config.KEY=VALUE` on the command line."""
-    return list(flags.FLAGS[_CHANGES].value or ())
+    return list(flags.FLAGS[CHANGES].value or ())
 
 
 def define_run_flags() -> None:
@@ -76,47 +80,44 @@ def define_run_flags() -> None:
     )
 
 
-def _parse(argv: list[str]) -> list[str]:
-    """Parses the flags; exits with a one-line error if they are invalid."""
-    if "--help" in argv or "-h" in argv:
-        print(f"{sys.modules['__main__'].__doc__}\n{flags.FLAGS.main_module_help()}")
-        sys.exit(0)
-    try:
-        argv = flags.FLAGS.read_flags_from_files(argv, force_gnu=False)
-        if _CHANGES in flags.FLAGS:
-            argv = [_collected(argument) for argument in argv]
-        return flags.FLAGS(argv)
-    except (UserError, flags.Error) as error:
-        _refuse(error)
-
-
-def _collected(argument: str) -> str:
-    """Rewrites `--config.a.b=1` to `--config.KEY=a.b=1`, since absl flags have fixed names."""
-    change = re.fullmatch(r"--?config\.([^=]*)(=.*)?", argument, re.DOTALL)
-    if change is None:
-        return argument
-    if change[2] is None:
-        raise UserError(f"invalid flag {argument}: expected --config.KEY=VALUE")
-    return f"--{_CHANGES}={change[1]}{change[2]}"
-
-
 def _guard(main: Callable[[], None]) -> None:
     _quiet_logging()
     _keep_compilations()
     try:
         join()
         main()
+        sys.stdout.flush()
     except UserError as error:
         _refuse(error)
     except Interrupted as end:
         if jax.process_index() == 0:
             log.warning("%s", end)
         sys.exit(end.exit_code)
-    except Exception:
+    except Exception as error:
+        if isinstance(error, BrokenPipeError) and _is_output_closed():
+            os._exit(128 + signal.SIGPIPE)
+        if _is_out_of_memory(error):
+            reason = f" ({str(error).splitlines()[0]})" if str(error) else ""
+            _refuse(UserError(f"out of memory{reason}; {SAVE_MEMORY}"))
         if not are_several():
             raise
         traceback.print_exc()
         leave(1)
+
+
+def _is_output_closed() -> bool:
+    """Returns whether the reader of the standard output has ended, as in `... | head`."""
+    output = select.poll()
+    output.register(sys.stdout, 0)
+    return any(events & select.POLLERR for _, events in output.poll(0))
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Returns whether an array could not be allocated, on a device or by NumPy."""
+    if isinstance(error, jax.errors.JaxRuntimeError):
+        text = str(error).lower()
+        return "resource_exhausted" in text and ("memory" in text or "allocat" in text)
+    return isinstance(error, MemoryError)
 
 
 def _refuse(error: BaseException) -> NoReturn:

@@ -15,6 +15,7 @@ or file (`research/common/own_classes.py`).
 import dataclasses
 import difflib
 import logging
+import math
 import types
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
@@ -85,8 +86,11 @@ def from_config_dict(cls: type[T], config: Mapping[str, Any]) -> T:
 def suggest(word: str, known: Iterable[str]) -> str:
     """Returns "did you mean 'x'?", or the list of known words where none is similar."""
     known = sorted(known)
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known) or 'none'}"
+    spellings = {one.lower(): one for one in known}
+    near = difflib.get_close_matches(word.lower(), spellings, n=1, cutoff=0.5)
+    if near:
+        return f"did you mean '{spellings[near[0]]}'?"
+    return f"known: {', '.join(known) or 'none'}"
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -350,6 +354,8 @@ def _decode_leaf(value: Any, annotation: Any) -> Any:
     # bool is a subclass of int, but True is not a valid number of steps.
     if not isinstance(value, annotation) or (annotation is int and isinstance(value, bool)):
         raise WrongTypeError
+    if isinstance(value, float) and not math.isfinite(value):
+        raise WrongTypeError
     return value
 
 
@@ -365,8 +371,12 @@ def _decode_tuple(value: Any, annotation: Any) -> tuple[Any, ...]:
 
 
 def _expected(annotation: Any) -> str:
-    """Returns the values that an annotation allows, and how to select a class."""
-    hint = "; select a class by the key 'type'" if has_type_key(annotation) else ""
+    """Returns the values that an annotation allows, and how to set them."""
+    hint = ""
+    if has_type_key(annotation):
+        hint = "; select a class by the key 'type'"
+    elif classes := classes_of(annotation):
+        hint = f"; set its keys: {', '.join(fields_of(next(iter(classes.values()))))}"
     return type_name(annotation) + hint
 
 

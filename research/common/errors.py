@@ -4,6 +4,8 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+SAVE_MEMORY = "lower config.batch_size, or raise config.gradient_accumulation_steps"
+
 
 class UserError(Exception):
     """Invalid input of the user. The message names the cause and the remedy."""
@@ -27,12 +29,15 @@ class ConfigError(UserError):
 
 
 class Interrupted(Exception):
-    """A run received SIGTERM and was saved."""
+    """A run received SIGTERM or SIGINT (Ctrl-C) and was saved.
 
-    exit_code = 128 + signal.SIGTERM  # exit code of a shell for a process that SIGTERM ended
+    Attributes:
+      exit_code: that of a shell for a process that the signal ended: 143 or 130.
+    """
 
-    def __init__(self, step: int):
+    def __init__(self, step: int, signal_number: int = signal.SIGTERM):
         super().__init__(f"stopped at step {step} and saved; the same command resumes")
+        self.exit_code = 128 + signal_number
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import shutil
 import tempfile
 import zlib
@@ -27,11 +28,31 @@ def write_atomically(path: AnyPath, content: str | bytes) -> None:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_name(f"unfinished_{path.name}")
-        unfinished.write_bytes(data)
-        unfinished.replace(path)
+        try:
+            unfinished.write_bytes(data)
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
     except Exception as error:  # gcsfs raises several types other than OSError
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"cannot write {path}: {reason}; choose another path") from None
+
+
+def check_is_writable(folder: AnyPath) -> None:
+    """Checks that files can be created in a folder on disk, which may not exist yet.
+
+    Raises:
+      UserError: a file is in its place, or permissions are missing.
+    """
+    if is_in_bucket(folder):
+        return
+    parent = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+    if not parent.is_dir():
+        raise UserError(f"invalid folder {folder}: {parent} is a file; choose another path")
+    if not os.access(parent, os.W_OK):
+        raise UserError(
+            f"cannot write {folder}: permission denied in {parent}; choose another path"
+        )
 
 
 def check_is_new(folder: Path) -> None:

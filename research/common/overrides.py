@@ -16,6 +16,8 @@ from research.common.config import (
     default_config,
     element_types,
     field_of,
+    fields_of,
+    flatten,
     from_config_dict,
     members_of,
     suggest,
@@ -43,6 +45,8 @@ def with_changes(value: T, changes: Sequence[str]) -> T:
     """
     config = to_config_dict(value).to_dict()
     for keys, text in sorted(map(_split, changes), key=lambda change: _depth(change[0])):
+        if keys[0] not in fields_of(type(value)):
+            _check_nesting(config, ".".join(keys))
         config = _changed(config, type(value), keys, text)
     return from_config_dict(type(value), config)
 
@@ -51,7 +55,22 @@ def _split(change: str) -> tuple[list[str], str]:
     key, separator, text = change.partition("=")
     if not key or not separator:
         raise UserError(f"invalid change '{change}': expected KEY=VALUE, e.g. batch_size=64")
+    if key.startswith("config."):
+        raise UserError(f"invalid change '{change}': leave out 'config.' at its beginning")
     return key.split("."), text
+
+
+def _check_nesting(config: dict[str, Any], key: str) -> None:
+    """Raises ConfigError where an unknown key, such as `learning_rate`, is that of an inner class.
+
+    Args:
+      config: the whole config.
+      key: a key that the outermost class does not have.
+    """
+    leaves = [leaf.split(".") for leaf in flatten(config)]
+    known = {".".join(leaf[: i + 1]) for leaf in leaves for i in range(len(leaf))}
+    if found := sorted(full for full in known if full.endswith(f".{key}")):
+        raise ConfigError(key, f"unknown key; did you mean '{found[0]}'?")
 
 
 def _depth(keys: list[str]) -> int:

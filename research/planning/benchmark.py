@@ -21,6 +21,7 @@ from research.hardware.roofline import count_flops
 from research.training.experiment import Experiment
 from research.training.input import input_pipeline
 from research.training.lengths import Lengths
+from research.training.memory import check_memory
 from research.training.program import Program
 from research.training.run import resolve
 
@@ -101,13 +102,17 @@ def benchmark(experiment: Experiment, steps: int) -> Benchmark:
     sampler = data.sampler
     lengths = Lengths(experiment, sampler.mean_batch_size, sampler.batches_per_epoch)
     program = Program(experiment, lengths.schedule())
+    several = len(sampler.buckets) > 1
+    lowered = program.lower_train_step(
+        sampler.epoch(0)[0].length if several else sampler.buckets[0].length
+    )
+    with activity("compiling the training step"):
+        compiled, compile_seconds = _timed(lowered.compile)
+    check_memory(program, compiled)
     batches = data.batches(0, PREFETCH + 4 * steps * len(sampler.buckets))
     first = next(batches)
     # Batches of other lengths would compile another step.
     same = (batch for batch in batches if _shape(batch) == _shape(first))
-    lowered = program.train_step.lower(program.state_shape, _shape(first))
-    with activity("compiling the training step"):
-        compiled, compile_seconds = _timed(lowered.compile)
     state, alone = repeat(compiled, program.initialize(), first, steps)
     for _ in range(PREFETCH):  # read while the steps above ran
         next(batches)

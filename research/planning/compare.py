@@ -1,11 +1,8 @@
 """An experiment on one chip of every kind: TPUs, GPUs and CPUs."""
 
 import logging
-import math
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,6 +10,7 @@ import jax.numpy as jnp
 
 from research.hardware.chips import Price, Processor, chips, processors
 from research.hardware.compiler import CompilerFailure
+from research.hardware.memory import available_bytes, needed_bytes
 from research.hardware.mesh import batch_sharding, describe
 from research.hardware.slices import TpuSlice, one_chip
 from research.planning.benchmark import repeat
@@ -111,33 +109,16 @@ def measure(subject: Subject) -> Cell:
     """
     device = jax.local_devices()[:1]
     program = Program(subject.experiment, subject.lengths.schedule(), device)
-    shapes = program.batch_shape(max(program.task.buckets, default=None))
+    length = max(program.task.buckets, default=None)
     name = describe(program.mesh)
-    step = program.train_step.lower(program.state_shape, shapes).compile()
-    if _needed_bytes(step) > _available_bytes():
+    step = program.lower_train_step(length).compile()
+    if needed_bytes(step) > available_bytes(device[0]):
         return Cell(name, MEASURED, False, 0.0, None, None)
-    sharding = batch_sharding(program.mesh)
-    batch = {key: jnp.zeros(x.shape, x.dtype, device=sharding) for key, x in shapes.items()}
+    sharding, shapes = batch_sharding(program.mesh), program.batch_shape(length).items()
+    batch = {key: jnp.zeros(x.shape, x.dtype, device=sharding) for key, x in shapes}
     _, seconds = repeat(step, program.initialize(), batch, 1 + _MEASURED_STEPS)
     rate = subject.experiment.batch_size / min(seconds[1:])
     return Cell(name, MEASURED, True, rate, None, None)
-
-
-def _needed_bytes(step: Any) -> int:
-    stats = step.memory_analysis()
-    return int(stats.argument_size_in_bytes + stats.temp_size_in_bytes)
-
-
-def _available_bytes() -> float:
-    """Memory of the device at hand, for a CPU that of the machine; infinity if unknown."""
-    stats = jax.local_devices()[0].memory_stats() or {}
-    if "bytes_limit" in stats:
-        return float(stats["bytes_limit"])
-    try:
-        available = re.search(r"MemAvailable: +(\d+) kB", Path("/proc/meminfo").read_text())
-    except OSError:
-        return math.inf
-    return 1024.0 * int(available[1]) if available else math.inf
 
 
 def format_cells(cells: Iterable[Cell]) -> str:

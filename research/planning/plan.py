@@ -109,7 +109,7 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Step:
+class LoweredStep:
     """A step that was traced for the devices of a slice, but not compiled.
 
     Attributes:
@@ -167,7 +167,7 @@ def plan(subject: Subject, tpu_slice: TpuSlice, predict: bool = False) -> Plan:
     return predict_cost(lower_step(subject, tpu_slice, predict))
 
 
-def predict_cost(step: Step) -> Plan:
+def predict_cost(step: LoweredStep) -> Plan:
     """Compiles a step and predicts its cost; see `plan`."""
     tpu_slice, mesh, lowered = step.tpu_slice, step.mesh, step.lowered
     num_devices = mesh.devices.size
@@ -205,7 +205,7 @@ def price_of(tpu_slice: TpuSlice) -> Price | None:
     return list_price(tpu_slice.offers)
 
 
-def lower_step(subject: Subject, tpu_slice: TpuSlice, predict: bool = False) -> Step:
+def lower_step(subject: Subject, tpu_slice: TpuSlice, predict: bool = False) -> LoweredStep:
     """Traces a step for the devices of a slice; see `plan`."""
     devices = compiler.devices_of(tpu_slice)
     program = Program(subject.experiment, subject.lengths.schedule(), devices)
@@ -213,10 +213,10 @@ def lower_step(subject: Subject, tpu_slice: TpuSlice, predict: bool = False) -> 
     state, batch = program.state_shape, program.batch_shape(max(program.task.buckets, default=None))
     if not predict:
         lowered = program.train_step.lower(state, batch)
-        return Step("train", tpu_slice, program.mesh, lowered)
+        return LoweredStep("train", tpu_slice, program.mesh, lowered)
     inference = InferenceState(step=state.step, params=state.params, variables=state.variables)
     lowered = program.predict_step.lower(inference, batch)
-    return Step("predict", tpu_slice, program.mesh, lowered)
+    return LoweredStep("predict", tpu_slice, program.mesh, lowered)
 
 
 def _bound(costs: Estimate) -> dict[str, float]:

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from research.common.config import from_config_dict, renamed_from
-from research.common.errors import ConfigError, UserError
+from research.common.errors import ConfigError
 from research.common.overrides import with_changes
-from research.common.own_classes import load_file
 from research.data.dataset import Bucket
 from research.hardware.mesh import MeshConfig
 from research.task import Task
+from research.training.experiment_file import read_config
 from research.training.initialize import Initialize
 from research.training.optimizer import Optimizer
 
@@ -75,6 +75,9 @@ class Experiment:
         for key in ("batch_size", "gradient_accumulation_steps", "keep_checkpoints"):
             if getattr(self, key) < 1:
                 raise ConfigError(key, f"invalid value {getattr(self, key)}: expected at least 1")
+        if not 0 <= self.seed < 2**32:
+            problem = f"invalid value {self.seed}: expected an integer from 0 to 2^32 - 1"
+            raise ConfigError("seed", problem)
         if self.batch_length < 0:
             problem = f"invalid value {self.batch_length}: expected at least 0"
             raise ConfigError("batch_length", problem)
@@ -84,7 +87,7 @@ class Experiment:
         parts = self.gradient_accumulation_steps
         if self.batch_size % parts:
             problem = f"{self.batch_size} is not divisible by gradient_accumulation_steps={parts}"
-            raise ConfigError("batch_size", problem)
+            raise ConfigError("batch_size", f"{problem}; try {_nearest(self.batch_size, parts)}")
         if self.ema_decay and self.optimizer.name.startswith("schedule_free"):
             name = self.optimizer.name
             problem = (
@@ -116,11 +119,11 @@ class Experiment:
         accumulated = self.gradient_accumulation_steps
         parts = shards * accumulated
         if self.batch_size % parts:
-            nearest = max(parts, round(self.batch_size / parts) * parts)
             raise ConfigError(
                 "batch_size",
                 f"{self.batch_size} is not divisible by {parts} (data x fsdp = {shards}, "
-                f"gradient_accumulation_steps = {accumulated}); try {nearest}",
+                f"gradient_accumulation_steps = {accumulated}); "
+                f"try {_nearest(self.batch_size, parts)}",
             )
 
     def examples_per_batch(self, bucket: Bucket | None, shards: int) -> int:
@@ -156,6 +159,11 @@ class Experiment:
             )
 
 
+def _nearest(size: int, parts: int) -> int:
+    """Returns the batch size nearest to `size` that can be split into `parts`."""
+    return max(parts, round(size / parts) * parts)
+
+
 def load_experiment(path: Path, changes: Sequence[str] = ()) -> Experiment:
     """Loads the experiment that `get_config()` of a file returns.
 
@@ -164,16 +172,7 @@ def load_experiment(path: Path, changes: Sequence[str] = ()) -> Experiment:
       changes: changes of its config, such as "task.model.dropout=0.1".
 
     Raises:
-      UserError: the file is missing or has no `get_config`, a module that it imports is missing,
-        or the config or a change is invalid.
+      UserError: the file is missing, has no `get_config` or raises an error, or the config or a
+        change is invalid.
     """
-    if not path.is_file():
-        raise UserError(f"missing experiment file {path}; see experiments/ for examples")
-    try:
-        module = load_file(path)
-    except ModuleNotFoundError as error:
-        remedy = "expected an installed package, or a path from the working directory"
-        raise UserError(f"cannot load {path}: {error}; {remedy}") from None
-    if not hasattr(module, "get_config"):
-        raise UserError(f"{path} does not define get_config(); see experiments/ for examples")
-    return with_changes(from_config_dict(Experiment, module.get_config()), changes)
+    return with_changes(from_config_dict(Experiment, read_config(path)), changes)

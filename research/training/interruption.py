@@ -1,36 +1,46 @@
-"""Handling of SIGTERM, as sent at preemption: the run saves a checkpoint and exits."""
+"""Handling of SIGTERM, as sent at preemption, and Ctrl-C: the run saves a checkpoint and exits."""
 
 import signal
 import threading
 from types import FrameType, TracebackType
+from typing import Any
 
 from jax.experimental import multihost_utils
 
+from research.common import interrupts
 from research.common.processes import are_several
 
 
 class Interruption:
-    """A context manager that handles SIGTERM; all processes of a run stop after the same step."""
+    """A context manager that handles both signals; all processes of a run stop after the same step.
+
+    Attributes:
+      signal_number: of the signal that was received; None if there was none.
+    """
 
     def __init__(self) -> None:
-        self._requested = False
+        self.signal_number: int | None = None
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "Interruption":
-        # With several processes JAX handles the signal. Only the main thread may set a handler.
-        self._handles = not are_several() and threading.current_thread() is threading.main_thread()
-        if self._handles:
-            self._before = signal.signal(signal.SIGTERM, self._on_signal)
+        # With several processes JAX handles SIGTERM. Only the main thread may set a handler.
+        if not are_several() and threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                if signal.getsignal(number) is not signal.SIG_IGN:  # that of `nohup`
+                    self._before[number] = signal.signal(number, self._on_signal)
+            interrupts.SAVING.set()
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        if self._handles:
-            signal.signal(signal.SIGTERM, self._before)
+        interrupts.SAVING.clear()
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def is_due(self, step: int) -> bool:
         """Returns whether to save and exit; every process calls it after every step."""
         if are_several():
             return multihost_utils.reached_preemption_sync_point(step)
-        return self._requested
+        return self.signal_number is not None
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self._requested = True
+        self.signal_number = self.signal_number or number

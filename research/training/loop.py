@@ -1,6 +1,7 @@
 """The training loop: the order of events, independent of the task."""
 
 import math
+import signal
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ import jax
 import numpy as np
 
 from research.common.errors import ConfigError, Interrupted, UserError
+from research.common.files import check_is_writable
 from research.common.processes import are_several, heartbeat
 from research.common.progress import activity
 from research.common.storage import AnyPath
@@ -22,10 +24,13 @@ from research.training.initialize import load, log_table
 from research.training.input import input_pipeline
 from research.training.interruption import Interruption
 from research.training.lengths import Lengths
+from research.training.lock import WorkdirLock
 from research.training.logging import TrainingLogger
+from research.training.memory import check_memory
 from research.training.program import Program
 from research.training.run import (
     CHECKPOINTS,
+    CONFIG,
     Run,
     claim,
     has_checkpoint,
@@ -46,11 +51,15 @@ class Trainer:
       allow_config_change: continue a run under a config that differs from its own.
 
     Raises:
-      UserError: the config is invalid; then nothing has been written.
+      UserError: the config is invalid or does not fit the devices' memory, and nothing has been
+        written; or another training uses the workdir.
     """
 
     def __init__(self, experiment: Experiment, workdir: AnyPath, allow_config_change: bool = False):
+        check_is_writable(workdir)
         self._opened = time.perf_counter()
+        # A run that exists is locked before the work of opening its data.
+        lock = WorkdirLock(workdir) if (workdir / CONFIG).exists() else None
         with activity("opening the data"):
             self.experiment, self.workdir = resolve(experiment), workdir
             task = self.experiment.task
@@ -65,16 +74,19 @@ class Trainer:
         self.validation = task.dataset("validation") if self.evaluate_every else None
         task.dataset("test")  # a missing test split would otherwise end the run after training
         self.program = Program(self.experiment, lengths.schedule())
-        self._check_batch()
         _ = self.program.shardings  # checks the optimizer and the sharding rules
         self.loaded = self._load_initial()
+        self._compilations = CompilationCounter()
+        self._check_memory()
+        self._check_batch()
+        self._lock = lock or WorkdirLock(workdir)
         claim(workdir, self.experiment, allow_config_change)
 
     def train(self) -> tuple[Run, bool]:
         """Trains to the end. Returns the run, and whether it was trained, False if it was finished.
 
         Raises:
-          Interrupted: on SIGTERM, after the run was saved.
+          Interrupted: on SIGTERM or Ctrl-C, after the run was saved.
         """
         checkpoints = Checkpoints(
             self.workdir / CHECKPOINTS, self.program.mesh, self.experiment.keep_checkpoints
@@ -85,18 +97,16 @@ class Trainer:
                 saved = Saved(self.program.initialize(self.loaded), Progress())
             finished = saved.progress.step >= self.total
             if not finished:
-                with CompilationCounter() as compilations:
-                    saved = self._train_from(saved, checkpoints, compilations)
+                with self._compilations:
+                    saved = self._train_from(saved, checkpoints)
             run = Run(self.workdir, self.program, saved.state.inference, saved.progress)
             return run, not finished
 
-    def _train_from(
-        self, saved: Saved, checkpoints: Checkpoints, compilations: CompilationCounter
-    ) -> Saved:
+    def _train_from(self, saved: Saved, checkpoints: Checkpoints) -> Saved:
         state, progress = saved
         start, first = progress.step, self._next_batch(progress)
         batches = self.data.batches(first, first + self.total - start)
-        clock = Clock(compilations, progress, self._opened)
+        clock = Clock(self._compilations, progress, self._opened)
         throttle = _Throttle(self.program.steps_ahead)
         batch_size, examples = self.data.sampler.mean_batch_size, 0
         logger = TrainingLogger(self.workdir, start, self.total, batch_size)
@@ -125,8 +135,16 @@ class Trainer:
                         progress = self._progress(first + step - start, step, clock)
                         checkpoints.save(state, progress)
                 if interrupted and step < self.total:
-                    raise Interrupted(step)
+                    raise Interrupted(step, interruption.signal_number or signal.SIGTERM)
         return Saved(state, progress)
+
+    def _check_memory(self) -> None:
+        """Compiles the step for the longest examples; a run with a checkpoint has fitted before."""
+        if not has_checkpoint(self.workdir):
+            lowered = self.program.lower_train_step(self.data.sampler.buckets[-1].length)
+            with self._compilations, activity("compiling the training step"):
+                step = lowered.compile()
+            check_memory(self.program, step)
 
     def _load_initial(self) -> dict[str, np.ndarray]:
         """The arrays of `config.initialize`, unless the run has a checkpoint of its own."""

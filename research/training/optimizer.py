@@ -16,6 +16,7 @@ from research.common.errors import ConfigError
 from research.common.patterns import check_patterns, match
 from research.training.schedules import SCHEDULES, Schedule, with_standard_promotion
 
+_RATES = ("b1", "b2", "decay", "momentum")  # of exponential moving averages
 _MASKS = ("mask", "weight_decay_mask")  # optax's names of the weight decay mask
 
 
@@ -86,6 +87,10 @@ class Optimizer:
         for option in self.options:
             if option not in known:
                 problem = f"unknown argument of optax's {self.name}; {suggest(option, known)}"
+                raise ConfigError(f"options.{option}", problem)
+            value = self.options[option]
+            if option in _RATES and isinstance(value, int | float) and not 0 <= value < 1:
+                problem = f"invalid value {value}: expected a number in [0, 1)"
                 raise ConfigError(f"options.{option}", problem)
         for key in ("learning_rate", "final_fraction", "gamma", "clip_norm", "weight_decay"):
             if getattr(self, key) < 0:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
+from jax.stages import Lowered
 
 from research.common.errors import ConfigError
 from research.common.patterns import path_name
@@ -165,6 +166,17 @@ class Program:
         )
         return Step("training step", jitted)
 
+    def lower_train_step(self, length: Bucket | None = None) -> Lowered:
+        """Lowers the training step for the batches of a bucket.
+
+        The shapes carry shardings, as the arrays of a training do: `train_step` then calls the
+        program that this compiles to, and does not compile it again.
+        """
+        sharding = batch_sharding(self.mesh)
+        state = jax.tree.map(_abstract, self.state_shape, self.shardings)
+        batch = {name: _abstract(leaf, sharding) for name, leaf in self.batch_shape(length).items()}
+        return self.train_step.lower(state, batch)
+
     @cached_property
     def evaluate_step(self):
         """Jitted function `(state, batch) -> (averages, predictions, targets)`.
@@ -224,6 +236,10 @@ class Step:
     def lower(self, *arguments: Any) -> Any:
         """Returns the lowered program, given arrays or their shapes and dtypes."""
         return self._function.lower(*arguments)
+
+
+def _abstract(leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
 class InferenceStep:

@@ -8,11 +8,11 @@ from typing import Any
 
 import jax
 
-from research.common.config import differences, from_config_dict, to_config_dict
+from research.common.config import differences, from_config_dict, suggest, to_config_dict
 from research.common.errors import ConfigError, UserError, within
 from research.common.files import read_json, save_json
 from research.common.overrides import with_changes
-from research.common.storage import AnyPath
+from research.common.storage import AnyPath, is_in_bucket
 from research.hardware.mesh import MeshConfig, batch_shards, on_host
 from research.task import Task
 from research.training.checkpoint import Checkpoints
@@ -44,12 +44,15 @@ def resolve(experiment: Experiment) -> Experiment:
 def claim(workdir: AnyPath, experiment: Experiment, allow_change: bool) -> None:
     """Writes the config into a workdir, or checks that the workdir already belongs to it.
 
+    A workdir without a checkpoint has nothing to protect, and takes any config.
+
     Raises:
       UserError: the workdir belongs to another config; the message names the differences.
     """
     config = to_config_dict(experiment).to_dict()
     path = workdir / CONFIG
-    changes = differences(_known_keys(read_json(path)), config) if path.exists() else []
+    is_run = path.exists() and has_checkpoint(workdir)
+    changes = differences(_known_keys(read_json(path)), config) if is_run else []
     for key in ("batch_size", "batch_length"):
         if any(change.startswith(f"{key}:") for change in changes):
             raise UserError(f"{workdir} was started with another {key}; choose another --workdir")
@@ -62,7 +65,7 @@ def claim(workdir: AnyPath, experiment: Experiment, allow_change: bool) -> None:
         )
     for change in changes:
         log.warning("config changed: %s", change)
-    if (changes or not path.exists()) and jax.process_index() == 0:
+    if (changes or not is_run) and jax.process_index() == 0:
         save_json(path, config)
 
 
@@ -73,8 +76,18 @@ def saved_config(workdir: AnyPath) -> dict[str, Any]:
       UserError: the workdir contains no run.
     """
     if not (workdir / CONFIG).exists():
-        raise UserError(f"missing run in {workdir}; `python -m research.train` creates one")
+        raise UserError(f"missing run in {workdir}; {_other_run(workdir)}")
     return read_json(workdir / CONFIG)
+
+
+def _other_run(workdir: AnyPath) -> str:
+    """Returns the remedy for a workdir without a run: the run whose path is the most similar."""
+    remedy = "`python -m research.train` creates one"
+    if is_in_bucket(workdir):  # listing it may take long
+        return remedy
+    found = [*workdir.glob(f"*/{CONFIG}"), *workdir.parent.glob(f"*/{CONFIG}")]
+    near = suggest(str(workdir), (str(path.parent) for path in found))
+    return near if near.startswith("did") else remedy
 
 
 def open_run(workdir: AnyPath, changes: Sequence[str] = (), average: int = 1) -> Run:

@@ -1,7 +1,7 @@
 import pytest
 
 from research.common.errors import UserError
-from research.common.files import new_folder
+from research.common.files import check_is_writable, new_folder, write_atomically
 
 
 @pytest.mark.parametrize("exists", [False, True])
@@ -35,3 +35,21 @@ def test_a_folder_with_files_is_refused(tmp_path):
     with pytest.raises(UserError, match="cannot write"), new_folder(tmp_path / "x" / "y"):
         pytest.fail("the block runs")
     assert [file.name for file in tmp_path.iterdir()] == ["x"]
+
+
+def test_a_failed_write_leaves_no_file(tmp_path):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(UserError, match=r"cannot write .*folder: Is a directory; choose another"):
+        write_atomically(tmp_path / "folder", "text")
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    check_is_writable(tmp_path / "new" / "run")
+    with pytest.raises(UserError, match=r"invalid folder .*run: .*file is a file; choose another"):
+        check_is_writable(tmp_path / "file" / "run")
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(UserError, match=f"cannot write .*run: permission denied in {tmp_path};"):
+        check_is_writable(tmp_path / "new" / "run")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -49,5 +49,5 @@ def test_an_experiment_imports_modules_from_the_working_directory(tmp_path, monk
         load_experiment(tmp_path / "folder" / "right.py")
     with pytest.raises(UserError) as error:
         load_experiment(tmp_path / "folder" / "wrong.py")
-    expected = f"cannot load {tmp_path}/folder/wrong.py: No module named 'shared_part'; expected"
+    expected = f"cannot run {tmp_path}/folder/wrong.py:1: ModuleNotFoundError: No module named"
     assert str(error.value).startswith(expected)

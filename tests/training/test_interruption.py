@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 
+from research.common import interrupts
 from research.common.errors import Interrupted
 from research.training.logging import TrainingLogger
 from research.training.loop import Trainer
@@ -20,14 +21,14 @@ ROOT = Path(__file__).parents[2]
 DIGITS = "--config=experiments/image_classification/digits_mlp.py"
 
 
-def stop_at(step, monkeypatch):
-    """Sends SIGTERM to this process during a step."""
+def stop_at(step, monkeypatch, number=signal.SIGTERM):
+    """Sends a signal to this process during a step."""
     steps = iter(range(1, 10_000))
     advance = TrainingLogger.advance
 
     def interrupt(self, loss):
         if next(steps) == step:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
         advance(self, loss)
 
     monkeypatch.setattr(TrainingLogger, "advance", interrupt)
@@ -72,12 +73,16 @@ def test_a_run_stopped_in_its_last_step_is_finished(experiment, tmp_path, monkey
     assert int(run.state.step) == 24
 
 
-def test_the_handler_of_sigterm_is_restored(experiment, tmp_path, monkeypatch):
-    before = signal.getsignal(signal.SIGTERM)
-    stop_at(3, monkeypatch)
-    with pytest.raises(Interrupted):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_the_run_is_saved_and_the_handler_restored(experiment, tmp_path, monkeypatch, number, code):
+    before = signal.getsignal(number)
+    stop_at(3, monkeypatch, number)
+    with pytest.raises(Interrupted) as end:
         Trainer(experiment, tmp_path).train()
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert end.value.exit_code == code
+    assert open_run(tmp_path).progress.step == 3
+    assert signal.getsignal(number) is before
+    assert not interrupts.SAVING.is_set()
 
 
 def lines_of(process):
@@ -85,7 +90,8 @@ def lines_of(process):
 
 
 @pytest.mark.slow
-def test_the_command_prints_the_step_of_its_checkpoint_and_resumes(tmp_path):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_the_command_prints_the_step_of_its_checkpoint_and_resumes(tmp_path, number, code):
     command = [sys.executable, "-m", "research.train", DIGITS]
     command += ["--config.duration=20 epochs", "--config.log_every=10 steps"]
     environment = os.environ | {"XLA_FLAGS": ""}
@@ -96,14 +102,49 @@ def test_the_command_prints_the_step_of_its_checkpoint_and_resumes(tmp_path):
     process = subprocess.Popen(command, stderr=subprocess.PIPE, env=environment, text=True)
     next(line for line in lines_of(process) if line.startswith("step 20"))
     sent = time.monotonic()
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     *_, last = lines_of(process)
-    assert process.wait() == 143
+    assert process.wait() == code
     assert time.monotonic() - sent < 5
     step = open_run(tmp_path / "stopped").progress.step
     assert last == f"stopped at step {step} and saved; the same command resumes\n"
     subprocess.run(command, check=True, env=environment)
     assert_same_run(tmp_path / "uninterrupted", tmp_path / "stopped")
+
+
+BLOCKED = """
+import hashlib
+from research import train
+from research.training.loop import Trainer
+def block(self):
+    print("blocked", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)  # native code, as a compilation is
+Trainer.{method} = block
+train.run_command()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["_check_memory", "_check_batch", "_load_initial"])
+def test_ctrl_c_before_the_first_step_leaves_nothing(tmp_path, method):
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            BLOCKED.format(method=method),
+            DIGITS,
+            f"--workdir={tmp_path / 'a'}",
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+        text=True,
+    )
+    assert process.stdout.readline() == "blocked\n"
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=10)
+    assert (process.returncode, error) == (130, "interrupted; the same command starts it again\n")
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.slow

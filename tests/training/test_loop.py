@@ -192,13 +192,16 @@ def test_a_process_killed_by_sigkill_resumes_to_the_same_bits(tmp_path):
 
 def test_a_finished_run_is_not_modified(experiment, tmp_path):
     assert Trainer(experiment, tmp_path).train()[1]
-    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    before = modification_times(tmp_path)
     run, trained = Trainer(experiment, tmp_path).train()
     assert not trained
     assert int(run.state.step) == 24
-    assert before == {
-        path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()
-    }
+    assert before == modification_times(tmp_path)
+
+
+def modification_times(workdir):
+    files = [path for path in workdir.rglob("*") if path.is_file() and path.name != "lock"]
+    return {path: path.stat().st_mtime_ns for path in files}
 
 
 def test_nothing_compiles_in_steady_state(experiment, tmp_path):
@@ -254,6 +257,13 @@ def test_a_workdir_of_another_config_is_refused(experiment, tmp_path, monkeypatc
     assert int(run.state.step) == 24
 
 
+def test_a_workdir_without_a_checkpoint_takes_another_config(experiment, tmp_path, monkeypatch):
+    train_and_die(experiment, tmp_path, monkeypatch, after=3)
+    Trainer(dataclasses.replace(experiment, batch_size=32, duration="6 steps"), tmp_path).train()
+    assert open_run(tmp_path).program.experiment.batch_size == 32
+    assert [line["step"] for line in read_metrics(tmp_path)] == [6, 6]
+
+
 def test_the_batch_size_of_a_run_cannot_change(experiment, tmp_path, monkeypatch):
     """The schedule and the position in the data are counted in batches of one size."""
     train_and_die(experiment, tmp_path, monkeypatch, after=10)
@@ -286,7 +296,7 @@ def test_a_checkpoint_of_another_model_is_kept(experiment, with_model, tmp_path)
 
 def test_a_workdir_that_is_a_file_is_refused(experiment, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot write"):
+    with pytest.raises(UserError, match="is a file; choose another path"):
         Trainer(experiment, tmp_path / "file" / "run")
 
 

@@ -12,6 +12,7 @@ import optax
 from research.common.config import renamed_from
 from research.common.errors import ConfigError, within
 from research.data.dataset import Bucket, Dataset
+from research.layers.ranges import check_ranges
 from research.predictor import Predictor
 from research.task import Average, Batch, Task, Tree, Vocabularies
 from research.tasks.image_classification.augmentation import Augmentation
@@ -72,6 +73,8 @@ class ImageClassification(Task):
     """Of the network's computation; its parameters are float32."""
 
     def __post_init__(self):
+        with within("model"):
+            check_ranges(self.model)
         if not 0 <= self.label_smoothing < 1:
             problem = f"invalid fraction {self.label_smoothing}: expected a number in [0, 1)"
             raise ConfigError("label_smoothing", problem)

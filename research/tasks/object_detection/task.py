@@ -10,6 +10,7 @@ from flax import linen as nn
 
 from research.common.errors import ConfigError, within
 from research.data.dataset import Bucket, Dataset
+from research.layers.ranges import check_ranges
 from research.task import Average, Batch, Task, Tree
 from research.tasks.object_detection.assignment import assign
 from research.tasks.object_detection.augmentation import Augmentation
@@ -67,6 +68,8 @@ class ObjectDetection(Task):
     """Computation dtype of the network; parameters are always float32."""
 
     def __post_init__(self):
+        with within("model"), within("backbone"):
+            check_ranges(self.model.backbone)
         strides, available = self.model.strides, self.model.backbone.strides
         first = available.index(strides[0]) if strides and strides[0] in available else 0
         if not strides or strides != available[first : first + len(strides)]:

@@ -9,11 +9,11 @@ from flax import linen as nn
 
 from research.common.config import not_configured, renamed_from
 from research.layers.attention import additive_attention
+from research.layers.ranges import check_ranges
 from research.layers.recurrent import LSTM
 from research.tasks.sequence_to_sequence.models.protocol import (
     Pairs,
     Tree,
-    check_sizes,
     shift_right,
 )
 
@@ -52,8 +52,7 @@ class AttentionLSTM(nn.Module):
 
     def check(self) -> None:
         """Raises ConfigError for a value out of range."""
-        sizes = ("embedding_dim", "features", "num_encoder_layers", "num_decoder_layers")
-        check_sizes(self, *sizes)
+        check_ranges(self)
 
     def setup(self):
         # The attribute names are the parameters' paths in checkpoints.

@@ -5,8 +5,6 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
-from research.common.errors import ConfigError
-
 Tree = Any  # a pytree of arrays
 
 
@@ -96,13 +94,3 @@ def shift_right(target: jax.Array) -> jax.Array:
     In a packed row the end of a pair, class 0, precedes the next pair.
     """
     return jnp.pad(target[:, :-1], ((0, 0), (1, 0)))
-
-
-def check_sizes(model: Any, *sizes: str) -> None:
-    """Raises ConfigError where a named field is not positive or `dropout` is not a rate."""
-    for key in sizes:
-        if getattr(model, key) < 1:
-            raise ConfigError(key, f"invalid number {getattr(model, key)}: expected at least 1")
-    if not 0 <= model.dropout < 1:
-        problem = f"invalid rate {model.dropout}: expected a number in [0, 1)"
-        raise ConfigError("dropout", problem)

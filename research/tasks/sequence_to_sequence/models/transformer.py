@@ -9,6 +9,7 @@ from flax import linen as nn
 
 from research.common.config import not_configured, renamed_from
 from research.common.errors import ConfigError
+from research.layers.ranges import check_ranges
 from research.layers.transformer import (
     TransformerLayer,
     segment_mask,
@@ -18,7 +19,6 @@ from research.layers.transformer import (
 from research.tasks.sequence_to_sequence.models.protocol import (
     Pairs,
     Tree,
-    check_sizes,
     shift_right,
 )
 
@@ -57,8 +57,7 @@ class Transformer(nn.Module):
 
     def check(self) -> None:
         """Raises ConfigError for a value out of range, or `features` not divisible by the heads."""
-        sizes = ("feedforward_dim", "num_encoder_layers", "num_decoder_layers")
-        check_sizes(self, "features", "num_heads", *sizes)
+        check_ranges(self)
         if self.features % self.num_heads or self.features % 2:
             expected = f"expected an even number divisible by num_heads={self.num_heads}"
             raise ConfigError("features", f"invalid size {self.features}: {expected}")

@@ -9,6 +9,7 @@ from flax import linen as nn
 
 from research.common.config import not_configured, renamed_from
 from research.common.errors import ConfigError
+from research.layers.ranges import check_ranges
 from research.layers.recurrent import LSTM, Carry
 
 
@@ -57,13 +58,7 @@ class LSTMEncoder(nn.Module):
         if len(self.channels) != len(self.strides):
             expected = f"expected {len(self.channels)}, one per convolution"
             raise ConfigError("strides", f"invalid strides {self.strides}: {expected}")
-        sizes = ("kernel_size", "num_layers", "features", "unroll")
-        for key in (*sizes, *("strides",) * bool(self.strides)):
-            value = getattr(self, key)
-            if min(value if isinstance(value, tuple) else (value,)) < 1:
-                raise ConfigError(key, f"invalid value {value}: expected at least 1")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError("dropout", f"invalid rate {self.dropout}: expected one in [0, 1)")
+        check_ranges(self)
 
     @property
     def stride(self) -> int:

@@ -130,7 +130,7 @@ def test_a_shared_embedding_is_one_parameter(model):
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (AttentionLSTM(features=0), "features: invalid number 0: expected at least 1"),
+        (AttentionLSTM(features=0), "features: invalid value 0: expected at least 1"),
         (AttentionLSTM(dropout=1.0), r"dropout: invalid rate 1.0: expected a number in \[0, 1\)"),
         (Transformer(features=30, num_heads=4), "expected an even number divisible by num_heads=4"),
     ],
