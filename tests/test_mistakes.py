@@ -1,6 +1,7 @@
 """Mistakes on the command line: each gets one line that names the remedy, and writes nothing."""
 
 import importlib
+import os
 import re
 import shlex
 import shutil
@@ -282,11 +283,14 @@ def function(name):
 
 def make(arguments, folder):
     """Runs make with an environment that is installed; returns its exit code and error."""
+    # `make test` would make it a make within a make, which has other messages.
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
     done = subprocess.run(
         ["make", "-f", ROOT / "Makefile", f"VENV={folder}", *arguments],
         capture_output=True,
         text=True,
         cwd=folder,
+        env=environment,
     )
     lines = re.sub(r"^make: \*\*\* \[.*\n", "", done.stderr, flags=re.MULTILINE)  # after a recipe's
     return done.returncode, re.sub(r"^\S+ \*\*\* (.*?)(\.  Stop\.)?$", r"error: \1", lines)

@@ -29,6 +29,7 @@ def test_a_run_opens_on_more_devices_than_its_batch_has_parts(experiment, tmp_pa
 
 def test_what_does_not_change_the_result_may_change_in_a_run(experiment, tmp_path):
     claim(tmp_path, experiment, allow_change=False)
+    (tmp_path / "checkpoints" / "1").mkdir(parents=True)  # a run without any takes every config
     changed = dataclasses.replace(experiment, log_every="3 steps", mesh=MeshConfig(devices=2))
     claim(tmp_path, changed, allow_change=False)
     assert read_json(tmp_path / "config.json")["log_every"] == "3 steps"
