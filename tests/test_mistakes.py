@@ -261,6 +261,7 @@ def folder(tmp_path_factory):
 def run(folder, in_process, monkeypatch, capfd):
     """Returns a function that runs a command in this process; it returns exit code and error."""
     monkeypatch.chdir(folder)
+    monkeypatch.setattr("research.common.progress._DELAY", 1e6)  # on a busy machine
 
     def run(name, arguments):
         monkeypatch.setattr(sys, "argv", [name, *arguments])

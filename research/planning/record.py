@@ -68,6 +68,7 @@ def update(folder: Path, table: Path) -> None:
         rows, key = content["plans"][one.experiment], one.tpu_slice.name
         rows[key] = planned(folder, one, rows.get(key))
         log.info("%s on %s: %s", one.experiment, key, _summary(rows[key]))
+        jax.clear_caches()  # dozens of programs would fill the memory
         save_json(table, content)
         replace_tables(folder.parent / "README.md", markdown(folder, content))
 
