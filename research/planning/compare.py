@@ -1,5 +1,6 @@
 """An experiment on one chip of every kind: TPUs, GPUs and CPUs."""
 
+import dataclasses
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -10,8 +11,10 @@ import jax.numpy as jnp
 
 from research.hardware.chips import Price, Processor, chips, processors
 from research.hardware.compiler import CompilerFailure
+from research.hardware.hlo import parse
 from research.hardware.memory import available_bytes, needed_bytes
 from research.hardware.mesh import batch_sharding, describe
+from research.hardware.roofline import count_flops
 from research.hardware.slices import TpuSlice, one_chip
 from research.planning.benchmark import repeat
 from research.planning.plan import Plan, Subject, plan, price_of
@@ -22,6 +25,8 @@ log = logging.getLogger(__name__)
 COMPILED, ROOFLINE, MEASURED = "compiled", "roofline", "measured"
 REFERENCE = "v5e-1"  # whose program gives the operations and the traffic for other processors
 _MEASURED_STEPS = 3
+_LARGE_STEP = 1e11  # operations
+_SMALL_BATCH = 8
 
 
 @dataclass(frozen=True)
@@ -105,10 +110,19 @@ def bound(reference: Plan, processor: Processor, batch_size: int) -> Cell:
 def measure(subject: Subject) -> Cell:
     """Measures the step on one device of the machine at hand, on a batch of zeros.
 
-    Call it before `plan`, which limits JAX to the CPU.
+    Call it before `plan`, which limits JAX to the CPU. A large step is measured on a CPU with a
+    small batch: it would take minutes, and its rate is the same.
     """
     device = jax.local_devices()[:1]
-    program = Program(subject.experiment, subject.lengths.schedule(), device)
+    experiment = subject.experiment
+    program = Program(experiment, subject.lengths.schedule(), device)
+    lowered = program.lower_train_step(max(program.task.buckets, default=None))
+    flops = count_flops(parse(lowered.as_text(dialect="hlo")))
+    if device[0].platform == "cpu" and flops > _LARGE_STEP:
+        experiment = dataclasses.replace(
+            experiment, batch_size=_SMALL_BATCH, batch_length=0, gradient_accumulation_steps=1
+        )
+        program = Program(experiment, subject.lengths.schedule(), device)
     length = max(program.task.buckets, default=None)
     name = describe(program.mesh)
     step = program.lower_train_step(length).compile()
@@ -117,7 +131,7 @@ def measure(subject: Subject) -> Cell:
     sharding, shapes = batch_sharding(program.mesh), program.batch_shape(length).items()
     batch = {key: jnp.zeros(x.shape, x.dtype, device=sharding) for key, x in shapes}
     _, seconds = repeat(step, program.initialize(), batch, 1 + _MEASURED_STEPS)
-    rate = subject.experiment.batch_size / min(seconds[1:])
+    rate = program.batch_size(length) / min(seconds[1:])
     return Cell(name, MEASURED, True, rate, None, None)
 
 
