@@ -47,3 +47,12 @@ def within(parent: str) -> Iterator[None]:
         yield
     except ConfigError as error:
         raise error.within(parent) from None
+
+
+@contextmanager
+def caused_by(key: str) -> Iterator[None]:
+    """Names the key whose value causes a `UserError` in its block, as in `caused_by("path")`."""
+    try:
+        yield
+    except UserError as error:
+        raise ConfigError(key, str(error)) from None

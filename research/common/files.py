@@ -42,7 +42,7 @@ def check_is_writable(folder: AnyPath) -> None:
     """Checks that files can be created in a folder on disk, which may not exist yet.
 
     Raises:
-      UserError: a file is in its place, or permissions are missing.
+      UserError: the path or one of its parents is a file, or permissions are missing.
     """
     if is_in_bucket(folder):
         return

@@ -43,11 +43,15 @@ def class_path(cls: type) -> str:
     """Returns the name by which `import_class` finds a class: `MODULE:CLASS`.
 
     Raises:
-      ConfigError: the class is defined inside a function, where nothing can find it.
+      ConfigError: the class is defined inside a function, or in a script or notebook, where another
+        process cannot find it.
     """
     if "<locals>" in cls.__qualname__:
         problem = f"invalid class {cls.__name__}: it is defined inside a function"
         raise ConfigError("type", f"{problem}; define it at the top level of its file")
+    if cls.__module__ == "__main__":
+        problem = f"invalid class {cls.__name__}: it is defined in a script or notebook"
+        raise ConfigError("type", f"{problem}; put it into a file of its own and import it")
     return f"{cls.__module__}:{cls.__qualname__}"
 
 

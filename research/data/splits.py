@@ -159,7 +159,7 @@ def fall_back_to_validation(split: str, has_test: bool, source: str) -> str:
 
 
 def split_label(split: str, opened: str) -> str:
-    """Returns the name of a split for its scores, which says where another one replaces it.
+    """Returns the name of a split for its scores; where another split replaces it, both names.
 
     Args:
       split: the requested split.

@@ -41,8 +41,8 @@ class DoesNotFit(Exception):
     """The program needs more memory than a device has.
 
     Attributes:
-      needed: bytes of the arrays that do not fit; 0 if the compiler does not say.
-      available: bytes of a device that programs can use; 0 if the compiler does not say.
+      needed: bytes of the arrays that do not fit; 0 if its message does not contain them.
+      available: bytes of a device that programs can use; 0 if its message does not contain them.
     """
 
     def __init__(self, message: str):

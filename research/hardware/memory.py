@@ -11,7 +11,7 @@ from jax.stages import Compiled
 def needed_bytes(program: Compiled) -> int:
     """Returns the memory of a program on each device: of its arguments, results and temporaries.
 
-    It is 0 where the compiler does not say.
+    It is 0 if the compiler reports no statistics.
     """
     stats = program.memory_analysis()
     if stats is None:

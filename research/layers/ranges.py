@@ -5,12 +5,13 @@ from typing import Any
 from research.common.config import fields_of, type_name
 from research.common.errors import ConfigError
 
+_PACKAGE = __name__.partition(".")[0]
 _SIZES = ("int", "tuple[int, ...]")
 _RATES = ("dropout", "stochastic_depth")
 
 
 def check_ranges(model: Any) -> None:
-    """Checks the sizes and rates of a model.
+    """Checks the sizes and rates of one of the project's models; one of the user's own passes.
 
     Args:
       model: a Flax module whose fields are its config. Integers are sizes: at least 1, or at least
@@ -19,6 +20,8 @@ def check_ranges(model: Any) -> None:
     Raises:
       ConfigError: a value is out of its range.
     """
+    if type(model).__module__.partition(".")[0] != _PACKAGE:
+        return  # an integer of the user's model may be an axis or an offset
     for name, field in fields_of(type(model)).items():
         value = getattr(model, name)
         if type_name(field.type) in _SIZES:

@@ -74,8 +74,8 @@ def _wanted(name: str, settings: dict[str, Any], is_compared: bool) -> Iterator[
 def _rank(tpu_slice: TpuSlice) -> int:
     generation = tpu_slice.chip.generation
     is_listed = tpu_slice.num_chips == 1 and generation in GENERATIONS
-    if is_listed and (place := GENERATIONS.index(generation)) < 2:
-        return place
+    if is_listed and (rank := GENERATIONS.index(generation)) < 2:
+        return rank
     return 2 if tpu_slice.num_chips > 1 else 3 + is_listed
 
 

@@ -1,7 +1,7 @@
 import pytest
 
 from research.common.errors import UserError
-from research.common.files import check_is_writable, new_folder, write_atomically
+from research.common.files import check_is_writable, new_folder, read_lines, write_atomically
 
 
 @pytest.mark.parametrize("exists", [False, True])
@@ -53,3 +53,14 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=f"cannot write .*run: permission denied in {tmp_path};"):
         check_is_writable(tmp_path / "new" / "run")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_line_ends_at_a_newline_only(tmp_path):
+    lines = ["a\u2028b", "c\x85d\x0ce", "", "f"]
+    for newline in ("\n", "\r\n"):
+        for end in ("", newline):
+            text = "\ufeff" + newline.join(lines) + end
+            (tmp_path / "a.txt").write_bytes(text.encode())
+            assert read_lines(tmp_path / "a.txt") == lines
+    (tmp_path / "a.txt").write_bytes(b"")
+    assert read_lines(tmp_path / "a.txt") == []

@@ -140,3 +140,15 @@ def test_a_class_inside_a_function_is_refused():
 
     with pytest.raises(ConfigError, match="Hidden: it is defined inside a function"):
         to_config_dict(Recipe(crop=Hidden()))
+
+
+def test_a_class_of_a_script_or_notebook_is_refused():
+    """Other commands could not import it, when the training has ended."""
+    namespace = {"__name__": "__main__"}
+    exec(CODE, namespace)
+    with pytest.raises(ConfigError) as error:
+        to_config_dict(Recipe(crop=namespace["Blur"]()))
+    assert str(error.value) == (
+        "config.type: invalid class Blur: it is defined in a script or notebook; put it into a "
+        "file of its own and import it"
+    )

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from research.common.errors import ConfigError, UserError
+from research.common.errors import ConfigError, caused_by
 from research.common.files import read_lines
 from research.data.splits import (
     check_duplicates,
@@ -73,7 +73,8 @@ class ParallelText:
 
     def _load(self, key: str) -> Sequence[Pair]:
         paths = [Path(path) for path in getattr(self, key)]
-        columns = [_read_lines(key, path) for path in paths]
+        with caused_by(key):
+            columns = [read_lines(path) for path in paths]
         if len(columns) == 1:
             columns = _split_columns(key, paths[0], columns[0])
         sources, targets = columns
@@ -86,13 +87,6 @@ class ParallelText:
             range(len(sources)),
             lambda i: pair_with_one_reference(sources[i], targets[i], f"{paths[0]}:{i + 1}"),
         )
-
-
-def _read_lines(key: str, path: Path) -> list[str]:
-    try:
-        return read_lines(path)
-    except UserError as error:
-        raise ConfigError(key, str(error)) from None
 
 
 def _split_columns(key: str, path: Path, lines: Sequence[str]) -> list[list[str]]:

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from research.common.errors import ConfigError
+from research.common.errors import ConfigError, caused_by
+from research.common.files import read_lines
 from research.data.splits import check_duplicates
 from research.tasks.speech_recognition.data.corpus import (
     Corpus,
@@ -53,7 +54,11 @@ class LibriSpeech:
             raise ConfigError("path", f"missing transcripts: no *.trans.txt in {folder}")
         found = []
         for transcript in transcripts:
-            for number, line in enumerate(transcript.read_text().splitlines(), 1):
+            with caused_by("path"):
+                lines = read_lines(transcript)
+            for number, line in enumerate(lines, 1):
+                if not line.strip():
+                    continue
                 name, _, text = line.partition(" ")
                 origin, speaker = f"{transcript}:{number}", name.split("-")[0]
                 found.append(

@@ -1,11 +1,14 @@
 """Manifests: JSON lines that list utterances, in the format of NVIDIA NeMo."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from research.common.errors import ConfigError
+from research.common.errors import ConfigError, caused_by
+from research.common.files import read_lines
 from research.data.splits import (
     check_duplicates,
     check_fraction,
@@ -83,11 +86,9 @@ class Manifest:
 
     def _read(self, key: str) -> list[tuple[Utterance, Path]]:
         path = Path(getattr(self, key))
-        try:
-            lines = path.read_text().splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(key, f"cannot read manifest {path}: {error}") from None
-        rows = [_manifest_line(path, number, line) for number, line in enumerate(lines, 1) if line]
+        with caused_by(key):
+            lines = enumerate(read_lines(path), 1)
+        rows = [_manifest_line(path, number, line) for number, line in lines if line.strip()]
         if not rows:
             raise ConfigError(key, f"invalid manifest {path}: it is empty")
         return rows
@@ -102,8 +103,13 @@ def _manifest_line(path: Path, number: int, line: str) -> tuple[Utterance, Path]
             problem = "unsupported key 'offset': expected a file of its own for each utterance"
             return Utterance(origin, problem=problem), path
         file = row.get("audio_filepath") or row["features_filepath"]
-        text, seconds = row["text"], float(row.get("duration", 0.0))
-        utterance = Utterance(origin, str(text), seconds, str(row.get("speaker", "")))
+        speaker = row.get("speaker")
+        utterance = Utterance(
+            origin,
+            _transcript(row["text"]),
+            _declared_seconds(row.get("duration")),
+            "" if speaker is None else str(speaker),
+        )
         return utterance, path.parent / file
     except KeyError as error:
         problem = f"missing key {error}"
@@ -112,8 +118,29 @@ def _manifest_line(path: Path, number: int, line: str) -> tuple[Utterance, Path]
     return Utterance(origin, problem=problem), path
 
 
+def _transcript(value: Any) -> str:
+    if isinstance(value, str | int | float):  # "5" may be written as a number
+        return str(value)
+    raise TypeError(value)
+
+
+def _declared_seconds(value: Any) -> float:
+    """Returns the duration in a manifest: 0 if missing, NaN if it is not a number."""
+    try:
+        return 0.0 if value is None else float(value)
+    except (ValueError, TypeError, OverflowError):
+        return math.nan
+
+
 def _compare_durations(declared: Sequence[Utterance], actual: Sequence[Utterance]) -> None:
-    """Logs one warning if durations of a manifest differ from those of the files."""
+    """Warns of durations in a manifest that are not numbers or differ from those of the files."""
+    invalid = [row for row in declared if math.isnan(row.seconds)]
+    if invalid:
+        first = invalid[0].origin
+        warn_once(
+            f"{len(invalid)} of {len(declared)} durations in {first.rpartition(':')[0]} are not "
+            f"numbers; those of the files are used: e.g. {first}"
+        )
     different = [
         (mine, file)
         for mine, file in zip(declared, actual, strict=True)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from research.common.errors import UserError
+from research.common.errors import ConfigError, UserError
 from research.data.splits import warn_once
 from research.tasks.speech_recognition.data import Manifest, read_input
 from research.tasks.speech_recognition.features import LogMel, PrecomputedFeatures
@@ -138,3 +138,51 @@ def test_parts_of_recordings_are_refused(tones):
         Manifest(train="-", test=str(tones / "parts.jsonl")).open("test", AUDIO).utterances
     )
     assert "unsupported key 'offset'" in part.problem and not whole.problem
+
+
+def read_manifest(folder, lines):
+    """Returns the utterances of a manifest with these objects, one of them per line."""
+    path = folder / "manifest.jsonl"
+    path.write_text("\n".join(json.dumps(line, ensure_ascii=False) for line in lines))
+    return Manifest(train="-", test=str(path)).open("test", AUDIO).utterances
+
+
+def test_an_optional_value_that_is_invalid_loses_no_utterance(tones, caplog):
+    warn_once.cache_clear()
+    values = [{"duration": value} for value in (None, "1,5", [], "0.5 s", "", "nan")]
+    values += [{"speaker": None}, {"duration": None, "speaker": 0, "offset": None}]
+    line = {"audio_filepath": "train0.wav", "text": "lo"}
+    utterances = read_manifest(tones, [line | value for value in values])
+    assert [one.problem for one in utterances] == [""] * 8
+    assert len({one.seconds for one in utterances}) == 1 and utterances[0].seconds > 0
+    assert [one.speaker for one in utterances] == [""] * 7 + ["0"]
+    (warning,) = caplog.messages
+    assert warning.startswith(f"5 of 8 durations in {tones}/manifest.jsonl are not numbers")
+    assert f"e.g. {tones}/manifest.jsonl:2" in warning
+
+
+@pytest.mark.parametrize("text", [None, ["lo"], {}])
+def test_a_transcript_that_is_no_text_is_refused(tones, text):
+    line = {"audio_filepath": "train0.wav", "text": "5"}
+    first, second, third = read_manifest(tones, [line, line | {"text": 5}, line | {"text": text}])
+    assert (first.text, second.text, second.problem) == ("5", "5", "")
+    assert "invalid line" in third.problem
+
+
+def test_the_line_of_a_manifest_ends_at_a_newline_only(tones):
+    texts = ["lo\u2028hi", "lo\x85hi", "lo hi"]
+    path = tones / "manifest.jsonl"
+    read_manifest(tones, [{"audio_filepath": "train0.wav", "text": text} for text in texts])
+    path.write_text(f"\ufeff{path.read_text()}\n \n".replace("\n", "\r\n"), newline="")
+    utterances = Manifest(train="-", test=str(path)).open("test", AUDIO).utterances
+    assert [(one.text, one.problem) for one in utterances] == [(text, "") for text in texts]
+    assert utterances[-1].origin == f"{path}:3"
+
+
+@pytest.mark.parametrize("content", [None, b"\xff"])
+def test_a_manifest_that_cannot_be_read_is_refused(tmp_path, content):
+    path = tmp_path / "manifest.jsonl"
+    if content:
+        path.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"config\.test: .*manifest\.jsonl"):
+        Manifest(train="-", test=str(path)).open("test", AUDIO)
