@@ -1,6 +1,7 @@
 """A small convolutional network on scikit-learn's handwritten digits.
 
-Command:  make train ARGS="--config.seed=0", and so on to 4
+Command:  make train
+          make train WORKDIR=runs/seed_1 ARGS="--config.seed=1", and so on to 4
 Hardware: 2 cores of a shared x86-64 server, Python 3.11, JAX 0.10.2
 Time:     27 s for the whole command, 12 s of training, 3 s of compiling
 Score:    99.83 % test accuracy, mean of five seeds (99.72, 99.72, 100, 99.72, 100)
