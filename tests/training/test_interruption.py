@@ -125,7 +125,7 @@ train.run_command()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["_check_memory", "_check_batch", "_load_initial"])
+@pytest.mark.parametrize("method", ["_check_memory", "_check_example", "_load_initial"])
 def test_ctrl_c_before_the_first_step_leaves_nothing(tmp_path, method):
     process = subprocess.Popen(
         [
