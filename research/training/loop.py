@@ -134,8 +134,10 @@ class Trainer:
                         logger.flush()  # a resumed run keeps these metrics
                         progress = self._progress(first + step - start, step, clock)
                         checkpoints.save(state, progress)
-                if interrupted and step < self.total:
-                    raise Interrupted(step, interruption.signal_number or signal.SIGTERM)
+                number = interruption.signal_number or signal.SIGTERM
+                # Preemption leaves time to evaluate a finished run; Ctrl-C ends the command.
+                if interrupted and (step < self.total or number == signal.SIGINT):
+                    raise Interrupted(step, number)
         return Saved(state, progress)
 
     def _check_memory(self) -> None:
