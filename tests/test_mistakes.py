@@ -200,6 +200,8 @@ MISTAKES = {
     "predict --workdir=runs/saved --stream a.png": "ImageClassification does not support "
     "streaming; leave --stream out",
     "predict --workdir=runs/saved --beam=3 a.png": "config.task.decoding: unknown key; known: ...",
+    "predict --workdir=runs/saved --pictures=file a.png": "invalid folder file: file is a file; "
+    "choose another path",
     "predict --workdir=runs/saved a.png --jsno": "unknown flag --jsno; did you mean '--json'?",
     # Export and report.
     "export --workdir=runs/saved --output=new": "missing --format; --help shows an example",
