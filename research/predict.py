@@ -18,7 +18,7 @@ from absl import flags
 
 from research.common import cli
 from research.common.errors import UserError
-from research.common.files import read_lines
+from research.common.files import check_is_writable, read_lines
 from research.common.progress import progress
 from research.common.storage import AnyPath, absolute, as_path
 from research.data.dataset import Concatenation, Dataset
@@ -146,8 +146,11 @@ def main(arguments: list[str]) -> None:
         raise UserError("missing input: list files or texts after the flags, or set --input=FILE")
     short = {"beam_size": FLAGS.beam, "n_best": FLAGS.n_best}
     changes = [f"task.decoding.{key}={value}" for key, value in short.items() if value is not None]
+    folder = as_path(FLAGS.pictures, write=True) if FLAGS.pictures else None
+    if folder:
+        check_is_writable(folder)
     run = open_run(as_path(FLAGS.workdir), FLAGS.change + changes, FLAGS.average)
-    results = _print_stream(run, inputs) if FLAGS.stream else _print_all(run, inputs)
+    results = _print_stream(run, inputs) if FLAGS.stream else _print_all(run, inputs, folder)
     errors = [result["error"] for result in results if "error" in result]
     for error in dict.fromkeys(errors):
         print(f"error: {' '.join(error.split())}", file=sys.stderr)
@@ -165,11 +168,10 @@ def _print_stream(run: Run, inputs: list[str]) -> list[dict[str, Any]]:
     return results
 
 
-def _print_all(run: Run, inputs: list[str]) -> list[dict[str, Any]]:
-    """Prints the results of all inputs, and returns them."""
+def _print_all(run: Run, inputs: list[str], folder: AnyPath | None) -> list[dict[str, Any]]:
+    """Prints the results of all inputs, and returns them; writes their pictures to `folder`."""
     results, predictor = list(predict(run, inputs)), run.program.task.predictor()
     answered = [result for result in results if "error" not in result]
-    folder = as_path(FLAGS.pictures, write=True) if FLAGS.pictures else None
     pictures = visualize(predictor, answered, folder) if folder else []
     if FLAGS.json:
         for result, path in zip(answered, pictures, strict=False):

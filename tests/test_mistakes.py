@@ -1,11 +1,9 @@
 """Mistakes on the command line: each gets one line that names the remedy, and writes nothing."""
 
 import importlib
-import os
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,8 +14,8 @@ from research import __main__ as polymath
 from research.common.config import from_config_dict, to_config_dict
 from research.common.files import read_json, save_json
 from research.training.experiment import Experiment
+from tests.make import make
 
-ROOT = Path(__file__).parents[1]
 SAVED = Path(__file__).parent / "training" / "saved_run"
 
 # The folder in which every command runs. Experiments are those beside the package.
@@ -200,6 +198,8 @@ MISTAKES = {
     "predict --workdir=runs/saved --stream a.png": "ImageClassification does not support "
     "streaming; leave --stream out",
     "predict --workdir=runs/saved --beam=3 a.png": "config.task.decoding: unknown key; known: ...",
+    "predict --workdir=runs/saved --pictures=file a.png": "invalid folder file: file is a file; "
+    "choose another path",
     "predict --workdir=runs/saved a.png --jsno": "unknown flag --jsno; did you mean '--json'?",
     # Export and report.
     "export --workdir=runs/saved --output=new": "missing --format; --help shows an example",
@@ -282,17 +282,9 @@ def function(name):
     return importlib.import_module(f"research.{name}").run_command
 
 
-def make(arguments, folder):
+def make_in(folder, arguments):
     """Runs make with an environment that is installed; returns its exit code and error."""
-    # `make test` would make it a make within a make, which has other messages.
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
-    done = subprocess.run(
-        ["make", "-f", ROOT / "Makefile", f"VENV={folder}", *arguments],
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        env=environment,
-    )
+    done = make(f"VENV={folder}", *arguments, folder=folder)
     lines = re.sub(r"^make: \*\*\* \[.*\n", "", done.stderr, flags=re.MULTILINE)  # after a recipe's
     return done.returncode, re.sub(r"^\S+ \*\*\* (.*?)(\.  Stop\.)?$", r"error: \1", lines)
 
@@ -310,7 +302,7 @@ def test_a_mistake_gets_one_line_and_writes_nothing(line, folder, run):
         command = command.replace(short, text)
     name, *arguments = shlex.split(command)
     before = snapshot(folder)
-    code, error = make(arguments, folder) if name == "make" else run(name, arguments)
+    code, error = make_in(folder, arguments) if name == "make" else run(name, arguments)
     expected = ".*".join(map(re.escape, f"error: {MISTAKES[line]}\n".split("...")))
     assert re.fullmatch(expected, error), error
     assert code == 2

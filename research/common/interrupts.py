@@ -12,6 +12,7 @@ from typing import NoReturn
 
 EXIT_CODE = 128 + signal.SIGINT  # exit code of a shell for a process that SIGINT ended
 SAVING = threading.Event()  # set while a training saves a checkpoint at Ctrl-C, and then ends
+_NOTICE = "saving at the end of this step or evaluation; Ctrl-C again ends at once"
 _GRACE_SECONDS = 2.0
 _REPEAT_SECONDS = 0.5  # wrappers such as `make` may pass on a SIGINT that the terminal sent to all
 
@@ -66,7 +67,7 @@ def _watch(signals: socket.socket) -> None:
         except TimeoutError:
             if not saves:
                 _end()
-            print("saving at the end of this step; Ctrl-C again ends at once", file=sys.stderr)
+            print(_NOTICE, file=sys.stderr)
             signals.settimeout(None)
             continue
         if not numbers:

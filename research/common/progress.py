@@ -24,10 +24,17 @@ _REFRESH_PERIOD = 0.5  # seconds between updates of a terminal
 
 
 class LogHandler(logging.Handler):
-    """Writes log lines to stderr, above the progress bars."""
+    """Writes log lines to stderr, above the progress bars.
+
+    Like Python's own handlers it does not raise errors: a training goes on after its reader has
+    closed the pipe, as in `... 2>&1 | head`.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=sys.stderr)
+        try:
+            tqdm.write(self.format(record), file=sys.stderr)
+        except Exception:
+            self.handleError(record)
 
 
 def progress(items: Iterable[T], name: str, total: int) -> Iterator[T]:

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from research.data.dataset import Bucket, Dataset, Example, Shapes
-from research.data.sampler import BatchSampler, SampledBatch
+from research.data.sampler import BatchSampler, SampledBatch, SampledBucket
 
 PREFETCH = 4  # batches that are prefetched to the devices
 
@@ -43,6 +43,12 @@ class Pipeline:
         """
         options = grain.ReadOptions(num_threads=PREFETCH, prefetch_buffer_size=PREFETCH)
         return iter(grain.MapDataset.range(start, stop).map(self._load).to_iter_dataset(options))
+
+    def example(self, bucket: SampledBucket) -> Example:
+        """Reads the first example of a bucket, as a batch of size 1 in host memory."""
+        shapes = self.shapes and self.shapes(bucket.length)
+        example = self.dataset.batch(bucket.indices[:1], (self.sampler.seed, 0), shapes)
+        return {name: array for name, array in example.items() if name != "mask"}
 
     def _load(self, number: int) -> dict[str, jax.Array]:
         epoch, batch = divmod(int(number), self.sampler.batches_per_epoch)

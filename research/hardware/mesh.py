@@ -114,6 +114,11 @@ def parameter_shardings(params: Any, mesh: Mesh, rules: Rules) -> Any:
     return jax.tree_util.tree_map_with_path(sharding, params, chosen)
 
 
+def with_sharding(shape: Any, sharding: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
+    """Returns the shape and dtype of an array that is sharded."""
+    return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding)
+
+
 def shares_cores(mesh: Mesh) -> bool:
     """Returns whether several devices are emulated on one CPU.
 

@@ -9,16 +9,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from research.common.errors import ConfigError
 from research.hardware.chips import Price, Processor, chips, processors
 from research.hardware.compiler import CompilerFailure
 from research.hardware.hlo import parse
-from research.hardware.memory import available_bytes, needed_bytes
 from research.hardware.mesh import batch_sharding, describe
 from research.hardware.roofline import count_flops
 from research.hardware.slices import TpuSlice, one_chip
 from research.planning.benchmark import repeat
 from research.planning.plan import Plan, Subject, plan, price_of
 from research.planning.table import columns
+from research.training.memory import check_memory
 from research.training.program import Program
 
 log = logging.getLogger(__name__)
@@ -126,7 +127,9 @@ def measure(subject: Subject) -> Cell:
     length = max(program.task.buckets, default=None)
     name = describe(program.mesh)
     step = program.lower_train_step(length).compile()
-    if needed_bytes(step) > available_bytes(device[0]):
+    try:
+        check_memory(program, step)
+    except ConfigError:
         return Cell(name, MEASURED, False, 0.0, None, None)
     sharding, shapes = batch_sharding(program.mesh), program.batch_shape(length).items()
     batch = {key: jnp.zeros(x.shape, x.dtype, device=sharding) for key, x in shapes}

@@ -14,7 +14,7 @@ from research.common.errors import UserError
 from research.common.patterns import path_name
 from research.common.progress import activity
 from research.common.storage import AnyPath, absolute
-from research.hardware.mesh import replicated
+from research.hardware.mesh import replicated, with_sharding
 from research.task import Tree
 from research.training.state import InferenceState, Progress, TrainState
 
@@ -84,7 +84,8 @@ class Checkpoints:
           UserError: the checkpoints belong to another model or optimizer, or none is readable.
         """
         unreadable: list[int] = []
-        saved = next(self._readable(_with_shardings(shape, shardings), unreadable), None)
+        target = jax.tree.map(with_sharding, shape, shardings)
+        saved = next(self._readable(target, unreadable), None)
         if saved is None and unreadable:
             raise self._nothing_readable()
         self._rename_unreadable(unreadable)
@@ -108,7 +109,7 @@ class Checkpoints:
             readable than `average`.
         """
         unreadable: list[int] = []
-        target = _with_shardings(shape, shardings).for_inference()
+        target = jax.tree.map(with_sharding, shape, shardings).for_inference()
         newest: SavedForInference | None = None
         params, count = None, 0
         for saved in self._readable(target, unreadable):
@@ -191,14 +192,6 @@ class Checkpoints:
 
     def _nothing_readable(self) -> UserError:
         return UserError(f"no readable checkpoint in {self._folder}; remove it to start over")
-
-
-def _with_shardings(shape: TrainState, shardings: Any) -> TrainState:
-    return jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        shape,
-        shardings,
-    )
 
 
 def _running_mean(mean: Tree | None, new: Tree, count: int) -> Tree:

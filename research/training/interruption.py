@@ -15,7 +15,8 @@ class Interruption:
     """A context manager that handles both signals; all processes of a run stop after the same step.
 
     Attributes:
-      signal_number: of the signal that was received; None if there was none.
+      signal_number: of the signal that was received; None if there was none, and with several
+        processes, which all stop as after SIGTERM.
     """
 
     def __init__(self) -> None:
@@ -23,9 +24,10 @@ class Interruption:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "Interruption":
-        # With several processes JAX handles SIGTERM. Only the main thread may set a handler.
-        if not are_several() and threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
+        if threading.current_thread() is threading.main_thread():  # only this one may set a handler
+            # With several processes JAX handles SIGTERM.
+            numbers = [signal.SIGINT] if are_several() else [signal.SIGTERM, signal.SIGINT]
+            for number in numbers:
                 if signal.getsignal(number) is not signal.SIG_IGN:  # that of `nohup`
                     self._before[number] = signal.signal(number, self._on_signal)
             interrupts.SAVING.set()
@@ -43,4 +45,7 @@ class Interruption:
         return self.signal_number is not None
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self.signal_number = self.signal_number or number
+        if are_several():
+            signal.raise_signal(signal.SIGTERM)  # JAX informs the other processes
+        else:
+            self.signal_number = self.signal_number or number

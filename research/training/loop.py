@@ -74,11 +74,11 @@ class Trainer:
         self.validation = task.dataset("validation") if self.evaluate_every else None
         task.dataset("test")  # a missing test split would otherwise end the run after training
         self.program = Program(self.experiment, lengths.schedule())
+        self._check_example()
         _ = self.program.shardings  # checks the optimizer and the sharding rules
         self.loaded = self._load_initial()
         self._compilations = CompilationCounter()
         self._check_memory()
-        self._check_batch()
         self._lock = lock or WorkdirLock(workdir)
         claim(workdir, self.experiment, allow_config_change)
 
@@ -134,8 +134,10 @@ class Trainer:
                         logger.flush()  # a resumed run keeps these metrics
                         progress = self._progress(first + step - start, step, clock)
                         checkpoints.save(state, progress)
-                if interrupted and step < self.total:
-                    raise Interrupted(step, interruption.signal_number or signal.SIGTERM)
+                number = interruption.signal_number or signal.SIGTERM
+                # Preemption leaves time to evaluate a finished run; Ctrl-C ends the command.
+                if interrupted and (step < self.total or number == signal.SIGINT):
+                    raise Interrupted(step, number)
         return Saved(state, progress)
 
     def _check_memory(self) -> None:
@@ -180,17 +182,21 @@ class Trainer:
     def _due(self, every: int, step: int) -> bool:
         return step == self.total or (every > 0 and step % every == 0)
 
-    def _check_batch(self) -> None:
-        """Compares a batch with the task's `batch_spec`, before anything compiles."""
-        first = self.data.sampler.epoch(0)[0]
-        promised, given = self.program.batch_shape(first.length), next(self.data.batches(0, 1))
+    def _check_example(self) -> None:
+        """Compares an example with the task's `batch_spec`, before anything is traced with it."""
+        bucket = self.data.sampler.buckets[0]
+        promised = self.program.task.batch_spec(1, bucket.length)
+        # A whole batch may exceed the memory, which is checked later.
+        given = self.data.example(bucket)
         for name in promised | given:
             found, expected = (
-                f"{array.dtype}{list(array.shape)}" if array is not None else "nothing"
+                f"{jax.dtypes.canonicalize_dtype(array.dtype)}{list(array.shape[1:])}"
+                if array is not None
+                else "nothing"
                 for array in (given.get(name), promised.get(name))
             )
             if found != expected:
-                problem = f"'{name}' of the data is {found}, but batch_spec gives {expected}"
+                problem = f"'{name}' of an example is {found}, but batch_spec gives {expected}"
                 raise ConfigError("task", problem)
 
 

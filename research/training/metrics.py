@@ -6,6 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from etils import epath
 from tensorboardX import SummaryWriter
 
 from research.common.errors import UserError
@@ -20,7 +21,8 @@ class MetricWriter:
     """Writes `metrics.jsonl` and TensorBoard's event files in a workdir.
 
     A resumed run continues after `step`: later lines of the interrupted run are removed, so that
-    the file is that of an uninterrupted run.
+    the file is that of an uninterrupted run. A run that starts at step 0 also removes the event
+    files of a former one.
 
     Objects in a bucket cannot be appended to, so files there are rewritten, by `flush` and at most
     every few seconds.
@@ -31,6 +33,8 @@ class MetricWriter:
         self._path = workdir / FILE
         self._lines = [json.dumps(line) + "\n" for line in kept]
         self._events = workdir / "tensorboard"
+        if step == 0:
+            epath.Path(self._events).rmtree(missing_ok=True)
         # tensorboardX can write to a bucket, but silently loses all events after one failure.
         self._copied = TemporaryDirectory() if is_in_bucket(workdir) else None
         folder = self._copied.name if self._copied else str(self._events)

@@ -16,7 +16,13 @@ from research.common.errors import ConfigError
 from research.common.patterns import path_name
 from research.common.progress import activity
 from research.data.dataset import Bucket
-from research.hardware.mesh import batch_sharding, batch_shards, replicated, shares_cores
+from research.hardware.mesh import (
+    batch_sharding,
+    batch_shards,
+    replicated,
+    shares_cores,
+    with_sharding,
+)
 from research.hardware.target import compile_for, traced_for
 from research.task import Tree
 from research.training.experiment import Experiment
@@ -173,8 +179,10 @@ class Program:
         program that this compiles to, and does not compile it again.
         """
         sharding = batch_sharding(self.mesh)
-        state = jax.tree.map(_abstract, self.state_shape, self.shardings)
-        batch = {name: _abstract(leaf, sharding) for name, leaf in self.batch_shape(length).items()}
+        state = jax.tree.map(with_sharding, self.state_shape, self.shardings)
+        batch = {
+            name: with_sharding(shape, sharding) for name, shape in self.batch_shape(length).items()
+        }
         return self.train_step.lower(state, batch)
 
     @cached_property
@@ -236,10 +244,6 @@ class Step:
     def lower(self, *arguments: Any) -> Any:
         """Returns the lowered program, given arrays or their shapes and dtypes."""
         return self._function.lower(*arguments)
-
-
-def _abstract(leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
 class InferenceStep:

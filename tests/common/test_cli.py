@@ -1,9 +1,13 @@
+import io
+import logging
+import os
 import sys
 
 import jax
 import pytest
 
 from research.common import cli
+from research.common.progress import LogHandler
 
 REMEDY = "lower config.batch_size, or raise config.gradient_accumulation_steps"
 
@@ -39,3 +43,12 @@ def test_another_failure_keeps_its_traceback(in_process, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["command"])
     with pytest.raises(jax.errors.JaxRuntimeError, match="a defect"):
         cli.run(main, required=())
+
+
+def test_a_closed_standard_error_does_not_end_the_command(monkeypatch):
+    """As after `2>&1 | head`."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb", buffering=0) as pipe:
+        monkeypatch.setattr("sys.stderr", io.TextIOWrapper(pipe, write_through=True))
+        LogHandler().handle(logging.makeLogRecord({"msg": "a line"}))

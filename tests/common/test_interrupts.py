@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 LINE = "interrupted; the same command starts it again\n"
-NOTICE = "saving at the end of this step; Ctrl-C again ends at once\n"
+NOTICE = "saving at the end of this step or evaluation; Ctrl-C again ends at once\n"
 BEGIN = """\
 import hashlib, sys, threading, time
 from research.common import interrupts

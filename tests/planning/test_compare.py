@@ -61,6 +61,12 @@ def test_the_machine_at_hand_is_measured(with_model):
     assert cell.basis == "measured" and cell.fits and cell.examples_per_second > 0
 
 
+def test_a_machine_whose_memory_does_not_suffice_has_no_rate(with_model, monkeypatch):
+    monkeypatch.setattr("research.training.memory.available_bytes", lambda device: 1e3)
+    cell = compare.measure(subject(with_model(MLP(widths=(8,)))))
+    assert (cell.basis, cell.fits, cell.examples_per_second) == ("measured", False, 0.0)
+
+
 @pytest.fixture
 def plans():
     numbers = {"fits": True, "batch_size": 64, "step_seconds": 0.0123456, "run_seconds": 7200.0}

@@ -73,6 +73,14 @@ def test_a_run_stopped_in_its_last_step_is_finished(experiment, tmp_path, monkey
     assert int(run.state.step) == 24
 
 
+def test_ctrl_c_in_the_last_step_ends_the_command(experiment, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(Interrupted, match="at step 24 and saved"):
+        stop_at(24, patch, signal.SIGINT)
+        Trainer(experiment, tmp_path).train()
+    run, trained = Trainer(experiment, tmp_path).train()
+    assert (int(run.state.step), trained) == (24, False)
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_the_run_is_saved_and_the_handler_restored(experiment, tmp_path, monkeypatch, number, code):
     before = signal.getsignal(number)
@@ -125,7 +133,7 @@ train.run_command()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["_check_memory", "_check_batch", "_load_initial"])
+@pytest.mark.parametrize("method", ["_check_memory", "_check_example", "_load_initial"])
 def test_ctrl_c_before_the_first_step_leaves_nothing(tmp_path, method):
     process = subprocess.Popen(
         [
@@ -148,7 +156,8 @@ def test_ctrl_c_before_the_first_step_leaves_nothing(tmp_path, method):
 
 
 @pytest.mark.slow
-def test_two_processes_stop_at_the_same_step_and_resume_to_the_same_bits(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_two_processes_stop_at_the_same_step_and_resume_to_the_same_bits(tmp_path, number):
     """Only one of them receives the signal."""
     slices = [sys.executable, "launch/local_slice.py", "--processes=2", "--", DIGITS]
     slices += ["--config.duration=20 epochs", "--config.log_every=10 steps"]
@@ -160,7 +169,7 @@ def test_two_processes_stop_at_the_same_step_and_resume_to_the_same_bits(tmp_pat
     assert start("uninterrupted").wait() == 0
     process = start("stopped")
     next(line for line in process.stdout if line.startswith("[0] step 20"))
-    os.kill(training_of(process.pid)[1], signal.SIGTERM)
+    os.kill(training_of(process.pid)[1], number)
     text = process.stdout.read()
     assert process.wait() == 143
     step = open_run(tmp_path / "stopped").progress.step

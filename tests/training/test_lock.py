@@ -1,4 +1,5 @@
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -53,6 +54,25 @@ def test_the_lock_ends_with_its_object(tmp_path):
     assert f"is in use by process {os.getpid()} " in subprocess.run(command, **run).stderr
     del lock
     assert subprocess.run(command, **run).stdout == "locked\n"
+
+
+def test_the_lock_ends_with_the_last_of_several_objects_of_a_process(tmp_path):
+    """As in a notebook whose cell builds a trainer again."""
+    first, second = WorkdirLock(tmp_path), WorkdirLock(tmp_path)
+    command = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    run = {"cwd": ROOT, "input": "", "capture_output": True, "text": True}
+    del first
+    assert f"is in use by process {os.getpid()} " in subprocess.run(command, **run).stderr
+    del second
+    assert subprocess.run(command, **run).stdout == "locked\n"
+
+
+def test_a_workdir_that_was_removed_and_created_again_is_locked_again(tmp_path):
+    lock = WorkdirLock(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run")
+    again = WorkdirLock(tmp_path / "run")
+    assert (tmp_path / "run" / "lock").read_text().startswith(f"process {os.getpid()} on ")
+    del lock, again
 
 
 def test_only_the_first_process_of_a_training_locks(tmp_path, monkeypatch):

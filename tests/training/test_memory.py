@@ -4,6 +4,7 @@ import jax
 import pytest
 
 from research.common.errors import ConfigError
+from research.tasks.image_classification.task import ImageClassification
 from research.training.clock import CompilationCounter
 from research.training.loop import Trainer
 
@@ -23,6 +24,17 @@ def test_what_does_not_fit_is_refused_before_the_workdir_is_written(
         Trainer(experiment, tmp_path / "run")
     assert str(error.value).startswith(problem)
     assert not (tmp_path / "run").exists()
+
+
+def test_examples_are_checked_before_the_step_compiles(experiment, tmp_path, monkeypatch):
+    spec = ImageClassification.batch_spec
+
+    def without_labels(self, size, length):
+        return {k: v for k, v in spec(self, size, length).items() if k != "label"}
+
+    monkeypatch.setattr(ImageClassification, "batch_spec", without_labels)
+    with pytest.raises(ConfigError, match="'label' of an example is int32"):
+        Trainer(experiment, tmp_path / "run")
 
 
 def test_more_accumulation_steps_need_less_memory(experiment, tmp_path, monkeypatch):

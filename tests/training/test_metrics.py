@@ -13,6 +13,16 @@ def test_a_resumed_run_removes_the_metrics_after_its_step(tmp_path):
     assert [line["step"] for line in read_metrics(tmp_path)] == [5, 10]
 
 
+def test_a_run_that_starts_again_removes_former_events(tmp_path):
+    former = tmp_path / "tensorboard" / "events.out.tfevents.1.here"
+    former.parent.mkdir()
+    former.touch()
+    MetricWriter(tmp_path, 10).close()
+    assert former.exists()
+    MetricWriter(tmp_path, 0).close()
+    assert not former.exists()
+
+
 def test_a_line_that_was_cut_off_is_omitted(tmp_path):
     (tmp_path / FILE).write_text('{"step": 5, "split": "train"}\n{"step": 10, "spl')
     assert read_metrics(tmp_path) == [{"step": 5, "split": "train"}]
