@@ -1,11 +1,13 @@
 """The HTML report of one run."""
 
 import shlex
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from research.common.documentation import Entry
+from research.common.errors import UserError
 from research.common.files import write_atomically
 from research.common.storage import AnyPath, absolute
 from research.reporting.comparison import comparison
@@ -23,8 +25,13 @@ def write_report(workdirs: Sequence[AnyPath], output: AnyPath) -> AnyPath:
     """Writes a report of the runs in the workdirs, and returns its path.
 
     Raises:
-      UserError: a workdir contains no run, or a run without metrics.
+      UserError: a workdir is listed more than once, or contains no run, or a run without metrics.
     """
+    for workdir, count in Counter(map(absolute, workdirs)).items():
+        if count > 1:
+            raise UserError(
+                f"invalid workdirs: {workdir} is listed more than once; list each run once"
+            )
     names = [absolute(workdir).name for workdir in workdirs]
     if len(set(names)) < len(names):
         names = [str(workdir) for workdir in workdirs]

@@ -1,7 +1,10 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.stats import t as student
 
+from research.common.errors import UserError
 from research.reporting.report import write_report
 from research.reporting.seeds import difference
 from tests.reporting.markup import find, rows, text, texts, unnamed
@@ -76,6 +79,15 @@ def test_tasks_have_sections_of_their_own(make_run):
 def test_runs_of_one_name_are_told_apart_by_their_path(make_run):
     page = compared(make_run("x/a"), make_run("y/a"))
     assert [row[0].endswith(("x/a", "y/a")) for row in rows(page)[1:3]] == [True, True]
+
+
+def test_a_run_that_is_listed_twice_is_refused(make_run, monkeypatch):
+    """Its curves and colours are found by its name."""
+    workdir = make_run("a")
+    monkeypatch.chdir(workdir.parent)
+    with pytest.raises(UserError, match=r"invalid workdirs: .*a is listed more than once"):
+        write_report([workdir, Path("a")], workdir.parent / "comparison.html")
+    assert not (workdir.parent / "comparison.html").exists()
 
 
 @pytest.fixture
