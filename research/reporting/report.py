@@ -25,7 +25,7 @@ def write_report(workdirs: Sequence[AnyPath], output: AnyPath) -> AnyPath:
     """Writes a report of the runs in the workdirs, and returns its path.
 
     Raises:
-      UserError: a workdir is listed more than once, or contains no run, or a run without metrics.
+      UserError: a workdir is listed several times, or contains no run, or a run without metrics.
     """
     for workdir, count in Counter(map(absolute, workdirs)).items():
         if count > 1:

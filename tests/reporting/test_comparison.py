@@ -85,7 +85,7 @@ def test_a_run_that_is_listed_twice_is_refused(make_run, monkeypatch):
     """Its curves and colours are found by its name."""
     workdir = make_run("a")
     monkeypatch.chdir(workdir.parent)
-    with pytest.raises(UserError, match=r"invalid workdirs: .*a is listed more than once"):
+    with pytest.raises(UserError, match=r"invalid workdirs: .*a is listed several times"):
         write_report([workdir, Path("a")], workdir.parent / "comparison.html")
     assert not (workdir.parent / "comparison.html").exists()
 
