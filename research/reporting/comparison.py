@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 
-from research.common.config import flatten
 from research.reporting.charts import NUM_COLORS
 from research.reporting.elements import Cell, Number, config_key, table
 from research.reporting.figures import describe, is_metric, learning_curves, sort_metrics
@@ -137,7 +136,7 @@ def _difference(found: Difference, metric: Metric) -> list[Cell]:
 
 def _differences(runs: Sequence[RunFiles]) -> Html:
     """Returns a table of the config keys that differ between the runs."""
-    configs = [flatten(run.config) for run in runs]
+    configs = [run.values for run in runs]
     keys = dict.fromkeys(key for config in configs for key in config)
     different = [k for k in keys if len({json.dumps(config.get(k)) for config in configs}) > 1]
     if not different:

@@ -29,9 +29,7 @@ def write_report(workdirs: Sequence[AnyPath], output: AnyPath) -> AnyPath:
     """
     for workdir, count in Counter(map(absolute, workdirs)).items():
         if count > 1:
-            raise UserError(
-                f"invalid workdirs: {workdir} is listed more than once; list each run once"
-            )
+            raise UserError(f"invalid workdirs: {workdir} is listed several times; list it once")
     names = [absolute(workdir).name for workdir in workdirs]
     if len(set(names)) < len(names):
         names = [str(workdir) for workdir in workdirs]
@@ -45,7 +43,7 @@ def write_report(workdirs: Sequence[AnyPath], output: AnyPath) -> AnyPath:
 def _run_sections(run: RunFiles) -> list[Html]:
     curves = learning_curves({run.name: run.lines}, run.metrics)
     sections = {figure.title: figure.html() for figure in (curves, *run.figures)}
-    sections["Config"] = _config(run.entries)
+    sections["Config"] = _config(run)
     sections["Environment"] = _environment(run.summary)
     sections["Commands"] = _commands(run)
     links = [element("a", title, href=f"#{_anchor(title)}") for title in sections]
@@ -155,7 +153,17 @@ def _parts(run: RunFiles) -> Html:
     return table(("metric", run.split), rows)
 
 
-def _config(entries: Sequence[Entry]) -> Html:
+def _config(run: RunFiles) -> Html:
+    """Returns a table of the config, with defaults where they are known."""
+    if run.entries is not None:
+        return _entries(run.entries)
+    rows = [
+        (config_key(key), element("code", shorten(str(value)))) for key, value in run.values.items()
+    ]
+    return table(("key", "value"), rows)
+
+
+def _entries(entries: Sequence[Entry]) -> Html:
     """Returns a table of the config; keys that differ from their default are marked."""
     shown = [entry for entry in entries if entry.value is not None]
     rows = []

@@ -116,14 +116,24 @@ class RunFiles:
         """Steps of the training so far."""
         return self.lines[-1]["step"]
 
+    @property
+    def values(self) -> dict[str, Any]:
+        """The values of the config by dotted key."""
+        return flatten(self.config)
+
     @cached_property
-    def entries(self) -> list[Entry]:
-        """The keys of the config, with documentation and defaults where this version knows them."""
+    def entries(self) -> list[Entry] | None:
+        """The keys of the config with documentation and defaults.
+
+        None if this version does not know them all, and if a class is the user's own: opening such
+        a config executes its file, and the workdir may be a stranger's.
+        """
+        if any(key.endswith(".type") and ":" in str(value) for key, value in self.values.items()):
+            return None
         try:
             return list(entries(from_config_dict(Experiment, self.config)))
         except ConfigError:
-            flat = flatten(self.config).items()
-            return [Entry(key, str(value), "", "", None, True) for key, value in flat]
+            return None
 
     @property
     def figures(self) -> list[Figure]:

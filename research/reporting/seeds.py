@@ -5,7 +5,6 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from research.common.config import flatten
 from research.reporting.runs import RunFiles
 
 _CONFIDENCE = 0.95
@@ -47,7 +46,7 @@ def group_by_seed(runs: Sequence[RunFiles]) -> list[SeedGroup]:
     """Groups runs whose configs are equal but for the seed, in the order of their first runs."""
     groups: dict[str, list[RunFiles]] = {}
     for run in runs:
-        config = {key: value for key, value in flatten(run.config).items() if key != "seed"}
+        config = {key: value for key, value in run.values.items() if key != "seed"}
         groups.setdefault(json.dumps(config, sort_keys=True), []).append(run)
     return [SeedGroup(tuple(members)) for members in groups.values()]
 

@@ -88,6 +88,18 @@ def test_colours_follow_the_scheme_of_the_user(make_report):
     assert backgrounds == ["rgb(255, 255, 255)", "rgb(13, 17, 23)"]
 
 
+def test_scripts_in_the_figures_of_a_workdir_do_not_run(make_run, tmp_path):
+    workdir = make_run("a")
+    hostile = "<script>window.executed = 1</script><img src=data: onerror='executed = 1'>"
+    figure = workdir / "figures" / "test_dots.html"
+    figure.write_text(figure.read_text().replace("<main>", f"<main>{hostile}"))
+    with Browser(1400, dark=False) as browser:
+        browser.open(write_report([workdir], tmp_path / "report.html"))
+        assert browser.evaluate("document.querySelectorAll('#dots img').length") == 1
+        assert browser.evaluate("typeof executed") == "undefined"
+        assert browser.evaluate("document.querySelectorAll('th button').length") > 0
+
+
 def test_the_script_sorts_hides_and_shows(make_report):
     path = make_report("ImageClassification", 1)
     with Browser(1400, dark=False) as browser:

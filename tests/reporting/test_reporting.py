@@ -137,7 +137,18 @@ def test_config_keys_that_differ_from_their_default_are_marked(make_run, experim
 
 
 def test_a_config_of_another_version_is_shown_without_defaults(make_run):
-    assert ["unknown_key", "3", ""] in rows(report(make_run("a", unknown_key=3)))
+    page = report(make_run("a", unknown_key=3))
+    assert ["unknown_key", "3"] in rows(page) and "differ from their default" not in page
+
+
+def test_a_report_imports_no_code_that_a_config_names(make_run, experiment, tmp_path):
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'executed')!r}, 'w')")
+    workdir = make_run("a")
+    config = to_config_dict(experiment).to_dict()
+    config["task"]["model"] = {"type": f"{tmp_path / 'evil.py'}:Net"}
+    (workdir / "config.json").write_text(json.dumps(config))
+    assert ["batch_size", "64"] in rows(report(workdir))
+    assert not (tmp_path / "executed").exists()
 
 
 def test_parts_of_a_metric_are_in_a_table_without_tile(make_run):
