@@ -76,7 +76,7 @@ def _head(run: RunFiles) -> list[Html]:
 
 
 def _scores(run: RunFiles) -> Html:
-    """Returns tiles of the test scores, the one that counts first and largest."""
+    """Returns tiles of the scores, the one that counts first and largest."""
     named = {}
     for name, value in run.scores.items():
         metric = describe(name, run.metrics)

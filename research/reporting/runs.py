@@ -78,10 +78,14 @@ class RunFiles:
 
     @property
     def scores(self) -> dict[str, float]:
-        """Metrics of the test split, the one that counts first; without those of parts."""
+        """Metrics of `split`, the one that counts first; without those of parts."""
         scores = self.test.get("metrics", {})
         names = [name for name in scores if not is_breakdown(name)]
         return {name: scores[name] for name in sort_metrics(names, self.metrics)}
+
+    def score(self, split: str, name: str) -> float | None:
+        """Returns a metric; None if the scores are of another split or lack it."""
+        return self.scores.get(name) if split == self.split else None
 
     @property
     def main_metric(self) -> str:
@@ -91,7 +95,7 @@ class RunFiles:
 
     @property
     def parts(self) -> dict[str, float]:
-        """Metrics of parts of the test split, such as `ap/NAME` of each class."""
+        """Metrics of parts of `split`, such as `ap/NAME` of each class."""
         scores = self.test.get("metrics", {})
         return {name: value for name, value in scores.items() if is_breakdown(name)}
 

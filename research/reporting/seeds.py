@@ -22,9 +22,10 @@ class SeedGroup:
         others = len(self.runs) - 1
         return self.runs[0].name + (f" and {others} more" if others else "")
 
-    def values(self, metric: str) -> list[float]:
-        """Returns a test metric of each run that has it."""
-        return [run.scores[metric] for run in self.runs if metric in run.scores]
+    def values(self, split: str, metric: str) -> list[float]:
+        """Returns a metric of each run with scores of a split."""
+        scores = [run.score(split, metric) for run in self.runs]
+        return [score for score in scores if score is not None]
 
 
 @dataclass(frozen=True)
