@@ -12,7 +12,7 @@ from research.common.errors import UserError
 from research.common.files import read_json
 from research.common.storage import AnyPath, absolute
 from research.data.splits import split_label
-from research.reporting.runs import SUMMARY, evaluation_file
+from research.reporting.runs import SUMMARY, evaluation_file, metrics_of
 from research.training.metrics import is_breakdown
 from research.training.run import Run
 
@@ -110,7 +110,7 @@ def _evaluation(path: AnyPath, split: str) -> list[tuple[str, str, str, str]]:
         step = f"{int(record['step']):,}"
         return [
             (shown, name, f"{value:,}" if isinstance(value, int) else f"{value:.4f}", step)
-            for name, value in record["metrics"].items()
+            for name, value in metrics_of(record).items()
             if not is_breakdown(name)
         ]
     except (AttributeError, KeyError, TypeError, ValueError):

@@ -1,6 +1,7 @@
 """The HTML report of several runs: each task has its own scores, curves and figures."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 from typing import NamedTuple
@@ -103,7 +104,7 @@ def _score(value: float | None, metric: Metric, is_best: bool) -> Cell:
 
 def _best(runs: Sequence[RunFiles], column: _Column) -> float | None:
     scores = [run.score(column.split, column.name) for run in runs]
-    values = [value for value in scores if value is not None]
+    values = [value for value in scores if value is not None and math.isfinite(value)]
     choose = {"higher": max, "lower": min}.get(column.metric.better)
     return choose(values) if choose and values else None
 
@@ -140,8 +141,9 @@ def _mean(values: Sequence[float], metric: Metric) -> Cell:
     """Returns mean and standard deviation."""
     if not values:
         return "-"
-    spread = f" ± {metric.number(stdev(values))}" if len(values) > 1 else ""
     mean = fmean(values)
+    has_spread = len(values) > 1 and math.isfinite(mean)
+    spread = f" ± {metric.number(stdev(values))}" if has_spread else ""
     return Number(f"{metric.number(mean)}{spread} {metric.unit}".rstrip(), mean)
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -69,7 +70,9 @@ def pairs(values: Mapping[str, str]) -> Html:
 
 def _cell(cell: Cell, in_numbers: bool) -> Html:
     if isinstance(cell, Number):
-        return element("td", cell.text, class_="number", data_value=f"{cell.value:.9g}")
+        # Comparisons with NaN would leave the column unsorted.
+        value = f"{cell.value:.9g}" if math.isfinite(cell.value) else None
+        return element("td", cell.text, class_="number", data_value=value)
     return element("td", cell, class_=_number_class(in_numbers))
 
 

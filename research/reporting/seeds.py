@@ -1,6 +1,7 @@
 """Runs that differ only by their seed, and whether groups of them differ significantly."""
 
 import json
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -55,11 +56,13 @@ def group_by_seed(runs: Sequence[RunFiles]) -> list[SeedGroup]:
 def difference(first: Sequence[float], second: Sequence[float]) -> Difference | None:
     """Returns the mean of `second` minus that of `first`, by Welch's t-test (1947).
 
-    None for groups of one run, and if all values of each group are equal.
+    None for groups of one run, if all values of each group are equal, and if one is not finite.
     """
     from scipy.stats import ttest_ind  # imported when needed, as it takes a second
 
     if min(len(first), len(second)) < 2 or len({*first}) == len({*second}) == 1:
+        return None
+    if not all(map(math.isfinite, [*first, *second])):
         return None
     test = ttest_ind(second, first, equal_var=False)
     interval = test.confidence_interval(_CONFIDENCE)

@@ -70,6 +70,27 @@ def test_the_metrics_of_seeds_are_those_of_all_runs(make_run):
     assert table_below(page, "Seeds")[0] == ["run", "seeds", "test loss"]
 
 
+@pytest.mark.parametrize("broken", [float("nan"), float("inf"), float("-inf")])
+def test_a_score_that_is_not_finite_is_never_the_best(make_run, broken):
+    scores = ({"loss": broken, "accuracy": broken}, {"loss": 0.5, "accuracy": 0.25})
+    page = compared(*(make_run(str(i), score, batch_size=i) for i, score in enumerate(scores)))
+    assert rows(page)[1][:3] == ["0", "nan %", "nan nats"]
+    assert texts(page, "b") == ["25.00 %", "0.5 nats"]
+    broken_cells = [one for one in find(page, "td", class_="number") if "nan" in text(one)]
+    assert [one.get("data-value") for one in broken_cells] == [None, None]
+
+
+def test_a_group_with_a_score_that_is_not_finite_has_no_significance(seeds):
+    path = seeds[-1] / evaluation_file("test")
+    path.write_text(json.dumps(read_json(path) | {"metrics": {"accuracy": None}}))
+    page = compared(*seeds)
+    assert table_below(page, "Seeds")[1:] == [
+        ["8_0 and 2 more", "3", "81.00 ± 1.00 %"],
+        ["64_0 and 2 more", "3", "nan %"],
+    ]
+    assert "Welch" not in page
+
+
 def test_only_config_keys_that_differ_are_listed(make_run):
     page = compared(make_run("a", batch_size=8), make_run("b", batch_size=64))
     assert table_below(page, "Differences of the configs") == [

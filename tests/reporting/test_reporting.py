@@ -157,6 +157,16 @@ def test_parts_of_a_metric_are_in_a_table_without_tile(make_run):
     assert ["AP, cat", "0.25"] in rows(page)
 
 
+def test_scores_that_are_not_finite_are_null_in_the_files(make_run):
+    """JSON has no NaN: other programs refuse the whole file."""
+    scores = {"ap": float("nan"), "ap/cat": float("inf"), "loss": 0.5}
+    workdir = make_run("a", scores, task="ObjectDetection")
+    saved = json.loads((workdir / evaluation_file("test")).read_text(), parse_constant=pytest.fail)
+    assert saved["metrics"] == {"ap": None, "ap/cat": None, "loss": 0.5}
+    page = report(workdir)
+    assert tiles(page)["test AP"] == "nan" and ["AP, cat", "nan"] in rows(page)
+
+
 def test_the_report_of_an_unfinished_run_says_so(make_run):
     workdir = make_run("a")
     (workdir / evaluation_file("test")).unlink()
