@@ -65,15 +65,53 @@ def make_report(make_run, tmp_path):
 TASKS = ("ImageClassification", "ObjectDetection", "SpeechRecognition", "SequenceToSequence")
 
 
+# The lowest contrast of a text with the background behind it, and that text; WCAG 2.2 demands 4.5,
+# and 3 for large text. Names of boxes have a background of their own, a shape.
+FAINTEST = """(() => {
+  const context = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
+  const paint = colors => {
+    for (const color of colors) {
+      context.fillStyle = color;
+      context.fillRect(0, 0, 1, 1);
+    }
+    return [...context.getImageData(0, 0, 1, 1).data].slice(0, 3);
+  };
+  const luminance = color => {
+    const [r, g, b] = color.map(value => {
+      const part = value / 255;
+      return part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4;
+    });
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const found = [];
+  for (const one of document.querySelectorAll("main, main *")) {
+    const hasText = [...one.childNodes].some(n => n.nodeType === 3 && n.textContent.trim());
+    if (!hasText || !one.checkVisibility() || one.closest(".boxes")) continue;
+    const style = getComputedStyle(one), behind = [];
+    for (let parent = one; parent; parent = parent.parentElement)
+      behind.unshift(getComputedStyle(parent).backgroundColor);
+    const color = one.namespaceURI.endsWith("svg") ? style.fill : style.color;
+    const [low, high] = [paint(behind), paint([...behind, color])].map(luminance)
+      .sort((a, b) => a - b);
+    const isLarge = parseFloat(style.fontSize) >= 24;
+    found.push([(isLarge ? 1.5 : 1) * (high + 0.05) / (low + 0.05), one.outerHTML.slice(0, 200)]);
+  }
+  return found.reduce((a, b) => a[0] <= b[0] ? a : b);
+})()"""
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("runs", [1, 3])
 @pytest.mark.parametrize("task", TASKS)
-def test_a_report_fits_screens_of_all_sizes(task, runs, make_report):
+def test_a_report_fits_screens_of_all_sizes(task, runs, dark, make_report):
     path = make_report(task, runs)
     for width in (400, 1400):
-        with Browser(width, dark=False) as browser:
+        with Browser(width, dark) as browser:
             browser.open(path)
             assert browser.evaluate(CLIPPED) == []
             assert browser.evaluate("document.documentElement.scrollWidth") <= width
+            contrast, faintest = browser.evaluate(FAINTEST)
+            assert contrast >= 4.5, faintest
             assert browser.errors == []
 
 
