@@ -182,7 +182,7 @@ def _matrix_cell(count: int, share: float, row: str, column: str) -> Html:
     if not count:
         return element("td")
     # A rare confusion is visible, and the number has contrast on the darkest cell.
-    opacity = 12 + 48 * share
+    opacity = 12 + 46 * share
     return element(
         "td",
         f"{count:,}",
