@@ -167,3 +167,33 @@ def test_the_script_sorts_hides_and_shows(make_report):
         })()"""
         assert browser.evaluate(values) == "step 20\nvalidation 0.1"
         assert browser.errors == []
+
+
+def test_a_legend_is_operated_with_the_keyboard(make_report):
+    path = make_report("ImageClassification", 1)
+    with Browser(1400, dark=False) as browser:
+        browser.open(path)
+        pressed = "document.querySelector('.legend li').ariaPressed"
+        assert browser.evaluate(pressed) == "true"
+        browser.evaluate("document.querySelector('.legend li').focus()")
+        states = []
+        for key, text in ((" ", " "), ("Enter", "\r"), ("a", "a")):
+            for kind in ("keyDown", "keyUp"):
+                press = {"type": kind, "key": key, "windowsVirtualKeyCode": ord(text.upper())}
+                browser.call("Input.dispatchKeyEvent", **press, text=text)
+            states.append(browser.evaluate(pressed))
+        assert states == ["false", "true", "true"]
+        assert browser.evaluate("scrollY") == 0  # the space bar would scroll the page
+        assert browser.errors == []
+
+
+def test_commands_have_a_button_only_where_the_browser_can_copy(make_report):
+    """Over http there is no clipboard."""
+    path = make_report("ImageClassification", 1)
+    with Browser(1400, dark=False) as browser:
+        without = "Object.defineProperty(navigator, 'clipboard', {value: undefined})"
+        browser.call("Page.addScriptToEvaluateOnNewDocument", source=without)
+        browser.open(path)
+        assert browser.evaluate("document.querySelectorAll('.command').length") == 4
+        assert browser.evaluate("document.querySelectorAll('.command button').length") == 0
+        assert browser.evaluate("document.querySelectorAll('th button').length") > 0
