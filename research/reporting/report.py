@@ -114,9 +114,9 @@ def _facts(run: RunFiles) -> dict[str, str]:
         values["goodput (training / all time)"] = f"{100 * summary['seconds'] / total:.0f} %"
     if "mfu" in summary:
         values["MFU (of the peak in 16 bits)"] = f"{100 * summary['mfu']:.1f} %"
-    for place in ("host", "device"):
-        if peak := summary.get(f"peak_{place}_bytes"):
-            values[f"peak {place} memory"] = f"{peak / _GIB:.2f} GiB"
+    for kind in ("host", "device"):
+        if peak := summary.get(f"peak_{kind}_bytes"):
+            values[f"peak {kind} memory"] = f"{peak / _GIB:.2f} GiB"
     if "dollars" in summary:
         price = f"${summary['dollars_per_hour']:,.2f} per hour, {summary['price']}"
         values[f"training and compiling, at {price}"] = f"${summary['dollars']:,.2f}"
