@@ -8,7 +8,7 @@ from research.common.config import to_config_dict
 from research.common.errors import UserError
 from research.reporting.report import write_report
 from research.reporting.runs import SUMMARY, evaluation_file
-from research.reporting.table import in_a_line, table
+from research.reporting.table import in_a_line, markdown_table, table
 from research.training.metrics import read_metrics
 from tests.reporting.markup import external, find, rows, text, texts, unnamed
 
@@ -196,3 +196,9 @@ def test_a_table_is_aligned():
     assert table(lines) == "file    p\na       0.500\nlonger  1.000"
     assert table([row | {"words": [1, 2]} for row in lines]) == table(lines)
     assert in_a_line({"word": "a", "start": 0.25}) == "a  0.250"
+
+
+def test_a_table_in_markdown_escapes_its_separator():
+    """Types and names of classes can contain it."""
+    text = markdown_table(("key", "type"), [("a|b", "int | None"), ("c", 3)])
+    assert text == "| key | type |\n| --- | --- |\n| a\\|b | int \\| None |\n| c | 3 |"
