@@ -10,6 +10,7 @@ import jax
 from absl import flags
 
 from research.common import cli
+from research.common.files import finite_or_none
 from research.common.progress import activity
 from research.common.storage import as_path
 from research.data.splits import split_label
@@ -74,7 +75,7 @@ def main(_: list[str]) -> None:
         return
     opened = run.program.task.opened_split(FLAGS.split)
     if FLAGS.json:
-        print(json.dumps({"split": opened, **results}))
+        print(json.dumps({"split": opened, **finite_or_none(results)}))
     else:
         print(f"{split_label(FLAGS.split, opened)}: {format_metrics(results)}")
 

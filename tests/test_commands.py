@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import runpy
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,7 @@ from PIL import Image
 
 from research.tasks.image_classification.data import Digits
 from research.training.run import open_run
+from tests.reporting.markup import find, text, texts
 
 ROOT = Path(__file__).parents[1]
 DIGITS = "--config=experiments/image_classification/digits_mlp.py"
@@ -162,11 +164,16 @@ def test_a_changed_config_is_evaluated_but_not_saved(workdir):
 
 
 @pytest.mark.slow
-def test_a_report_of_several_runs(workdir):
-    done = call("report", f"--workdir={workdir},{workdir}")
-    page = Path(done.stdout.strip()).read_text()
-    assert "2 runs" in page
-    assert page.count("<figure>") == 1 + 2 * 2
+def test_a_report_of_several_runs(workdir, tmp_path):
+    other = shutil.copytree(workdir, tmp_path / "other")
+    done = call("report", f"--workdir={workdir},{other}", f"--output={tmp_path / 'both.html'}")
+    assert done.stdout == f"{tmp_path / 'both.html'}\n", done.stderr
+    page = (tmp_path / "both.html").read_text()
+    assert texts(page, "h1") == ["2 runs"]
+    sections = {text(one.find("summary")): one for one in find(page, "details")}
+    assert {"Confusion matrix", "Classes"} <= set(sections)
+    for section in sections.values():
+        assert [text(one) for one in section.iter("h4")] == [workdir.name, other.name]
 
 
 def test_the_keys_of_an_experiment_are_listed():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 
 import pytest
 from absl import flags
@@ -9,6 +10,7 @@ from PIL import Image
 
 from research.evaluate import define_flags, evaluate_run, main
 from research.exporting.card import Export, model_card
+from research.reporting.runs import save_evaluation
 from research.tasks.image_classification.data import ImageFolder
 from research.training.loop import Trainer
 
@@ -41,18 +43,37 @@ def test_the_model_card_names_the_split_that_was_scored(run):
     assert "| test (the validation split) | accuracy |" in card
 
 
-@pytest.mark.parametrize("arguments", [[], ["--json"]])
-def test_the_command_names_the_split_that_was_scored(run, arguments, capsys):
+@pytest.fixture
+def call(run, capsys):
+    """Returns a function that runs the command and returns its line."""
     known = set(flags.FLAGS)
     define_flags()
-    try:
+
+    def call(*arguments):
         main(flags.FLAGS(["evaluate", f"--workdir={run.workdir}", *arguments])[1:])
-    finally:
-        flags.FLAGS.unparse_flags()
-        for name in set(flags.FLAGS) - known:
-            delattr(flags.FLAGS, name)
-    (line,) = capsys.readouterr().out.splitlines()
+        (line,) = capsys.readouterr().out.splitlines()
+        return line
+
+    yield call
+    flags.FLAGS.unparse_flags()
+    for name in set(flags.FLAGS) - known:
+        delattr(flags.FLAGS, name)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--json"]])
+def test_the_command_names_the_split_that_was_scored(call, arguments):
+    line = call(*arguments)
     if arguments:
         assert json.loads(line)["split"] == "validation"
     else:
         assert line.startswith("test (the validation split): accuracy ")
+
+
+def test_metrics_that_are_not_finite_are_null(run, call, monkeypatch):
+    """In JSON; the model card names them."""
+    metrics = {"loss": math.nan, "accuracy": 0.5}
+    monkeypatch.setattr("research.evaluate.evaluate_run", lambda *_: metrics)
+    line = json.loads(call("--json"), parse_constant=pytest.fail)
+    assert line == {"split": "validation", "loss": None, "accuracy": 0.5}
+    save_evaluation(run.workdir, "train", {"metrics": metrics, "step": 2}, [])
+    assert "| train | loss | nan | 2 |" in model_card(run, Export((), 1, None), "")

@@ -124,7 +124,7 @@ def test_the_command_that_trained_the_run_is_in_the_card(workdir, tmp_path):
     (copy / "summary.json").write_text(json.dumps(summary))
     card = exported(copy, "safetensors", tmp_path / "a")
     assert "```\npython -m research.train X\n```" in card
-    assert "| duration | 2 s, and 3 s of compilation |" in card
+    assert "| duration | 1.6 s, and 3.2 s of compilation |" in card
     (copy / "evaluation_test.json").write_text("{}")
     with pytest.raises(UserError, match=r"evaluation_test\.json: expected metrics and a step"):
         exported(copy, "safetensors", tmp_path / "b")

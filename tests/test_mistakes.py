@@ -213,6 +213,8 @@ MISTAKES = {
     "flag --dtype=bfloat16: expected none with --format=safetensors, which stores the parameters "
     "as trained",
     "report --workdir=runs/saved,": "invalid flag --workdir=runs/saved,: expected a value",
+    "report --workdir=runs/saved,runs/saved": "invalid workdirs: ...runs/saved is listed several "
+    "times; list it once",
     "report --workdir=runs/absent": "missing run in runs/absent; ...",
     "report --workdir=runs/saved --output=data": "cannot write data: Is a directory; choose "
     "another path",

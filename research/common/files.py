@@ -2,11 +2,12 @@
 
 import gzip
 import json
+import math
 import os
 import shutil
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,11 @@ def read_lines(path: AnyPath) -> list[str]:
     # `splitlines` also splits at U+2028 and similar, which would misalign parallel files.
     lines = text.removesuffix("\n").split("\n")
     return [line.rstrip("\r") for line in lines] if text else []
+
+
+def finite_or_none(values: Mapping[str, float]) -> dict[str, float | None]:
+    """Replaces numbers that are not finite by None: JSON has none, and other programs refuse it."""
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
 def save_json(path: AnyPath, value: dict[str, Any]) -> None:

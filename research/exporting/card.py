@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,9 @@ from research.common.errors import UserError
 from research.common.files import read_json
 from research.common.storage import AnyPath, absolute
 from research.data.splits import split_label
-from research.reporting.runs import SUMMARY, evaluation_file
+from research.reporting.runs import SUMMARY, evaluation_file, metrics_of
+from research.reporting.table import markdown_table
+from research.reporting.text import duration
 from research.training.metrics import is_breakdown
 from research.training.run import Run
 
@@ -65,12 +67,6 @@ def model_card(run: Run, export: Export, usage: str) -> str:
     return f"{head}\n# {absolute(run.workdir).name}\n\n{body}"
 
 
-def markdown_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Returns a table in Markdown."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
-
-
 def _model(run: Run, export: Export) -> str:
     task, params = run.program.task, jax.tree.leaves(run.state.params)
     rows = {"task": _described(task)}
@@ -110,7 +106,7 @@ def _evaluation(path: AnyPath, split: str) -> list[tuple[str, str, str, str]]:
         step = f"{int(record['step']):,}"
         return [
             (shown, name, f"{value:,}" if isinstance(value, int) else f"{value:.4f}", step)
-            for name, value in record["metrics"].items()
+            for name, value in metrics_of(record).items()
             if not is_breakdown(name)
         ]
     except (AttributeError, KeyError, TypeError, ValueError):
@@ -128,7 +124,7 @@ def _training(workdir: AnyPath) -> str:
         seconds, compilation = float(summary["seconds"]), float(summary["compile_seconds"])
         rows = [
             ("hardware", summary["hardware"]),
-            ("duration", f"{seconds:.0f} s, and {compilation:.0f} s of compilation"),
+            ("duration", f"{duration(seconds)}, and {duration(compilation)} of compilation"),
             ("JAX", summary["jax"]),
         ]
         return f"```\n{summary['command']}\n```\n\n{markdown_table(('', ''), rows)}"

@@ -10,9 +10,9 @@ from jax import export
 
 from research.common.files import write_atomically
 from research.common.progress import activity
-from research.exporting.card import markdown_table
 from research.hardware.mesh import on_host
 from research.hardware.target import compile_for_any_platform
+from research.reporting.table import markdown_table
 from research.task import Batch, Task, Tree
 from research.training.run import Run
 

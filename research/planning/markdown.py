@@ -1,13 +1,14 @@
 """The README's tables of predicted steps, from the recorded plans."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from research.common.errors import UserError
 from research.hardware.chips import chips
 from research.hardware.slices import one_chip
-from research.planning.table import duration
+from research.reporting.table import markdown_table
+from research.reporting.text import duration
 
 _BEGIN, _END = "<!-- `make plan-all` writes these tables -->", "<!-- end of the tables -->"
 Row = Mapping[str, Any]
@@ -49,7 +50,7 @@ def _chips(compared: Mapping[str, Sequence[Row]]) -> str:
         [chip, found[chip], *(of_name.get(chip, "") for of_name in cells.values())]
         for chip in names
     ]
-    return _table(header, rows)
+    return markdown_table(header, rows)
 
 
 def _cell(cell: Row) -> str:
@@ -79,7 +80,9 @@ def _runs(plans: Plans) -> str:
         for slice_name, row in of_name.items()
         if _is_several(slice_name) and row.get("run_dollars") is not None
     ]
-    return _table(["experiment", "slice", "batch size", "step", "whole run", "list price"], rows)
+    return markdown_table(
+        ["experiment", "slice", "batch size", "step", "whole run", "list price"], rows
+    )
 
 
 def _steps(plans: Plans) -> str:
@@ -90,7 +93,7 @@ def _steps(plans: Plans) -> str:
         [f"`{_short(name)}`", *(_step(of_name.get(chip)) for chip in names)]
         for name, of_name in plans.items()
     ]
-    table = _table(["step on one chip", *names], rows)
+    table = markdown_table(["step on one chip", *names], rows)
     return f"<details><summary>All experiments</summary>\n\n{table}\n\n</details>"
 
 
@@ -111,8 +114,3 @@ def _short(experiment: str) -> str:
     """Returns the name of an experiment, with its folder where that is `transfer`."""
     folder, name = experiment.split("/")
     return experiment if folder == "transfer" else name
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -6,6 +6,7 @@ from research.hardware.chips import Price
 from research.hardware.roofline import Device
 from research.hardware.slices import TpuSlice
 from research.planning.plan import UNCERTAINTY, Plan, Subject, price_of
+from research.reporting.text import duration
 
 _SIGNIFICANT = 0.01  # part of the step below which a limit is not listed
 
@@ -81,14 +82,6 @@ def _run(plan: Plan, tpu_slice: TpuSlice, subject: Subject) -> list[str]:
     if watts := tpu_slice.chip.watts:
         text += f", {watts * tpu_slice.num_chips * seconds / 3.6e6:,.1f} kWh of the chips"
     return [text + "; input, evaluation and compilation not counted"]
-
-
-def duration(seconds: float) -> str:
-    """Formats a time in the largest unit of which it has at least two."""
-    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:,.1f} {unit}"
-    return f"{seconds:.1f} s"
 
 
 def _collectives(plan: Plan) -> list[str]:

@@ -74,11 +74,11 @@ def legend(entries: Mapping[str, str], series: Sequence[Series]) -> Html:
       entries: text by the key of the curves.
       series: curves, of which the last with a key gives the appearance of its entry.
     """
-    looks = {_key(one): one for one in series}
+    appearance = {_key(one): one for one in series}
     items = [
-        element("li", _swatch(looks[key]), text, data_key=key)
+        element("li", _swatch(appearance[key]), text, data_key=key)
         for key, text in entries.items()
-        if key in looks
+        if key in appearance
     ]
     return element("ul", *items, class_="legend")
 

@@ -1,10 +1,11 @@
 """The HTML report of several runs: each task has its own scores, curves and figures."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
+from typing import NamedTuple
 
-from research.common.config import flatten
 from research.reporting.charts import NUM_COLORS
 from research.reporting.elements import Cell, Number, config_key, table
 from research.reporting.figures import describe, is_metric, learning_curves, sort_metrics
@@ -32,33 +33,57 @@ def comparison(runs: Sequence[RunFiles]) -> list[Html]:
 def _task_sections(runs: Sequence[RunFiles]) -> list[Html]:
     groups = group_by_seed(runs)
     colors = {run.name: number for number, group in enumerate(groups) for run in group.runs}
-    metrics = runs[0].metrics
     parts = [_scores(runs, colors)]
     parts += [
         element("p", f"{run.name}: {note}", class_="note") for run in runs for note in run.notes
     ]
     if any(len(group.runs) > 1 for group in groups):
-        parts += [element("h3", "Seeds"), _seeds(groups, metrics)]
+        parts += [element("h3", "Seeds"), _seeds(groups)]
     if len(runs) > 1:
         parts += [element("h3", "Differences of the configs"), _differences(runs)]
     names = {run.name: group.name for group in groups for run in group.runs}
-    curves = learning_curves({run.name: run.lines for run in runs}, metrics, names)
+    curves = learning_curves({run.name: run.lines for run in runs}, runs[0].metrics, names)
     return [*parts, element("h3", curves.title), curves.html(), *_figures(runs, colors)]
+
+
+class _Column(NamedTuple):
+    """A metric of one split: scores of different splits are not compared."""
+
+    split: str
+    name: str
+    metric: Metric
+
+    @property
+    def title(self) -> str:
+        return f"{self.split} {self.metric.title}"
+
+
+def _columns(runs: Sequence[RunFiles]) -> list[_Column]:
+    """Returns the metrics of the runs, in the order of their task."""
+    metrics = runs[0].metrics
+    splits: dict[str, set[str]] = {}
+    for run in runs:
+        splits.setdefault(run.split, set()).update(run.scores)
+    return [
+        _Column(split, name, describe(name, metrics))
+        for name in sort_metrics(list(set().union(*splits.values())), metrics)
+        for split, known in splits.items()
+        if name in known
+    ]
 
 
 def _scores(runs: Sequence[RunFiles], colors: Mapping[str, int]) -> Html:
     """Returns a table with a row for each run; the best values are bold."""
-    metrics = runs[0].metrics
-    names = sort_metrics([*dict.fromkeys(name for run in runs for name in run.scores)], metrics)
-    described = {name: describe(name, metrics) for name in names}
-    header = ["run", *(f"test {metric.title}" for metric in described.values())]
+    columns = _columns(runs)
+    best = {column: _best(runs, column) for column in columns} if len(runs) > 1 else {}
     rows = []
     for run in runs:
         cells: list[Cell] = [_name(run, colors)]
-        for name, metric in described.items():
-            is_best = len(runs) > 1 and run.scores.get(name) == _best(runs, name, metric)
-            cells.append(_score(run.scores.get(name), metric, is_best))
+        for column in columns:
+            value = run.score(column.split, column.name)
+            cells.append(_score(value, column.metric, value == best.get(column)))
         rows.append([*cells, Number(f"{run.steps:,}", run.steps), *_sizes(run)])
+    header = ["run", *(column.title for column in columns)]
     return table([*header, "steps", "parameters", "training", "hardware"], rows)
 
 
@@ -77,9 +102,10 @@ def _score(value: float | None, metric: Metric, is_best: bool) -> Cell:
     return Number(element("b", text) if is_best else text, value)
 
 
-def _best(runs: Sequence[RunFiles], name: str, metric: Metric) -> float | None:
-    values = [run.scores[name] for run in runs if name in run.scores]
-    choose = {"higher": max, "lower": min}.get(metric.better)
+def _best(runs: Sequence[RunFiles], column: _Column) -> float | None:
+    scores = [run.score(column.split, column.name) for run in runs]
+    values = [value for value in scores if value is not None and math.isfinite(value)]
+    choose = {"higher": max, "lower": min}.get(column.metric.better)
     return choose(values) if choose and values else None
 
 
@@ -88,29 +114,25 @@ def _name(run: RunFiles, colors: Mapping[str, int]) -> Html:
     return element("span", swatch, run.name, class_="run")
 
 
-def _seeds(groups: Sequence[SeedGroup], metrics: Mapping[str, Metric]) -> Html:
+def _seeds(groups: Sequence[SeedGroup]) -> Html:
     """Returns mean and deviation over seeds, and the differences from the first group."""
-    scores = dict.fromkeys(name for group in groups for name in group.runs[0].scores)
-    described = {
-        name: describe(name, metrics)
-        for name in sort_metrics(list(scores), metrics)
-        if is_metric(name)
-    }
+    runs = [run for group in groups for run in group.runs]
+    columns = [column for column in _columns(runs) if is_metric(column.name)]
     rows, compared = [], []
     for group in groups:
         cells: list[Cell] = [group.name, Number(str(len(group.runs)), len(group.runs))]
-        for name, metric in described.items():
-            cells.append(_mean(group.values(name), metric))
+        for column in columns:
+            values = group.values(column.split, column.name)
+            cells.append(_mean(values, column.metric))
             if group is not groups[0]:
-                found = difference(groups[0].values(name), group.values(name))
-                compared += [(group.name, *_difference(found, metric))] if found else []
+                found = difference(groups[0].values(column.split, column.name), values)
+                compared += [(group.name, *_difference(found, column))] if found else []
         rows.append(cells)
-    header = [f"test {metric.title}" for metric in described.values()]
-    parts = [table(("run", "seeds", *header), rows)]
+    parts = [table(("run", "seeds", *(column.title for column in columns)), rows)]
     if compared:
         text = f"Mean minus that of {groups[0].name}, with Welch's t-test. Below p = 0.05 the "
         text += "interval does not contain 0. pp: percentage points."
-        header = ["run", "test metric", "difference", "95 % confidence interval", "p"]
+        header = ["run", "metric", "difference", "95 % confidence interval", "p"]
         parts += [element("p", text, class_="caption"), table(header, compared)]
     return join(parts)
 
@@ -119,16 +141,18 @@ def _mean(values: Sequence[float], metric: Metric) -> Cell:
     """Returns mean and standard deviation."""
     if not values:
         return "-"
-    spread = f" ± {metric.number(stdev(values))}" if len(values) > 1 else ""
     mean = fmean(values)
+    has_spread = len(values) > 1 and math.isfinite(mean)
+    spread = f" ± {metric.number(stdev(values))}" if has_spread else ""
     return Number(f"{metric.number(mean)}{spread} {metric.unit}".rstrip(), mean)
 
 
-def _difference(found: Difference, metric: Metric) -> list[Cell]:
+def _difference(found: Difference, column: _Column) -> list[Cell]:
+    metric = column.metric
     unit = "pp" if metric.unit == "%" else metric.unit
     low, high = metric.number(found.low), metric.number(found.high)
     return [
-        metric.title,
+        column.title,
         Number(f"{metric.number(found.mean)} {unit}".rstrip(), found.mean),
         f"{low} to {high}",
         Number(f"{found.p:.2g}", found.p),
@@ -137,7 +161,7 @@ def _difference(found: Difference, metric: Metric) -> list[Cell]:
 
 def _differences(runs: Sequence[RunFiles]) -> Html:
     """Returns a table of the config keys that differ between the runs."""
-    configs = [flatten(run.config) for run in runs]
+    configs = [run.values for run in runs]
     keys = dict.fromkeys(key for config in configs for key in config)
     different = [k for k in keys if len({json.dumps(config.get(k)) for config in configs}) > 1]
     if not different:

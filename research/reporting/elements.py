@@ -2,6 +2,7 @@
 
 import base64
 import io
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -69,7 +70,9 @@ def pairs(values: Mapping[str, str]) -> Html:
 
 def _cell(cell: Cell, in_numbers: bool) -> Html:
     if isinstance(cell, Number):
-        return element("td", cell.text, class_="number", data_value=f"{cell.value:.9g}")
+        # Comparisons with NaN would leave the column unsorted.
+        value = f"{cell.value:.9g}" if math.isfinite(cell.value) else None
+        return element("td", cell.text, class_="number", data_value=value)
     return element("td", cell, class_=_number_class(in_numbers))
 
 
@@ -178,13 +181,13 @@ def _named_matrix(
 def _matrix_cell(count: int, share: float, row: str, column: str) -> Html:
     if not count:
         return element("td")
-    visible = 12 + 88 * share  # a rare confusion is seen, too
-    kind = "c0" if row == column else "c1"
+    # A rare confusion is visible, and the number has contrast on the darkest cell.
+    opacity = 12 + 46 * share
     return element(
         "td",
         f"{count:,}",
-        class_=f"{kind} strong" if visible > 55 else kind,
-        style=f"--share: {visible:.0f}",
+        class_="c0" if row == column else "c1",
+        style=f"--opacity: {opacity:.0f}%",
         title=f"true {row}, predicted {column}: {count:,} ({100 * share:.1f} % of the row)",
     )
 

@@ -1,15 +1,13 @@
 """A self-contained HTML page: style and script are inline, and nothing is loaded."""
 
+import base64
+import hashlib
 from functools import cache
 from importlib.resources import files
 
 from research.reporting.html import Html, element, join
 
 _BEGIN, _END = "<main>", "</main>"
-_POLICY = (  # the browser itself refuses external resources
-    "default-src 'none'; img-src data:; media-src data:; "
-    "style-src 'unsafe-inline'; script-src 'unsafe-inline'"
-)
 
 
 def page(title: str, *content: str) -> str:
@@ -18,7 +16,7 @@ def page(title: str, *content: str) -> str:
         [
             element("meta", charset="utf-8"),
             element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-            element("meta", http_equiv="Content-Security-Policy", content=_POLICY),
+            element("meta", http_equiv="Content-Security-Policy", content=_policy()),
             element("meta", name="color-scheme", content="light dark"),
             element("title", title),
             style(),
@@ -43,6 +41,19 @@ def style() -> Html:
 def script() -> Html:
     """Returns the script of pages and figures, which work without it."""
     return Html(f"<script>{_resource('report.js')}</script>")
+
+
+@cache
+def _policy() -> str:
+    """Returns the rules of the browser: no external resources, no script but that of reports.
+
+    Figures are files of a workdir, which may be a stranger's.
+    """
+    digest = base64.b64encode(hashlib.sha256(_resource("report.js").encode()).digest()).decode()
+    return (
+        "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; "
+        f"script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    )
 
 
 def _resource(name: str) -> str:

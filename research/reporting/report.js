@@ -44,6 +44,7 @@
     for (const entry of legend.children) {
       entry.tabIndex = 0;
       entry.setAttribute("role", "button");
+      entry.setAttribute("aria-pressed", "true");
       const toggle = () => {
         const off = entry.classList.toggle("off");
         entry.setAttribute("aria-pressed", String(!off));
@@ -52,7 +53,11 @@
         }
       };
       entry.addEventListener("click", toggle);
-      entry.addEventListener("keydown", event => { if (event.key === "Enter") toggle(); });
+      entry.addEventListener("keydown", event => {
+        if (event.key !== "Enter" && event.key !== " ") return;
+        event.preventDefault();  // the space bar scrolls
+        toggle();
+      });
     }
   }
 
@@ -141,7 +146,7 @@
     }
   };
   enhance("table:has(thead):not(.matrix)", makeSortable);
-  enhance(".command", addCopy);
+  if (navigator.clipboard) enhance(".command", addCopy);  // not over http
   enhance(".legend", makeLegend);
   enhance(".plot", showValues);
   enhance("audio", follow);

@@ -1,11 +1,13 @@
 """The HTML report of one run."""
 
 import shlex
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from research.common.documentation import Entry
+from research.common.errors import UserError
 from research.common.files import write_atomically
 from research.common.storage import AnyPath, absolute
 from research.reporting.comparison import comparison
@@ -23,8 +25,11 @@ def write_report(workdirs: Sequence[AnyPath], output: AnyPath) -> AnyPath:
     """Writes a report of the runs in the workdirs, and returns its path.
 
     Raises:
-      UserError: a workdir contains no run, or a run without metrics.
+      UserError: a workdir is listed several times, or contains no run, or a run without metrics.
     """
+    for workdir, count in Counter(map(absolute, workdirs)).items():
+        if count > 1:
+            raise UserError(f"invalid workdirs: {workdir} is listed several times; list it once")
     names = [absolute(workdir).name for workdir in workdirs]
     if len(set(names)) < len(names):
         names = [str(workdir) for workdir in workdirs]
@@ -38,7 +43,7 @@ def write_report(workdirs: Sequence[AnyPath], output: AnyPath) -> AnyPath:
 def _run_sections(run: RunFiles) -> list[Html]:
     curves = learning_curves({run.name: run.lines}, run.metrics)
     sections = {figure.title: figure.html() for figure in (curves, *run.figures)}
-    sections["Config"] = _config(run.entries)
+    sections["Config"] = _config(run)
     sections["Environment"] = _environment(run.summary)
     sections["Commands"] = _commands(run)
     links = [element("a", title, href=f"#{_anchor(title)}") for title in sections]
@@ -71,7 +76,7 @@ def _head(run: RunFiles) -> list[Html]:
 
 
 def _scores(run: RunFiles) -> Html:
-    """Returns tiles of the test scores, the one that counts first and largest."""
+    """Returns tiles of the scores, the one that counts first and largest."""
     named = {}
     for name, value in run.scores.items():
         metric = describe(name, run.metrics)
@@ -109,9 +114,9 @@ def _facts(run: RunFiles) -> dict[str, str]:
         values["goodput (training / all time)"] = f"{100 * summary['seconds'] / total:.0f} %"
     if "mfu" in summary:
         values["MFU (of the peak in 16 bits)"] = f"{100 * summary['mfu']:.1f} %"
-    for place in ("host", "device"):
-        if peak := summary.get(f"peak_{place}_bytes"):
-            values[f"peak {place} memory"] = f"{peak / _GIB:.2f} GiB"
+    for kind in ("host", "device"):
+        if peak := summary.get(f"peak_{kind}_bytes"):
+            values[f"peak {kind} memory"] = f"{peak / _GIB:.2f} GiB"
     if "dollars" in summary:
         price = f"${summary['dollars_per_hour']:,.2f} per hour, {summary['price']}"
         values[f"training and compiling, at {price}"] = f"${summary['dollars']:,.2f}"
@@ -148,7 +153,17 @@ def _parts(run: RunFiles) -> Html:
     return table(("metric", run.split), rows)
 
 
-def _config(entries: Sequence[Entry]) -> Html:
+def _config(run: RunFiles) -> Html:
+    """Returns a table of the config, with defaults where they are known."""
+    if run.entries is not None:
+        return _entries(run.entries)
+    rows = [
+        (config_key(key), element("code", shorten(str(value)))) for key, value in run.values.items()
+    ]
+    return table(("key", "value"), rows)
+
+
+def _entries(entries: Sequence[Entry]) -> Html:
     """Returns a table of the config; keys that differ from their default are marked."""
     shown = [entry for entry in entries if entry.value is not None]
     rows = []

@@ -1,5 +1,6 @@
 """The files of a run that a report shows; data and checkpoints are not opened."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -8,7 +9,7 @@ from typing import Any
 from research.common.config import flatten, from_config_dict
 from research.common.documentation import Entry, entries
 from research.common.errors import ConfigError, UserError
-from research.common.files import read_json, save_json, write_atomically
+from research.common.files import finite_or_none, read_json, save_json, write_atomically
 from research.common.storage import AnyPath
 from research.reporting.figures import Figure, is_metric, sort_metrics
 from research.reporting.page import content_of, page
@@ -33,7 +34,7 @@ def save_evaluation(
     Args:
       workdir: of the run.
       split: the evaluated one.
-      record: `metrics`, `notes` and `step`.
+      record: `metrics`, of which those that are not finite become null, `notes` and `step`.
       figures: of the scorer; each becomes a page of its own in the folder `figures`.
     """
     files = []
@@ -42,7 +43,14 @@ def save_evaluation(
         path = f"{FIGURES}/{split}_{name}.html"
         write_atomically(workdir / path, page(figure.title, figure.html()))
         files.append({"title": figure.title, "file": path})
-    save_json(workdir / evaluation_file(split), {**record, "figures": files})
+    evaluation = {**record, "metrics": finite_or_none(record["metrics"]), "figures": files}
+    save_json(workdir / evaluation_file(split), evaluation)
+
+
+def metrics_of(evaluation: Mapping[str, Any]) -> dict[str, float]:
+    """Returns the metrics of an evaluation file, in which those that are not finite are null."""
+    metrics = evaluation["metrics"]
+    return {name: math.nan if value is None else value for name, value in metrics.items()}
 
 
 class RunFiles:
@@ -78,10 +86,14 @@ class RunFiles:
 
     @property
     def scores(self) -> dict[str, float]:
-        """Metrics of the test split, the one that counts first; without those of parts."""
-        scores = self.test.get("metrics", {})
+        """Metrics of `split`, the one that counts first; without those of parts."""
+        scores = self._metrics
         names = [name for name in scores if not is_breakdown(name)]
         return {name: scores[name] for name in sort_metrics(names, self.metrics)}
+
+    def score(self, split: str, name: str) -> float | None:
+        """Returns a metric; None if the scores are of another split or lack it."""
+        return self.scores.get(name) if split == self.split else None
 
     @property
     def main_metric(self) -> str:
@@ -91,9 +103,12 @@ class RunFiles:
 
     @property
     def parts(self) -> dict[str, float]:
-        """Metrics of parts of the test split, such as `ap/NAME` of each class."""
-        scores = self.test.get("metrics", {})
-        return {name: value for name, value in scores.items() if is_breakdown(name)}
+        """Metrics of parts of `split`, such as `ap/NAME` of each class."""
+        return {name: value for name, value in self._metrics.items() if is_breakdown(name)}
+
+    @property
+    def _metrics(self) -> dict[str, float]:
+        return metrics_of(self.test) if "metrics" in self.test else {}
 
     @property
     def split(self) -> str:
@@ -116,14 +131,24 @@ class RunFiles:
         """Steps of the training so far."""
         return self.lines[-1]["step"]
 
+    @property
+    def values(self) -> dict[str, Any]:
+        """The values of the config by dotted key."""
+        return flatten(self.config)
+
     @cached_property
-    def entries(self) -> list[Entry]:
-        """The keys of the config, with documentation and defaults where this version knows them."""
+    def entries(self) -> list[Entry] | None:
+        """The keys of the config with documentation and defaults.
+
+        None if this version does not know them all, and if a class is the user's own: opening such
+        a config executes its file, and the workdir may be a stranger's.
+        """
+        if any(key.endswith(".type") and ":" in str(value) for key, value in self.values.items()):
+            return None
         try:
             return list(entries(from_config_dict(Experiment, self.config)))
         except ConfigError:
-            flat = flatten(self.config).items()
-            return [Entry(key, str(value), "", "", None, True) for key, value in flat]
+            return None
 
     @property
     def figures(self) -> list[Figure]:

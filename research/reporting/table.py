@@ -1,5 +1,6 @@
-"""Plain-text tables."""
+"""Tables as plain text and as Markdown."""
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 
@@ -15,6 +16,13 @@ def table(rows: list[dict[str, Any]]) -> str:
         "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) for line in lines
     )
     return "\n".join(line.rstrip() for line in aligned)
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Returns a table in Markdown; a `|` within a cell is escaped."""
+    lines = [header, ["---"] * len(header), *rows]
+    cells = ([str(cell).replace("|", r"\|") for cell in line] for line in lines)
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
 
 
 def in_a_line(row: dict[str, Any]) -> str:

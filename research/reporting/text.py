@@ -4,12 +4,11 @@ _MAX_VALUE = 200  # maximum length of a config value, in characters
 
 
 def duration(seconds: float) -> str:
-    """Returns a duration such as "12.3 s", "3 min 23 s" or "5 h 12 min"."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, left = divmod(minutes, 60)
-    return f"{hours} h {left} min" if hours else f"{minutes} min {rest} s"
+    """Formats a time in the largest unit of which it has at least two, such as "3.4 min"."""
+    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
+        if round(seconds / size, 1) >= 2:
+            return f"{seconds / size:,.1f} {unit}"
+    return f"{seconds:.1f} s"
 
 
 def shorten(value: str) -> str:

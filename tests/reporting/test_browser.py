@@ -65,15 +65,53 @@ def make_report(make_run, tmp_path):
 TASKS = ("ImageClassification", "ObjectDetection", "SpeechRecognition", "SequenceToSequence")
 
 
+# The lowest contrast of a text with the background behind it, and that text; WCAG 2.2 demands 4.5,
+# and 3 for large text. Names of boxes have a background of their own, a shape.
+FAINTEST = """(() => {
+  const context = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
+  const paint = colors => {
+    for (const color of colors) {
+      context.fillStyle = color;
+      context.fillRect(0, 0, 1, 1);
+    }
+    return [...context.getImageData(0, 0, 1, 1).data].slice(0, 3);
+  };
+  const luminance = color => {
+    const [r, g, b] = color.map(value => {
+      const part = value / 255;
+      return part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4;
+    });
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const found = [];
+  for (const one of document.querySelectorAll("main, main *")) {
+    const hasText = [...one.childNodes].some(n => n.nodeType === 3 && n.textContent.trim());
+    if (!hasText || !one.checkVisibility() || one.closest(".boxes")) continue;
+    const style = getComputedStyle(one), behind = [];
+    for (let parent = one; parent; parent = parent.parentElement)
+      behind.unshift(getComputedStyle(parent).backgroundColor);
+    const color = one.namespaceURI.endsWith("svg") ? style.fill : style.color;
+    const [low, high] = [paint(behind), paint([...behind, color])].map(luminance)
+      .sort((a, b) => a - b);
+    const isLarge = parseFloat(style.fontSize) >= 24;
+    found.push([(isLarge ? 1.5 : 1) * (high + 0.05) / (low + 0.05), one.outerHTML.slice(0, 200)]);
+  }
+  return found.reduce((a, b) => a[0] <= b[0] ? a : b);
+})()"""
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("runs", [1, 3])
 @pytest.mark.parametrize("task", TASKS)
-def test_a_report_fits_screens_of_all_sizes(task, runs, make_report):
+def test_a_report_fits_screens_of_all_sizes(task, runs, dark, make_report):
     path = make_report(task, runs)
     for width in (400, 1400):
-        with Browser(width, dark=False) as browser:
+        with Browser(width, dark) as browser:
             browser.open(path)
             assert browser.evaluate(CLIPPED) == []
             assert browser.evaluate("document.documentElement.scrollWidth") <= width
+            contrast, faintest = browser.evaluate(FAINTEST)
+            assert contrast >= 4.5, faintest
             assert browser.errors == []
 
 
@@ -86,6 +124,18 @@ def test_colours_follow_the_scheme_of_the_user(make_report):
             expression = "getComputedStyle(document.querySelector('main')).backgroundColor"
             backgrounds.append(browser.evaluate(expression))
     assert backgrounds == ["rgb(255, 255, 255)", "rgb(13, 17, 23)"]
+
+
+def test_scripts_in_the_figures_of_a_workdir_do_not_run(make_run, tmp_path):
+    workdir = make_run("a")
+    hostile = "<script>window.executed = 1</script><img src=data: onerror='executed = 1'>"
+    figure = workdir / "figures" / "test_dots.html"
+    figure.write_text(figure.read_text().replace("<main>", f"<main>{hostile}"))
+    with Browser(1400, dark=False) as browser:
+        browser.open(write_report([workdir], tmp_path / "report.html"))
+        assert browser.evaluate("document.querySelectorAll('#dots img').length") == 1
+        assert browser.evaluate("typeof executed") == "undefined"
+        assert browser.evaluate("document.querySelectorAll('th button').length") > 0
 
 
 def test_the_script_sorts_hides_and_shows(make_report):
@@ -117,3 +167,33 @@ def test_the_script_sorts_hides_and_shows(make_report):
         })()"""
         assert browser.evaluate(values) == "step 20\nvalidation 0.1"
         assert browser.errors == []
+
+
+def test_a_legend_is_operated_with_the_keyboard(make_report):
+    path = make_report("ImageClassification", 1)
+    with Browser(1400, dark=False) as browser:
+        browser.open(path)
+        pressed = "document.querySelector('.legend li').ariaPressed"
+        assert browser.evaluate(pressed) == "true"
+        browser.evaluate("document.querySelector('.legend li').focus()")
+        states = []
+        for key, text in ((" ", " "), ("Enter", "\r"), ("a", "a")):
+            for kind in ("keyDown", "keyUp"):
+                press = {"type": kind, "key": key, "windowsVirtualKeyCode": ord(text.upper())}
+                browser.call("Input.dispatchKeyEvent", **press, text=text)
+            states.append(browser.evaluate(pressed))
+        assert states == ["false", "true", "true"]
+        assert browser.evaluate("scrollY") == 0  # the space bar would scroll the page
+        assert browser.errors == []
+
+
+def test_commands_have_a_button_only_where_the_browser_can_copy(make_report):
+    """Over http there is no clipboard."""
+    path = make_report("ImageClassification", 1)
+    with Browser(1400, dark=False) as browser:
+        without = "Object.defineProperty(navigator, 'clipboard', {value: undefined})"
+        browser.call("Page.addScriptToEvaluateOnNewDocument", source=without)
+        browser.open(path)
+        assert browser.evaluate("document.querySelectorAll('.command').length") == 4
+        assert browser.evaluate("document.querySelectorAll('.command button').length") == 0
+        assert browser.evaluate("document.querySelectorAll('th button').length") > 0

@@ -1,5 +1,9 @@
+import base64
+import hashlib
+
 from research.reporting.html import Html, element, join
 from research.reporting.page import content_of, page
+from tests.reporting.markup import find
 
 
 def test_text_is_escaped_and_markup_is_not():
@@ -27,3 +31,11 @@ def test_a_page_is_readable_on_phones_and_in_dark_and_loads_nothing():
     assert "@media (prefers-color-scheme: dark)" in html
     assert "default-src &#x27;none&#x27;" in html
     assert "<title>a</title>" in html
+
+
+def test_a_page_runs_only_the_script_of_reports():
+    html = page("a", element("p", "b"))
+    (script,) = find(html, "script")
+    (policy,) = (one.get("content") for one in find(html, "meta") if one.get("http-equiv"))
+    digest = base64.b64encode(hashlib.sha256(script.text.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'" in policy

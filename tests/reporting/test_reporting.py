@@ -8,7 +8,7 @@ from research.common.config import to_config_dict
 from research.common.errors import UserError
 from research.reporting.report import write_report
 from research.reporting.runs import SUMMARY, evaluation_file
-from research.reporting.table import in_a_line, table
+from research.reporting.table import in_a_line, markdown_table, table
 from research.training.metrics import read_metrics
 from tests.reporting.markup import external, find, rows, text, texts, unnamed
 
@@ -137,13 +137,34 @@ def test_config_keys_that_differ_from_their_default_are_marked(make_run, experim
 
 
 def test_a_config_of_another_version_is_shown_without_defaults(make_run):
-    assert ["unknown_key", "3", ""] in rows(report(make_run("a", unknown_key=3)))
+    page = report(make_run("a", unknown_key=3))
+    assert ["unknown_key", "3"] in rows(page) and "differ from their default" not in page
+
+
+def test_a_report_imports_no_code_that_a_config_names(make_run, experiment, tmp_path):
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'executed')!r}, 'w')")
+    workdir = make_run("a")
+    config = to_config_dict(experiment).to_dict()
+    config["task"]["model"] = {"type": f"{tmp_path / 'evil.py'}:Net"}
+    (workdir / "config.json").write_text(json.dumps(config))
+    assert ["batch_size", "64"] in rows(report(workdir))
+    assert not (tmp_path / "executed").exists()
 
 
 def test_parts_of_a_metric_are_in_a_table_without_tile(make_run):
     page = report(make_run("a", {"ap": 0.5, "ap/cat": 0.25}, task="ObjectDetection"))
     assert tiles(page)["test AP"] == "0.5" and "test AP, cat" not in tiles(page)
     assert ["AP, cat", "0.25"] in rows(page)
+
+
+def test_scores_that_are_not_finite_are_null_in_the_files(make_run):
+    """JSON has no NaN: other programs refuse the whole file."""
+    scores = {"ap": float("nan"), "ap/cat": float("inf"), "loss": 0.5}
+    workdir = make_run("a", scores, task="ObjectDetection")
+    saved = json.loads((workdir / evaluation_file("test")).read_text(), parse_constant=pytest.fail)
+    assert saved["metrics"] == {"ap": None, "ap/cat": None, "loss": 0.5}
+    page = report(workdir)
+    assert tiles(page)["test AP"] == "nan" and ["AP, cat", "nan"] in rows(page)
 
 
 def test_the_report_of_an_unfinished_run_says_so(make_run):
@@ -175,3 +196,9 @@ def test_a_table_is_aligned():
     assert table(lines) == "file    p\na       0.500\nlonger  1.000"
     assert table([row | {"words": [1, 2]} for row in lines]) == table(lines)
     assert in_a_line({"word": "a", "start": 0.25}) == "a  0.250"
+
+
+def test_a_table_in_markdown_escapes_its_separator():
+    """Types and names of classes can contain it."""
+    text = markdown_table(("key", "type"), [("a|b", "int | None"), ("c", 3)])
+    assert text == "| key | type |\n| --- | --- |\n| a\\|b | int \\| None |\n| c | 3 |"

@@ -123,11 +123,7 @@ def _spectrogram(utterance: Utterance, width: int, band_hz: np.ndarray | None) -
     low, high = np.nanpercentile(utterance.features, (1, 99.8))
     level = np.clip((utterance.features.T[::-1] - low) / max(high - low, 1e-9), 0, 1)
     image = Image.fromarray((255 * np.nan_to_num(level)).astype(np.uint8))
-    positions = np.linspace(0, 255, len(_MAGMA))
-    palette = [
-        np.interp(np.arange(256), positions, channel) for channel in zip(*_MAGMA, strict=True)
-    ]
-    image.putpalette(np.stack(palette, 1).round().astype(np.uint8).tobytes())
+    image.putpalette(_palette())
     size = {"width": width, "height": _SPECTROGRAM, "preserveAspectRatio": "none"}
     parts = [element("image", href=image_uri(image), x=_LEFT, y=_TOP, **size)]
     parts.append(element("text", "↑ feature" if band_hz is None else "↑ kHz", x=2, y=11))
