@@ -108,8 +108,8 @@ class Trainer:
         batches = self.data.batches(first, first + self.total - start)
         clock = Clock(self._compilations, progress, self._opened)
         throttle = _Throttle(self.program.steps_ahead)
-        batch_size, examples = self.data.sampler.mean_batch_size, 0
-        logger = TrainingLogger(self.workdir, start, self.total, batch_size)
+        logger = TrainingLogger(self.workdir, start, self.total, self.data.sampler, first)
+        examples = 0
         with logger, Interruption() as interruption:
             for step in range(start + 1, self.total + 1):
                 with jax.transfer_guard("disallow"):
