@@ -15,6 +15,7 @@ from research.common.storage import as_path
 from research.data.splits import split_label
 from research.reporting.runs import save_evaluation
 from research.training.evaluation import evaluate
+from research.training.metrics import format_metrics
 from research.training.run import Run, open_run
 
 FLAGS = flags.FLAGS
@@ -58,12 +59,6 @@ def evaluate_run(run: Run, split: str, save: bool = True) -> dict[str, float]:
     return results
 
 
-def format_metrics(metrics: dict[str, float]) -> str:
-    """Returns metrics in one line: `accuracy 0.9972, loss 0.1500, examples 360`."""
-    texts = (f"{k} {v}" if isinstance(v, int) else f"{k} {v:.4f}" for k, v in metrics.items())
-    return ", ".join(texts)
-
-
 def main(_: list[str]) -> None:
     """Prints the metrics."""
     # The workdir contains results of the run as trained; those of a changed one are only printed.
@@ -76,7 +71,8 @@ def main(_: list[str]) -> None:
     if FLAGS.json:
         print(json.dumps({"split": opened, **results}))
     else:
-        print(f"{split_label(FLAGS.split, opened)}: {format_metrics(results)}")
+        shown = format_metrics(results, run.program.task.metrics)
+        print(f"{split_label(FLAGS.split, opened)}: {shown}")
 
 
 def run_command() -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Mapping
 
 import jax
 from tqdm import tqdm
@@ -9,7 +10,8 @@ from tqdm import tqdm
 from research.common.progress import on_terminal
 from research.common.storage import AnyPath
 from research.data.sampler import BatchSampler
-from research.training.metrics import MetricWriter, is_breakdown
+from research.task import Metric
+from research.training.metrics import MetricWriter, format_metrics, is_breakdown
 
 log = logging.getLogger(__name__)
 _LOSS_PERIOD = 0.5  # seconds between updates of the displayed loss, each a transfer to the host
@@ -26,15 +28,22 @@ class TrainingLogger:
       total: the number of steps of the run.
       sampler: of the training data.
       first_batch: the number of the first batch, counted over all epochs.
+      metrics: of the task, for log lines; the files contain the values as they are.
     """
 
     def __init__(
-        self, workdir: AnyPath, start: int, total: int, sampler: BatchSampler, first_batch: int
+        self,
+        workdir: AnyPath,
+        start: int,
+        total: int,
+        sampler: BatchSampler,
+        first_batch: int,
+        metrics: Mapping[str, Metric],
     ):
         is_main = jax.process_index() == 0
         self._batch_size, self._epoch_length = sampler.mean_batch_size, sampler.batches_per_epoch
         self._batches, self._last_batch = first_batch, first_batch + total - start
-        self._updated = 0.0
+        self._metrics, self._updated = metrics, 0.0
         self._files = MetricWriter(workdir, start) if is_main else None
         self._bar = tqdm(
             total=total * self._batch_size,
@@ -71,8 +80,7 @@ class TrainingLogger:
         self._files.write(step, split, values)
         if split != "train" or self._bar.disable:
             whole = {name: value for name, value in values.items() if not is_breakdown(name)}
-            shown = "  ".join(f"{name} {value:.4g}" for name, value in whole.items())
-            log.info("step %d  %s  %s", step, split, shown)
+            log.info("step %d  %s  %s", step, split, format_metrics(whole, self._metrics))
 
     def flush(self) -> None:
         """Writes all metrics so far to the workdir."""

@@ -108,7 +108,8 @@ class Trainer:
         batches = self.data.batches(first, first + self.total - start)
         clock = Clock(self._compilations, progress, self._opened)
         throttle = _Throttle(self.program.steps_ahead)
-        logger = TrainingLogger(self.workdir, start, self.total, self.data.sampler, first)
+        sampler, metrics = self.data.sampler, self.program.task.metrics
+        logger = TrainingLogger(self.workdir, start, self.total, sampler, first, metrics)
         examples = 0
         with logger, Interruption() as interruption:
             for step in range(start + 1, self.total + 1):

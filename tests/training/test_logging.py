@@ -6,8 +6,11 @@ import types
 import pytest
 
 from research.common import progress
+from research.task import Metric, percentage
 from research.training.logging import TrainingLogger
+from research.training.metrics import read_metrics
 
+METRICS = {"bleu": Metric("BLEU", scale=100), "wer": percentage("word error rate", "lower")}
 SAMPLER = types.SimpleNamespace(mean_batch_size=8, batches_per_epoch=10)
 
 
@@ -25,7 +28,7 @@ def start(tmp_path):
     """Returns a function that starts the log of a run of 40 steps."""
 
     def start(step=0):
-        return TrainingLogger(tmp_path, step, 40, SAMPLER, step)
+        return TrainingLogger(tmp_path, step, 40, SAMPLER, step, METRICS)
 
     return start
 
@@ -35,7 +38,17 @@ def test_validation_metrics_are_logged_on_a_terminal_too(start, terminal, caplog
         logger.write(10, "train", {"loss": 0.5})
         logger.write(10, "validation", {"loss": 0.25, "ap": 0.5, "ap/cat": 0.5})
     lines = ["step 10  train  loss 0.5"] * (not terminal)
-    assert caplog.messages == [*lines, "step 10  validation  loss 0.25  ap 0.5"]
+    assert caplog.messages == [*lines, "step 10  validation  loss 0.25, ap 0.5"]
+
+
+def test_log_lines_have_the_scale_and_unit_of_reports(start, caplog, tmp_path):
+    """The files have fractions."""
+    caplog.set_level(logging.INFO)
+    values = {"bleu": 0.08614, "wer": 0.125, "loss": 0.5}
+    with start() as logger:
+        logger.write(10, "validation", values)
+    assert caplog.messages == ["step 10  validation  bleu 8.614, wer 12.50 %, loss 0.5"]
+    assert read_metrics(tmp_path) == [{"step": 10, "split": "validation", **values}]
 
 
 def test_the_bar_shows_the_epoch(start, terminal, monkeypatch):
