@@ -4,6 +4,7 @@ python -m research.evaluate --workdir=runs/digits --split=test --json
 """
 
 import json
+import logging
 from typing import Any
 
 import jax
@@ -18,6 +19,7 @@ from research.training.evaluation import evaluate
 from research.training.metrics import format_metrics
 from research.training.run import Run, open_run
 
+log = logging.getLogger("research")
 FLAGS = flags.FLAGS
 
 
@@ -29,7 +31,7 @@ def define_flags() -> None:
 
 
 def evaluate_run(run: Run, split: str, save: bool = True) -> dict[str, float]:
-    """Computes the metrics of a run on a split.
+    """Computes the metrics of a run on a split, and logs their signatures.
 
     Args:
       run: the run.
@@ -39,7 +41,10 @@ def evaluate_run(run: Run, split: str, save: bool = True) -> dict[str, float]:
     with activity("opening the data"):
         dataset = run.program.task.dataset(split)
     results, scorer = evaluate(run.program, run.state, dataset)
-    save = save and jax.process_index() == 0
+    is_main = jax.process_index() == 0
+    for signature in scorer.signatures() if is_main else ():
+        log.info("%s", signature)
+    save = save and is_main
     record: dict[str, Any] = {
         "split": run.program.task.opened_split(split),
         "metrics": results,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 
 import pytest
 from absl import flags
@@ -10,6 +11,8 @@ from PIL import Image
 from research.evaluate import define_flags, evaluate_run, main
 from research.exporting.card import Export, model_card
 from research.tasks.image_classification.data import ImageFolder
+from research.tasks.image_classification.scorer import ClassificationScorer
+from research.training.evaluation import evaluate
 from research.training.loop import Trainer
 
 
@@ -34,6 +37,15 @@ def test_the_evaluation_names_the_split_that_was_scored(run):
     for split in ("test", "validation"):
         saved = json.loads((run.workdir / f"evaluation_{split}.json").read_text())
         assert saved["split"] == "validation"
+
+
+def test_only_the_final_evaluation_logs_signatures(run, monkeypatch, caplog):
+    monkeypatch.setattr(ClassificationScorer, "signatures", lambda self: ["acc|version:1 = 50"])
+    caplog.set_level(logging.INFO)
+    evaluate(run.program, run.state, run.program.task.dataset("validation"))
+    assert not caplog.messages
+    evaluate_run(run, "validation", save=False)
+    assert caplog.messages == ["acc|version:1 = 50"]
 
 
 def test_the_model_card_names_the_split_that_was_scored(run):
