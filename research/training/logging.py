@@ -45,6 +45,8 @@ class TrainingLogger:
         self._batches, self._last_batch = first_batch, first_batch + total - start
         self._metrics, self._updated = metrics, 0.0
         self._files = MetricWriter(workdir, start) if is_main else None
+        if is_main and start:
+            log.info("resuming at step %d of %d", start, total)
         self._bar = tqdm(
             total=total * self._batch_size,
             initial=start * self._batch_size,

@@ -51,6 +51,13 @@ def test_log_lines_have_the_scale_and_unit_of_reports(start, caplog, tmp_path):
     assert read_metrics(tmp_path) == [{"step": 10, "split": "validation", **values}]
 
 
+@pytest.mark.parametrize(("step", "lines"), [(0, []), (20, ["resuming at step 20 of 40"])])
+def test_a_resumed_run_names_its_step(start, caplog, step, lines):
+    caplog.set_level(logging.INFO)
+    with start(step):
+        assert caplog.messages == lines
+
+
 def test_the_bar_shows_the_epoch(start, terminal, monkeypatch):
     shown = []
     with start(19) as logger:
