@@ -15,7 +15,7 @@ from research.common.progress import activity
 from research.common.storage import as_path
 from research.data.splits import split_label
 from research.reporting.runs import save_evaluation
-from research.training.evaluation import evaluate
+from research.training.evaluation import check_size, evaluate
 from research.training.metrics import format_metrics
 from research.training.run import Run, open_run
 
@@ -48,7 +48,7 @@ def evaluate_run(run: Run, split: str, save: bool = True) -> dict[str, float]:
     record: dict[str, Any] = {
         "split": run.program.task.opened_split(split),
         "metrics": results,
-        "notes": scorer.notes(),
+        "notes": [*scorer.notes(), *check_size(run.program.task, split, dataset)],
         "step": int(run.state.step),
     }
     figures = []

@@ -39,6 +39,12 @@ def test_the_evaluation_names_the_split_that_was_scored(run):
         assert saved["split"] == "validation"
 
 
+def test_a_score_of_few_examples_has_a_note(run):
+    (note,) = json.loads((run.workdir / "evaluation_test.json").read_text())["notes"]
+    remedy = "raise config.task.source.validation_fraction, or provide a larger validation split"
+    assert note == f"only 2 validation examples: scores of so few are imprecise; {remedy}"
+
+
 def test_only_the_final_evaluation_logs_signatures(run, monkeypatch, caplog):
     monkeypatch.setattr(ClassificationScorer, "signatures", lambda self: ["acc|version:1 = 50"])
     caplog.set_level(logging.INFO)

@@ -18,7 +18,7 @@ from research.common.storage import AnyPath
 from research.hardware.mesh import replicated
 from research.training.checkpoint import Checkpoints, Saved
 from research.training.clock import Clock, CompilationCounter
-from research.training.evaluation import evaluate
+from research.training.evaluation import check_size, evaluate
 from research.training.experiment import Experiment
 from research.training.initialize import load, log_table
 from research.training.input import input_pipeline
@@ -72,7 +72,10 @@ class Trainer:
         self.evaluate_every = lengths.steps("evaluate_every")
         self.checkpoint_every = lengths.steps("checkpoint_every")
         self.validation = task.dataset("validation") if self.evaluate_every else None
-        task.dataset("test")  # a missing test split would otherwise end the run after training
+        if self.validation is not None:
+            check_size(task, "validation", self.validation)
+        # A missing test split would otherwise end the run after training.
+        check_size(task, "test", task.dataset("test"))
         self.program = Program(self.experiment, lengths.schedule())
         _ = self.program.shardings  # checks the optimizer and the sharding rules
         self.loaded = self._load_initial()
