@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import logging
 
 import pytest
 from absl import flags
@@ -11,7 +10,6 @@ from PIL import Image
 from research.evaluate import define_flags, evaluate_run, main
 from research.exporting.card import Export, model_card
 from research.tasks.image_classification.data import ImageFolder
-from research.tasks.image_classification.scorer import ClassificationScorer
 from research.training.evaluation import evaluate
 from research.training.loop import Trainer
 
@@ -46,8 +44,8 @@ def test_a_score_of_few_examples_has_a_note(run):
 
 
 def test_only_the_final_evaluation_logs_signatures(run, monkeypatch, caplog):
-    monkeypatch.setattr(ClassificationScorer, "signatures", lambda self: ["acc|version:1 = 50"])
-    caplog.set_level(logging.INFO)
+    monkeypatch.setattr("research.task.Scorer.signatures", lambda self: ["acc|version:1 = 50"])
+    caplog.set_level("INFO")
     evaluate(run.program, run.state, run.program.task.dataset("validation"))
     assert not caplog.messages
     evaluate_run(run, "validation", save=False)
