@@ -4,6 +4,7 @@ python -m research.evaluate --workdir=runs/digits --split=test --json
 """
 
 import json
+import logging
 from typing import Any
 
 import jax
@@ -15,9 +16,11 @@ from research.common.progress import activity
 from research.common.storage import as_path
 from research.data.splits import split_label
 from research.reporting.runs import save_evaluation
-from research.training.evaluation import evaluate
+from research.training.evaluation import check_size, evaluate
+from research.training.metrics import format_metrics
 from research.training.run import Run, open_run
 
+log = logging.getLogger("research")
 FLAGS = flags.FLAGS
 
 
@@ -29,7 +32,7 @@ def define_flags() -> None:
 
 
 def evaluate_run(run: Run, split: str, save: bool = True) -> dict[str, float]:
-    """Computes the metrics of a run on a split.
+    """Computes the metrics of a run on a split, and logs their signatures.
 
     Args:
       run: the run.
@@ -39,11 +42,14 @@ def evaluate_run(run: Run, split: str, save: bool = True) -> dict[str, float]:
     with activity("opening the data"):
         dataset = run.program.task.dataset(split)
     results, scorer = evaluate(run.program, run.state, dataset)
-    save = save and jax.process_index() == 0
+    is_main = jax.process_index() == 0
+    for signature in scorer.signatures() if is_main else ():
+        log.info("%s", signature)
+    save = save and is_main
     record: dict[str, Any] = {
         "split": run.program.task.opened_split(split),
         "metrics": results,
-        "notes": scorer.notes(),
+        "notes": [*scorer.notes(), *check_size(run.program.task, split, dataset)],
         "step": int(run.state.step),
     }
     figures = []
@@ -59,12 +65,6 @@ def evaluate_run(run: Run, split: str, save: bool = True) -> dict[str, float]:
     return results
 
 
-def format_metrics(metrics: dict[str, float]) -> str:
-    """Returns metrics in one line: `accuracy 0.9972, loss 0.1500, examples 360`."""
-    texts = (f"{k} {v}" if isinstance(v, int) else f"{k} {v:.4f}" for k, v in metrics.items())
-    return ", ".join(texts)
-
-
 def main(_: list[str]) -> None:
     """Prints the metrics."""
     # The workdir contains results of the run as trained; those of a changed one are only printed.
@@ -77,7 +77,8 @@ def main(_: list[str]) -> None:
     if FLAGS.json:
         print(json.dumps({"split": opened, **finite_or_none(results)}))
     else:
-        print(f"{split_label(FLAGS.split, opened)}: {format_metrics(results)}")
+        shown = format_metrics(results, run.program.task.metrics)
+        print(f"{split_label(FLAGS.split, opened)}: {shown}")
 
 
 def run_command() -> None:

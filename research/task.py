@@ -86,6 +86,10 @@ class Scorer(abc.ABC):
         """Returns what a reader of the metrics must know, such as why one of them is 0."""
         return []
 
+    def signatures(self) -> list[str]:
+        """Returns the lines that a paper cites with the scores, such as sacrebleu's."""
+        return []
+
 
 class FurtherScores(Protocol):
     """Scores that need the parameters themselves, not only predictions."""

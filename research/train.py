@@ -17,11 +17,12 @@ from research.common import cli
 from research.common.files import read_json, save_json
 from research.common.storage import AnyPath, absolute, as_path
 from research.data.splits import split_label
-from research.evaluate import evaluate_run, format_metrics
+from research.evaluate import evaluate_run
 from research.reporting.report import write_report
 from research.reporting.runs import REPORT, SUMMARY, evaluation_file
 from research.training.experiment import load_experiment
 from research.training.loop import Trainer
+from research.training.metrics import format_metrics
 from research.training.summary import summarize
 
 log = logging.getLogger("research")
@@ -51,7 +52,8 @@ def main(_: list[str]) -> None:
         save_json(workdir / SUMMARY, summarize(run, trainer.data.sampler, command))
         report = write_report([workdir], workdir / REPORT)
         opened = run.program.task.opened_split("test")
-        log.info("%s: %s", split_label("test", opened), format_metrics(results))
+        shown = format_metrics(results, run.program.task.metrics)
+        log.info("%s: %s", split_label("test", opened), shown)
         log.info("run     %s", absolute(workdir))
         log.info("report  %s, for a browser", absolute(report))
         curves = shlex.join(["tensorboard", "--logdir", str(absolute(workdir))])

@@ -12,6 +12,7 @@ from research.evaluate import define_flags, evaluate_run, main
 from research.exporting.card import Export, model_card
 from research.reporting.runs import save_evaluation
 from research.tasks.image_classification.data import ImageFolder
+from research.training.evaluation import evaluate
 from research.training.loop import Trainer
 
 
@@ -36,6 +37,21 @@ def test_the_evaluation_names_the_split_that_was_scored(run):
     for split in ("test", "validation"):
         saved = json.loads((run.workdir / f"evaluation_{split}.json").read_text())
         assert saved["split"] == "validation"
+
+
+def test_a_score_of_few_examples_has_a_note(run):
+    (note,) = json.loads((run.workdir / "evaluation_test.json").read_text())["notes"]
+    remedy = "raise config.task.source.validation_fraction, or provide a larger validation split"
+    assert note == f"only 2 validation examples: scores of so few are imprecise; {remedy}"
+
+
+def test_only_the_final_evaluation_logs_signatures(run, monkeypatch, caplog):
+    monkeypatch.setattr("research.task.Scorer.signatures", lambda self: ["acc|version:1 = 50"])
+    caplog.set_level("INFO")
+    evaluate(run.program, run.state, run.program.task.dataset("validation"))
+    assert not caplog.messages
+    evaluate_run(run, "validation", save=False)
+    assert caplog.messages == ["acc|version:1 = 50"]
 
 
 def test_the_model_card_names_the_split_that_was_scored(run):

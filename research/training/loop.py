@@ -18,7 +18,7 @@ from research.common.storage import AnyPath
 from research.hardware.mesh import replicated
 from research.training.checkpoint import Checkpoints, Saved
 from research.training.clock import Clock, CompilationCounter
-from research.training.evaluation import evaluate
+from research.training.evaluation import check_size, evaluate
 from research.training.experiment import Experiment
 from research.training.initialize import load, log_table
 from research.training.input import input_pipeline
@@ -72,7 +72,10 @@ class Trainer:
         self.evaluate_every = lengths.steps("evaluate_every")
         self.checkpoint_every = lengths.steps("checkpoint_every")
         self.validation = task.dataset("validation") if self.evaluate_every else None
-        task.dataset("test")  # a missing test split would otherwise end the run after training
+        if self.validation is not None:
+            check_size(task, "validation", self.validation)
+        # A missing test split would otherwise end the run after training.
+        check_size(task, "test", task.dataset("test"))
         self.program = Program(self.experiment, lengths.schedule())
         self._check_example()
         _ = self.program.shardings  # checks the optimizer and the sharding rules
@@ -108,8 +111,9 @@ class Trainer:
         batches = self.data.batches(first, first + self.total - start)
         clock = Clock(self._compilations, progress, self._opened)
         throttle = _Throttle(self.program.steps_ahead)
-        batch_size, examples = self.data.sampler.mean_batch_size, 0
-        logger = TrainingLogger(self.workdir, start, self.total, batch_size)
+        sampler, metrics = self.data.sampler, self.program.task.metrics
+        logger = TrainingLogger(self.workdir, start, self.total, sampler, first, metrics)
+        examples = 0
         with logger, Interruption() as interruption:
             for step in range(start + 1, self.total + 1):
                 with jax.transfer_guard("disallow"):

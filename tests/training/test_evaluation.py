@@ -2,9 +2,13 @@ import dataclasses
 
 import pytest
 
-from research.training.evaluation import evaluate
+from research.data.splits import warn_once
+from research.training.evaluation import check_size, evaluate
+from research.training.loop import Trainer
 from research.training.program import Program
 from tests.training.toy_task import Sequences, Toy
+
+HELD_OUT = ("validation", "test")
 
 
 class Damaged(Sequences):
@@ -42,3 +46,16 @@ def test_nothing_is_reported_as_skipped_where_all_examples_are_scored(toy):
     dataset = program.task.dataset("test")
     results, _ = evaluate(program, program.initialize().inference, dataset)
     assert results["examples"] == 21 and "skipped" not in results
+
+
+def test_a_training_warns_once_at_its_start_of_few_held_out_examples(toy, tmp_path, caplog):
+    warn_once.cache_clear()
+    Trainer(dataclasses.replace(toy, task=Toy(examples=21)), tmp_path)
+    remedy = "scores of so few are imprecise; provide a larger {0} split"
+    expected = [f"only 21 {split} examples: {remedy.format(split)}" for split in HELD_OUT]
+    assert [one.message for one in caplog.records if one.levelname == "WARNING"] == expected
+
+
+def test_enough_examples_and_the_training_split_give_no_warning():
+    for split, count in (("validation", 50), ("train", 4)):
+        assert check_size(Toy(examples=count), split, Toy(examples=count).dataset(split)) == []

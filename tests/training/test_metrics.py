@@ -1,7 +1,8 @@
 import pytest
 
 from research.common.errors import UserError
-from research.training.metrics import FILE, MetricWriter, read_metrics
+from research.task import Metric, percentage
+from research.training.metrics import FILE, MetricWriter, format_metrics, read_metrics
 
 
 def test_a_resumed_run_removes_the_metrics_after_its_step(tmp_path):
@@ -32,3 +33,10 @@ def test_an_invalid_line_is_refused(tmp_path):
     (tmp_path / FILE).write_text('{"step": 5\n{"step": 10, "split": "train"}\n')
     with pytest.raises(UserError, match=r"invalid JSON in .*metrics\.jsonl:1; remove the line"):
         read_metrics(tmp_path)
+
+
+def test_a_line_of_metrics_has_their_scales_and_units():
+    metrics = {"accuracy": percentage("accuracy"), "loss": Metric("loss", "nats")}
+    values = {"accuracy": 0.9972, "accuracy/cat": 0.5, "loss": 0.15, "examples": 1360}
+    expected = "accuracy 99.72 %, accuracy/cat 50.00 %, loss 0.15 nats, examples 1,360"
+    assert format_metrics(values, metrics) == expected

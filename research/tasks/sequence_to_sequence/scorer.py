@@ -1,6 +1,5 @@
 """Scorers of pronunciations (word and phoneme error rates) and of translations (BLEU, chrF)."""
 
-import logging
 from collections.abc import Callable, Sequence
 from itertools import islice, zip_longest
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
@@ -23,7 +22,6 @@ from research.tasks.sequence_to_sequence.outputs import (
 if TYPE_CHECKING:
     from research.reporting.figures import Figure
 
-log = logging.getLogger(__name__)
 METRICS = {
     "bleu": Metric("BLEU", scale=100, better="higher"),
     "bleu_lowercased": Metric("BLEU, lowercased", scale=100, better="higher"),
@@ -222,10 +220,11 @@ class PronunciationScorer(_OutputScorer):
 class TranslationScorer(_OutputScorer):
     """BLEU and chrF, computed by sacrebleu."""
 
+    _signatures: tuple[str, ...] = ()  # of the last result
     _has_ngrams = True  # whether an output has as many tokens as the longest n-grams of BLEU
 
     def result(self, dataset: Dataset) -> dict[str, float]:
-        """Returns `bleu`, `bleu_lowercased` and `chrf` as fractions, and logs their signatures.
+        """Returns `bleu`, `bleu_lowercased` and `chrf` as fractions.
 
         BLEU is of detokenised text, tokenised like mteval-v13a (Post 2018,
         https://aclanthology.org/W18-6319), and 0 if no translation has four tokens.
@@ -236,7 +235,7 @@ class TranslationScorer(_OutputScorer):
         hypotheses = [output.text for output in outputs]
         # All first references, all second ones, and so on; None where a sentence has fewer.
         references = list(zip_longest(*(pair.references for pair in pairs)))
-        scores = {}
+        scores, signatures = {}, []
         metrics = {
             "bleu": BLEU(tokenize="13a"),
             "bleu_lowercased": BLEU(tokenize="13a", lowercase=True),
@@ -244,10 +243,11 @@ class TranslationScorer(_OutputScorer):
         }
         for name, metric in metrics.items():
             score = metric.corpus_score(hypotheses, references)
-            log.info("%s", score.format(signature=str(metric.get_signature())))
+            signatures.append(score.format(signature=str(metric.get_signature())))
             scores[name] = score.score / 100
             if isinstance(score, BLEUScore):
                 self._has_ngrams = score.totals[-1] > 0
+        self._signatures = tuple(signatures)
         return scores
 
     def notes(self) -> list[str]:
@@ -258,6 +258,10 @@ class TranslationScorer(_OutputScorer):
             f"BLEU is 0 because no output has {_NGRAM} tokens: it is the geometric mean of the "
             f"precision of 1 to {_NGRAM} consecutive tokens. chrF measures such short texts."
         ]
+
+    def signatures(self) -> list[str]:
+        """Returns each score as sacrebleu prints it, with its signature; after `result`."""
+        return list(self._signatures)
 
     def figures(self, dataset: Dataset) -> "list[Figure]":
         """Returns the worst translations, some typical ones, and attention matrices."""
