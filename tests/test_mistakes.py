@@ -20,6 +20,32 @@ from research.training.experiment import Experiment
 ROOT = Path(__file__).parents[1]
 SAVED = Path(__file__).parent / "training" / "saved_run"
 
+# A model of the user's own, and the experiment that uses it.
+OWN = """
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from research.common.config import not_configured, to_config_dict
+from research.tasks.image_classification.task import ImageClassification
+from research.training.experiment import Experiment
+
+
+class Net(nn.Module):
+    num_classes: int = not_configured(0)
+    dtype: Any = not_configured(jnp.float32)
+
+    @nn.compact
+    def __call__(self, images, train):
+        return nn.Conv(self.num_classes, (3, 3))(images).mean((1, 2))
+
+
+def get_config():
+    return to_config_dict(Experiment(task=ImageClassification(model=Net())))
+"""
+
 # The folder in which every command runs. Experiments are those beside the package.
 FILES = {
     "syntax.py": "def f(:",
@@ -27,6 +53,10 @@ FILES = {
     "raises.py": "def get_config():\n    return {}['task']",
     "nothing.py": "def get_config():\n    pass",
     "empty.py": "",
+    "without_train.py": OWN.replace("images, train", "images"),
+    "maps.py": OWN.replace(".mean((1, 2))", ""),
+    "no_call.py": OWN.replace("__call__", "forward"),
+    "no_module.py": OWN.replace("class Net(nn.Module)", "@dataclass(frozen=True)\nclass Net"),
     "file": "",
     "data/train/cat/readme.txt": "",
 }
@@ -77,6 +107,15 @@ MISTAKES = {
     "module named 'numpie'; correct the file",
     "train --config=raises.py --workdir=new": "cannot run raises.py:2: KeyError: 'task'; correct "
     "the file",
+    # A model of the user's own.
+    "train --config=without_train.py --workdir=new": "config.model.type: invalid arguments of "
+    "Net.__call__, (self, images): expected (self, images, train)",
+    "train --config=maps.py --workdir=new": "config.task.model: invalid outputs of Net, of shape "
+    "[1, 8, 8, 10]; return logits [batch, classes], here [1, 10]",
+    "train --config=no_call.py --workdir=new": "config.model.type: missing methods or fields of "
+    "Net: add __call__",
+    "train --config=no_module.py --workdir=new": "config.model.type: invalid class Net: expected "
+    "a Flax module (flax.linen)",
     # Keys of the config.
     "$TRAIN --config.sed=1": "config.sed: unknown key; did you mean 'seed'?",
     "$TRAIN --config.nope=1": "config.nope: unknown key; known: batch_length, batch_size, ...",
