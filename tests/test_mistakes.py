@@ -148,7 +148,13 @@ MISTAKES = {
     "epochs' or 20_epochs, 100_000_steps, 500_000_examples",
     "$TRAIN --config.duration=2_parsecs": "config.duration: invalid duration '2_parsecs': ...",
     "$TRAIN --config.optimizer.warmup=999_epochs": "config.duration: invalid length 1950: expected "
-    "more steps than the warm-up, 12987",
+    "more steps than optimizer.warmup, 12987; raise it, or lower optimizer.warmup or "
+    "batch_size=64",
+    "$TRAIN --config.duration=0_epochs": "config.duration: invalid length 0: expected at least 1 "
+    "step",
+    "$TRAIN --config.batch_size=5000 --config.duration=1_epoch": "config.duration: invalid length "
+    "1: expected more steps than optimizer.warmup, ...; raise it, or lower optimizer.warmup or "
+    "batch_size=5000",
     "$TRAIN --config.optimizer.name=adamz": "config.optimizer.name: unknown optimizer 'adamz'; did "
     "you mean 'adam'?",
     "$TRAIN --config.optimizer=adam": "config.optimizer: invalid value 'adam': expected Optimizer; "
@@ -169,6 +175,10 @@ MISTAKES = {
     "run, a .safetensors or PyTorch file, an installed package, or hf:OWNER/NAME",
     "$TRAIN --config.task.model.type=cnn": "config.task.model.type: unknown class 'cnn'; did you "
     "mean 'CNN'?",
+    "$TRAIN --config.task.model.depth=18": "config.task.model.depth: unknown key of MLP; select "
+    "ResNet... by the key 'type'",
+    "$TRAIN --config.task.model.type=absent.py:Net": "config.task.model.type: missing file "
+    "absent.py, which defines Net; restore it, or run the command in the folder of its training",
     "$TRAIN --config.task.model=CNN": "config.task.model: invalid value 'CNN': expected MLP | ...; "
     "select a class by the key 'type'",
     "$TRAIN --config.task.model.widths=0": "config.task.model.widths: invalid value (0,): expected "
@@ -179,8 +189,8 @@ MISTAKES = {
     "optimizer need ... GB of memory, and ... GB are free; choose a smaller model, or raise "
     "mesh.fsdp",
     # Data.
-    "$TRAIN --config.task.source.path=data": "config.task.source.path: unknown key; known: "
-    "classes, ...",
+    "$TRAIN --config.task.source.path=data": "config.task.source.path: unknown key of "
+    "Digits; select ImageFolder by the key 'type'",
     "$TRAIN --config.task.source.type=ImageFolder": "config.task.source.path: missing; ImageFolder "
     "requires path",
     "$TRAIN --config.task.source.type=ImageFolder --config.task.source.path=absent": "config.task."
@@ -193,7 +203,7 @@ MISTAKES = {
     "train $SPEECH --config.task.source.type=Manifest --config.task.source.train=absent": "config."
     "task.source.train: ...absent...",
     "train $SPEECH --config.task.source.train=absent.jsonl": "config.task.source.train: unknown "
-    "key; ...",
+    "key of ...; select ...Manifest... by the key 'type'",
     "train $BOXES --config.task.source.type=VOC --config.task.source.path=absent": "config.task."
     "source...absent...",
     "train $BOXES --config.task.source.type=COCO": "config.task.source.path: missing; COCO "
@@ -201,7 +211,7 @@ MISTAKES = {
     "train $TEXTS --config.task.source.type=ParallelText": "config.task.source.train: missing; "
     "ParallelText requires train",
     "train $TEXTS --config.task.source.type=ParallelText --config.task.source.train=absent.tsv": ""
-    "...absent.tsv...",
+    "config.task.source.train: missing file absent.tsv; check the path",
     # Workdirs.
     "train $CONFIG --workdir=file": "invalid folder file: file is a file; choose another path",
     "train $CONFIG --workdir=file/run": "invalid folder file/run: ...file is a file; ...",
@@ -212,7 +222,7 @@ MISTAKES = {
     "train $CONFIG --workdir=runs/saved": "runs/saved belongs to another config (...); choose "
     "another --workdir, or continue with --allow_config_change",
     "train $CONFIG --workdir=runs/saved --config.batch_size=32": "runs/saved was started with "
-    "another batch_size; choose another --workdir",
+    "another batch_size: 64 -> 32; choose another --workdir",
     "evaluate": "missing --workdir; --help shows an example",
     "evaluate --workdir=runs/svaed": "missing run in runs/svaed; did you mean 'runs/saved'?",
     "evaluate --workdir=runs": "missing run in runs; did you mean 'runs/saved'?",
@@ -233,9 +243,9 @@ MISTAKES = {
     "KEY=VALUE, e.g. batch_size=64",
     "predict --workdir=runs/saved": "missing input: list files or texts after the flags, or set "
     "--input=FILE",
+    "predict --workdir=runs/saved data": "invalid image data: it is a folder; expected a file",
     "predict --workdir=runs/saved absent.png": "...absent.png...",
-    "predict --workdir=runs/saved --input=absent.txt": "cannot read absent.txt (No such file or "
-    "directory); check the file",
+    "predict --workdir=runs/saved --input=absent.txt": "missing file absent.txt; check the path",
     "predict --workdir=runs/saved --stream a.png": "ImageClassification does not support "
     "streaming; leave --stream out",
     "predict --workdir=runs/saved --beam=3 a.png": "config.task.decoding: unknown key; known: ...",

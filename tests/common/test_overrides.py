@@ -156,7 +156,10 @@ def test_changes_are_parsed_by_the_declared_types(changes, expected):
             "config.weights.revision: missing; Pretrained requires path, revision",
         ),
         (["steps.2.padding=1"], "config.steps.2: unknown position; known: 0, 1"),
-        (["steps.0.probability=1"], "config.steps.0.probability: unknown key; known: padding"),
+        (
+            ["steps.0.probability=1"],
+            "config.steps.0.probability: unknown key of Crop; select Flip by the key 'type'",
+        ),
         (["scale=1,2,3"], "config.scale: invalid value '1,2,3': expected tuple[float, float]"),
         (["rate=fast"], "config.rate: invalid value 'fast': expected float | None"),
         (["level=3"], "config.level: invalid value '3': expected 1 | 2 | 'all'"),
