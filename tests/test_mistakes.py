@@ -68,6 +68,8 @@ SHORT = {
     "$TEXTS": "--config=experiments/sequence_to_sequence/pronunciation.py --workdir=new",
 }
 
+QUOTED = """ARGS="'--config.KEY=a b'\""""
+
 # The command line and its error, in which ... stands for any text.
 MISTAKES = {
     # A command or a flag that does not exist, or is missing.
@@ -89,9 +91,13 @@ MISTAKES = {
     "$TRAIN config.seed=1": "unexpected argument 'config.seed=1': did you mean --config.seed=1?",
     "$TRAIN seed=1": "unexpected argument 'seed=1': did you mean --config.seed=1?",
     "train $CONFIG --workdir=my runs/1": "unexpected argument 'runs/1': quote a value that "
-    'contains spaces, as in --workdir="my runs/1"',
+    'contains spaces, as in --workdir="my runs/1", and in make as in ' + QUOTED,
     "$TRAIN --config.duration=2 epochs": "unexpected argument 'epochs': quote a value that "
-    'contains spaces, as in --workdir="my runs/1"',
+    'contains spaces, as in --workdir="my runs/1", and in make as in ' + QUOTED,
+    "train --config=~/absent.py --workdir=new": "missing experiment file ...home/absent.py; see "
+    "...experiments/",
+    "evaluate --workdir=~/absent": "missing run in ...home/absent; `python -m research.train` "
+    "creates one",
     # The experiment file.
     "train --config=digits_mpl.py --workdir=new": "missing experiment file digits_mpl.py; did you "
     "mean experiments/image_classification/digits_mlp.py?",
@@ -310,6 +316,7 @@ def folder(tmp_path_factory):
 def run(folder, in_process, monkeypatch, capfd):
     """Returns a function that runs a command in this process; it returns exit code and error."""
     monkeypatch.chdir(folder)
+    monkeypatch.setenv("HOME", str(folder / "home"))
     monkeypatch.setattr("research.common.progress._DELAY", 1e6)  # on a busy machine
 
     def run(name, arguments):

@@ -4,6 +4,7 @@ import difflib
 import re
 import sys
 import textwrap
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -53,6 +54,8 @@ def parse(
         argv = flags.FLAGS.read_flags_from_files(argv, force_gnu=False)
         if CHANGES in known:
             argv = [_collected(argument) for argument in argv]
+        # A shell does not expand the ~ of --workdir=~/runs.
+        argv = [re.sub(r"^(--?\w+=)~(?=/)", rf"\1{Path.home()}", argument) for argument in argv]
         _, *arguments = flags.FLAGS(argv)
     except flags.UnrecognizedFlagError as error:
         raise _unknown(error.flagname, known, positional) from None
@@ -131,7 +134,8 @@ def _unexpected(argument: str, known: dict[str, Any]) -> UserError:
         prefix = "config." if is_key and not argument.startswith("config.") else ""
         remedy = f"did you mean --{prefix}{argument}?"
     else:
-        remedy = 'quote a value that contains spaces, as in --workdir="my runs/1"'
+        remedy = 'quote a value that contains spaces, as in --workdir="my runs/1", '
+        remedy += """and in make as in ARGS="'--config.KEY=a b'\""""
     return UserError(f"unexpected argument '{argument}': {remedy}")
 
 

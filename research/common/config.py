@@ -6,6 +6,7 @@ An experiment file builds typed dataclasses and returns `to_config_dict(...)` of
 A field holds a plain value, a dataclass, an optional one (`Sampler | None`), one of several
 (`MLP | CNN`, or a `Task`), or a tuple of these. Where several classes are possible, the dict holds
 the name of the class under `type`. Flax modules are dataclasses too, so a model is its own config.
+A text that begins with `~/` is a path in the home directory.
 Fields that the program sets, such as the number of classes, are declared with `not_configured`.
 
 Instead of its own classes, a field also holds one of the user's, which `type` names by its module
@@ -19,6 +20,7 @@ import math
 import types
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from flax import linen as nn
@@ -371,7 +373,9 @@ def _decode_leaf(value: Any, annotation: Any) -> Any:
         raise WrongTypeError
     if isinstance(value, float) and not math.isfinite(value):
         raise WrongTypeError
-    return value
+    # A shell does not expand the ~ of --config.KEY=~/data, nor Python that of a file.
+    is_in_home = isinstance(value, str) and value.startswith("~/")
+    return str(Path(value).expanduser()) if is_in_home else value
 
 
 def _decode_tuple(value: Any, annotation: Any) -> tuple[Any, ...]:

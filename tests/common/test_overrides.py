@@ -129,10 +129,15 @@ def test_an_error_in_a_tuple_names_the_element():
         (["enabled=True"], {"enabled": True}),
         (["title=None"], {"title": "None"}),
         (["title=1"], {"title": "1"}),
+        (
+            ["title=~/data", "names=~/a,b/~/c"],
+            {"title": "/home/me/data", "names": ("/home/me/a", "b/~/c")},
+        ),
         (["patch_size=16", "patch_size=32"], {"patch_size": 32}),
     ],
 )
-def test_changes_are_parsed_by_the_declared_types(changes, expected):
+def test_changes_are_parsed_by_the_declared_types(changes, expected, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")  # of ~, which a shell does not expand after =
     assert with_changes(Recipe(), changes) == Recipe(**expected)
 
 
