@@ -147,6 +147,8 @@ def main(arguments: list[str]) -> None:
     short = {"beam_size": FLAGS.beam, "n_best": FLAGS.n_best}
     changes = [f"task.decoding.{key}={value}" for key, value in short.items() if value is not None]
     run = open_run(as_path(FLAGS.workdir), FLAGS.change + changes, FLAGS.average)
+    if FLAGS.pictures:
+        run.program.task.predictor().check_visualizes()
     results = _print_stream(run, inputs) if FLAGS.stream else _print_all(run, inputs)
     errors = [result["error"] for result in results if "error" in result]
     for error in dict.fromkeys(errors):

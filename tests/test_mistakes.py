@@ -85,6 +85,9 @@ MISTAKES = {
     "$TRAIN --cofig.seed=1": "unknown flag --cofig.seed; did you mean --config.seed?",
     "$TRAIN --allow_config_change=maybe": "invalid flag --allow_config_change=maybe: expected "
     "true or false",
+    "$TRAIN --workdir=old": "invalid flag --workdir=old: given 2 times; leave all but one out",
+    "report --workdir=runs/saved --workdir=runs/b": "invalid flag --workdir=runs/b: given 2 times; "
+    "leave all but one out",
     # Arguments that no flag takes.
     "$TRAIN experiments/a.py": "unexpected argument 'experiments/a.py': did you mean "
     "--config=experiments/a.py?",
@@ -254,6 +257,8 @@ MISTAKES = {
     "predict --workdir=runs/saved --input=absent.txt": "missing file absent.txt; check the path",
     "predict --workdir=runs/saved --stream a.png": "ImageClassification does not support "
     "streaming; leave --stream out",
+    "predict --workdir=runs/saved --pictures=new a.png": "ImageClassification does not draw "
+    "pictures; leave --pictures out",
     "predict --workdir=runs/saved --beam=3 a.png": "config.task.decoding: unknown key; known: ...",
     "predict --workdir=runs/saved a.png --jsno": "unknown flag --jsno; did you mean '--json'?",
     # Export and report.

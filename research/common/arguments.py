@@ -144,6 +144,9 @@ def _check_given(known: dict[str, Any], required: tuple[str, ...]) -> None:
         values = flag.value if isinstance(flag.value, list) else [flag.value]
         if flag.present and ("" in values or not values):
             raise UserError(f"invalid flag --{name}={','.join(values)}: expected a value")
+        if flag.present > 1 and not isinstance(flag, flags.MultiFlag):
+            given = f"invalid flag --{name}={','.join(map(str, values))}"
+            raise UserError(f"{given}: given {flag.present} times; leave all but one out")
     missing = [f"--{name}" for name in required if known[name].value is None]
     if missing:
         raise UserError(f"missing {' and '.join(missing)}; --help shows an example")
