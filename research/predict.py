@@ -1,6 +1,6 @@
 """Predicts with a trained run, from files or texts.
 
-python -m research.predict --workdir=runs/digits one.png two.png
+python -m research.predict --workdir=runs/digits_cnn one.png two.png
 python -m research.predict --workdir=runs/digit_scenes photo.jpg
 python -m research.predict --workdir=runs/pronunciation --beam=5 --n_best=3 colonel
 """

@@ -280,7 +280,12 @@ MISTAKES = {
     "config": "missing experiment file: expected python -m research.config FILE",
     "config --config=a.py": "unknown flag --config; ...",
     "config experiments/image_classification/digits_mlp.py seed=1": "unexpected argument 'seed=1': "
-    "expected one experiment file",
+    "did you mean --config.seed=1?",
+    "config experiments/image_classification/digits_mlp.py config.seed=1": "unexpected argument "
+    "'config.seed=1': did you mean --config.seed=1?",
+    "config batch_size=32": "unexpected argument 'batch_size=32': did you mean "
+    "--config.batch_size=32?",
+    "config a.py b.py": "unexpected argument 'b.py': expected one experiment file",
     "plan": "expected either --config or --record",
     "plan $CONFIG --slice=v5e-3": "invalid accelerator type ...: v5litepod-N counts chips, and N "
     "can be 1, 4, ...",

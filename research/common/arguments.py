@@ -14,6 +14,7 @@ from research.common.config import suggest
 from research.common.errors import UserError
 
 CHANGES = "config.KEY"  # a flag of this name collects all --config.KEY=VALUE
+_REPEATED = "; repeat this option to specify a list of values"  # which absl appends
 _WIDTH = 100  # of a line of --help, in characters
 
 
@@ -71,9 +72,10 @@ def _help(flag: Any, is_required: bool) -> str:
     """Returns the lines of --help about one flag."""
     note = " (required)" if is_required else ""
     if flag.default not in (None, False, []):
-        note = f" (default {flag.default_as_str})"
+        default = flag.default
+        note = f" (default {','.join(default) if isinstance(default, list) else default})"
     name = f"--[no]{flag.name}" if flag.boolean else f"--{flag.name}=..."
-    words = " ".join(flag.help.split()) + note
+    words = " ".join(flag.help.split()).replace(_REPEATED, " May be repeated.") + note
     indent = " " * 6
     return f"  {name}\n" + textwrap.fill(
         words, _WIDTH, initial_indent=indent, subsequent_indent=indent
