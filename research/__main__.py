@@ -1,6 +1,6 @@
 """Runs a command of the project.
 
-polymath train --config=experiments/image_classification/digits_cnn.py --workdir=runs/digits
+polymath train --config=experiments/image_classification/digits_cnn.py --workdir=runs/digits_cnn
 polymath train --help
 """
 

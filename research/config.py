@@ -2,8 +2,7 @@
 
 python -m research.config experiments/image_classification/digits_cnn.py --config.seed=1
 
-Keys whose value is not the default are marked *. Each KEY=VALUE changes the experiment as
---config.KEY=VALUE.
+Keys whose value is not the default are marked *. --config.KEY=VALUE changes the value of a key.
 """
 
 import shlex
@@ -41,6 +40,10 @@ def main(arguments: list[str]) -> None:
     """Prints every key of an experiment."""
     if not arguments:
         raise UserError("missing experiment file: expected python -m research.config FILE")
+    for argument in arguments:
+        if "=" in argument and not argument.endswith(".py"):
+            change = f"--config.{argument.removeprefix('config.')}"
+            raise UserError(f"unexpected argument '{argument}': did you mean {change}?")
     if len(arguments) > 1:
         raise UserError(f"unexpected argument '{arguments[1]}': expected one experiment file")
     experiment = load_experiment(Path(arguments[0]), cli.config_changes())

@@ -1,6 +1,6 @@
 """Evaluates a trained run on a split; every example counts exactly once.
 
-python -m research.evaluate --workdir=runs/digits --split=test --json
+python -m research.evaluate --workdir=runs/digits_cnn --split=test --json
 """
 
 import json

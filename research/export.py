@@ -1,7 +1,7 @@
 """Exports a trained run: its parameters, or its prediction as a program, with a model card.
 
-python -m research.export --workdir=runs/digits --format=safetensors --output=exports/digits
-python -m research.export --workdir=runs/digits --format=stablehlo --output=exports/digits_program
+python -m research.export --workdir=runs/digits_cnn --format=safetensors --output=exports/digits
+python -m research.export --workdir=runs/digits_cnn --format=stablehlo --output=exports/program
 """
 
 from pathlib import Path

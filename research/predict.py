@@ -1,6 +1,6 @@
 """Predicts with a trained run, from files or texts.
 
-python -m research.predict --workdir=runs/digits one.png two.png
+python -m research.predict --workdir=runs/digits_cnn one.png two.png
 python -m research.predict --workdir=runs/digit_scenes photo.jpg
 python -m research.predict --workdir=runs/pronunciation --beam=5 --n_best=3 colonel
 """
@@ -150,6 +150,8 @@ def main(arguments: list[str]) -> None:
     if folder:
         check_is_writable(folder)
     run = open_run(as_path(FLAGS.workdir), FLAGS.change + changes, FLAGS.average)
+    if folder:
+        run.program.task.predictor().check_visualizes()
     results = _print_stream(run, inputs) if FLAGS.stream else _print_all(run, inputs, folder)
     errors = [result["error"] for result in results if "error" in result]
     for error in dict.fromkeys(errors):

@@ -56,11 +56,19 @@ class Predictor(abc.ABC):
         """Draws a result onto its input; None where the task has no picture."""
         return None
 
+    def check_visualizes(self) -> None:
+        """Raises UserError where the task does not implement `visualize`."""
+        if type(self).visualize is Predictor.visualize:
+            raise UserError(f"{self._task_name} does not draw pictures; leave --pictures out")
+
     def stream(self, params: Tree, variables: Tree, path: Path) -> Iterator[dict[str, Any]]:
         """Yields results while a file is being read, each as soon as it is final.
 
         Raises:
           UserError: the file cannot be read, or the task or its model does not support streaming.
         """
-        name = type(self).__name__.removesuffix("Predictor")
-        raise UserError(f"{name} does not support streaming; leave --stream out")
+        raise UserError(f"{self._task_name} does not support streaming; leave --stream out")
+
+    @property
+    def _task_name(self) -> str:
+        return type(self).__name__.removesuffix("Predictor")

@@ -185,7 +185,7 @@ def test_the_keys_of_an_experiment_are_listed():
     assert lines[start + 1].startswith("      ") and "initial parameters" in lines[start + 1]
     models = "MLP | CNN | ResNet | FastResNet | EfficientNetLite | MobileNetV3 | ViT"
     assert f"  task.model.type=CNN  ({models})" in lines
-    assert "  task.model.widths='(32, 64)'  (tuple[int, ...])" in lines
+    assert "  task.model.widths=32,64  (tuple[int, ...])" in lines
     assert "  optimizer  (Optimizer)" in lines
 
 

@@ -61,3 +61,15 @@ def test_help_lists_every_flag(command, in_process, monkeypatch, capsys):
         _, described, after = help_text.partition(f"\n  --{'[no]' * flag.boolean}{flag.name}")
         assert described and flag.help.split()[0] in after
     assert max(map(len, help_text.splitlines())) <= 110
+    assert "repeat this option" not in help_text and "(default '" not in help_text
+
+
+def test_help_says_which_flags_are_repeated_and_shows_defaults_as_they_are_written(
+    in_process, monkeypatch, capsys
+):
+    monkeypatch.setattr(sys, "argv", ["polymath", "evaluate", "--help"])
+    with pytest.raises(SystemExit):
+        main()
+    words = " ".join(capsys.readouterr().out.split())
+    assert "such as --change=task.decoding.beam_size=8. May be repeated. --" in words
+    assert "the newest ones. (default 1)" in words and "to evaluate. (default test)" in words

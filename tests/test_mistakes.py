@@ -18,6 +18,32 @@ from tests.make import make
 
 SAVED = Path(__file__).parent / "training" / "saved_run"
 
+# A model of the user's own, and the experiment that uses it.
+OWN = """
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from research.common.config import not_configured, to_config_dict
+from research.tasks.image_classification.task import ImageClassification
+from research.training.experiment import Experiment
+
+
+class Net(nn.Module):
+    num_classes: int = not_configured(0)
+    dtype: Any = not_configured(jnp.float32)
+
+    @nn.compact
+    def __call__(self, images, train):
+        return nn.Conv(self.num_classes, (3, 3))(images).mean((1, 2))
+
+
+def get_config():
+    return to_config_dict(Experiment(task=ImageClassification(model=Net())))
+"""
+
 # The folder in which every command runs. Experiments are those beside the package.
 FILES = {
     "syntax.py": "def f(:",
@@ -25,6 +51,10 @@ FILES = {
     "raises.py": "def get_config():\n    return {}['task']",
     "nothing.py": "def get_config():\n    pass",
     "empty.py": "",
+    "without_train.py": OWN.replace("images, train", "images"),
+    "maps.py": OWN.replace(".mean((1, 2))", ""),
+    "no_call.py": OWN.replace("__call__", "forward"),
+    "no_module.py": OWN.replace("class Net(nn.Module)", "@dataclass(frozen=True)\nclass Net"),
     "file": "",
     "data/train/cat/readme.txt": "",
 }
@@ -35,6 +65,8 @@ SHORT = {
     "$BOXES": "--config=experiments/object_detection/digit_scenes.py --workdir=new",
     "$TEXTS": "--config=experiments/sequence_to_sequence/pronunciation.py --workdir=new",
 }
+
+QUOTED = """ARGS="'--config.KEY=a b'\""""
 
 # The command line and its error, in which ... stands for any text.
 MISTAKES = {
@@ -51,15 +83,22 @@ MISTAKES = {
     "$TRAIN --cofig.seed=1": "unknown flag --cofig.seed; did you mean --config.seed?",
     "$TRAIN --allow_config_change=maybe": "invalid flag --allow_config_change=maybe: expected "
     "true or false",
+    "$TRAIN --workdir=old": "invalid flag --workdir=old: given 2 times; leave all but one out",
+    "report --workdir=runs/saved --workdir=runs/b": "invalid flag --workdir=runs/b: given 2 times; "
+    "leave all but one out",
     # Arguments that no flag takes.
     "$TRAIN experiments/a.py": "unexpected argument 'experiments/a.py': did you mean "
     "--config=experiments/a.py?",
     "$TRAIN config.seed=1": "unexpected argument 'config.seed=1': did you mean --config.seed=1?",
     "$TRAIN seed=1": "unexpected argument 'seed=1': did you mean --config.seed=1?",
     "train $CONFIG --workdir=my runs/1": "unexpected argument 'runs/1': quote a value that "
-    'contains spaces, as in --workdir="my runs/1"',
+    'contains spaces, as in --workdir="my runs/1", and in make as in ' + QUOTED,
     "$TRAIN --config.duration=2 epochs": "unexpected argument 'epochs': quote a value that "
-    'contains spaces, as in --workdir="my runs/1"',
+    'contains spaces, as in --workdir="my runs/1", and in make as in ' + QUOTED,
+    "train --config=~/absent.py --workdir=new": "missing experiment file ...home/absent.py; see "
+    "...experiments/",
+    "evaluate --workdir=~/absent": "missing run in ...home/absent; `python -m research.train` "
+    "creates one",
     # The experiment file.
     "train --config=digits_mpl.py --workdir=new": "missing experiment file digits_mpl.py; did you "
     "mean experiments/image_classification/digits_mlp.py?",
@@ -75,6 +114,15 @@ MISTAKES = {
     "module named 'numpie'; correct the file",
     "train --config=raises.py --workdir=new": "cannot run raises.py:2: KeyError: 'task'; correct "
     "the file",
+    # A model of the user's own.
+    "train --config=without_train.py --workdir=new": "config.model.type: invalid arguments of "
+    "Net.__call__, (self, images): expected (self, images, train)",
+    "train --config=maps.py --workdir=new": "config.task.model: invalid outputs of Net, of shape "
+    "[1, 8, 8, 10]; return logits [batch, classes], here [1, 10]",
+    "train --config=no_call.py --workdir=new": "config.model.type: missing methods or fields of "
+    "Net: add __call__",
+    "train --config=no_module.py --workdir=new": "config.model.type: invalid class Net: expected "
+    "a Flax module (flax.linen)",
     # Keys of the config.
     "$TRAIN --config.sed=1": "config.sed: unknown key; did you mean 'seed'?",
     "$TRAIN --config.nope=1": "config.nope: unknown key; known: batch_length, batch_size, ...",
@@ -107,7 +155,13 @@ MISTAKES = {
     "epochs' or 20_epochs, 100_000_steps, 500_000_examples",
     "$TRAIN --config.duration=2_parsecs": "config.duration: invalid duration '2_parsecs': ...",
     "$TRAIN --config.optimizer.warmup=999_epochs": "config.duration: invalid length 1950: expected "
-    "more steps than the warm-up, 12987",
+    "more steps than optimizer.warmup, 12987; raise it, or lower optimizer.warmup or "
+    "batch_size=64",
+    "$TRAIN --config.duration=0_epochs": "config.duration: invalid length 0: expected at least 1 "
+    "step",
+    "$TRAIN --config.batch_size=5000 --config.duration=1_epoch": "config.duration: invalid length "
+    "1: expected more steps than optimizer.warmup, ...; raise it, or lower optimizer.warmup or "
+    "batch_size=5000",
     "$TRAIN --config.optimizer.name=adamz": "config.optimizer.name: unknown optimizer 'adamz'; did "
     "you mean 'adam'?",
     "$TRAIN --config.optimizer=adam": "config.optimizer: invalid value 'adam': expected Optimizer; "
@@ -128,6 +182,10 @@ MISTAKES = {
     "run, a .safetensors or PyTorch file, an installed package, or hf:OWNER/NAME",
     "$TRAIN --config.task.model.type=cnn": "config.task.model.type: unknown class 'cnn'; did you "
     "mean 'CNN'?",
+    "$TRAIN --config.task.model.depth=18": "config.task.model.depth: unknown key of MLP; select "
+    "ResNet... by the key 'type'",
+    "$TRAIN --config.task.model.type=absent.py:Net": "config.task.model.type: missing file "
+    "absent.py, which defines Net; restore it, or run the command in the folder of its training",
     "$TRAIN --config.task.model=CNN": "config.task.model: invalid value 'CNN': expected MLP | ...; "
     "select a class by the key 'type'",
     "$TRAIN --config.task.model.widths=0": "config.task.model.widths: invalid value (0,): expected "
@@ -138,8 +196,8 @@ MISTAKES = {
     "optimizer need ... GB of memory, and ... GB are free; choose a smaller model, or raise "
     "mesh.fsdp",
     # Data.
-    "$TRAIN --config.task.source.path=data": "config.task.source.path: unknown key; known: "
-    "classes, ...",
+    "$TRAIN --config.task.source.path=data": "config.task.source.path: unknown key of "
+    "Digits; select ImageFolder by the key 'type'",
     "$TRAIN --config.task.source.type=ImageFolder": "config.task.source.path: missing; ImageFolder "
     "requires path",
     "$TRAIN --config.task.source.type=ImageFolder --config.task.source.path=absent": "config.task."
@@ -152,7 +210,7 @@ MISTAKES = {
     "train $SPEECH --config.task.source.type=Manifest --config.task.source.train=absent": "config."
     "task.source.train: ...absent...",
     "train $SPEECH --config.task.source.train=absent.jsonl": "config.task.source.train: unknown "
-    "key; ...",
+    "key of ...; select ...Manifest... by the key 'type'",
     "train $BOXES --config.task.source.type=VOC --config.task.source.path=absent": "config.task."
     "source...absent...",
     "train $BOXES --config.task.source.type=COCO": "config.task.source.path: missing; COCO "
@@ -160,7 +218,7 @@ MISTAKES = {
     "train $TEXTS --config.task.source.type=ParallelText": "config.task.source.train: missing; "
     "ParallelText requires train",
     "train $TEXTS --config.task.source.type=ParallelText --config.task.source.train=absent.tsv": ""
-    "...absent.tsv...",
+    "config.task.source.train: missing file absent.tsv; check the path",
     # Workdirs.
     "train $CONFIG --workdir=file": "invalid folder file: file is a file; choose another path",
     "train $CONFIG --workdir=file/run": "invalid folder file/run: ...file is a file; ...",
@@ -171,7 +229,7 @@ MISTAKES = {
     "train $CONFIG --workdir=runs/saved": "runs/saved belongs to another config (...); choose "
     "another --workdir, or continue with --allow_config_change",
     "train $CONFIG --workdir=runs/saved --config.batch_size=32": "runs/saved was started with "
-    "another batch_size; choose another --workdir",
+    "another batch_size: 64 -> 32; choose another --workdir",
     "evaluate": "missing --workdir; --help shows an example",
     "evaluate --workdir=runs/svaed": "missing run in runs/svaed; did you mean 'runs/saved'?",
     "evaluate --workdir=runs": "missing run in runs; did you mean 'runs/saved'?",
@@ -192,11 +250,13 @@ MISTAKES = {
     "KEY=VALUE, e.g. batch_size=64",
     "predict --workdir=runs/saved": "missing input: list files or texts after the flags, or set "
     "--input=FILE",
+    "predict --workdir=runs/saved data": "invalid image data: it is a folder; expected a file",
     "predict --workdir=runs/saved absent.png": "...absent.png...",
-    "predict --workdir=runs/saved --input=absent.txt": "cannot read absent.txt (No such file or "
-    "directory); check the file",
+    "predict --workdir=runs/saved --input=absent.txt": "missing file absent.txt; check the path",
     "predict --workdir=runs/saved --stream a.png": "ImageClassification does not support "
     "streaming; leave --stream out",
+    "predict --workdir=runs/saved --pictures=new a.png": "ImageClassification does not draw "
+    "pictures; leave --pictures out",
     "predict --workdir=runs/saved --beam=3 a.png": "config.task.decoding: unknown key; known: ...",
     "predict --workdir=runs/saved --pictures=file a.png": "invalid folder file: file is a file; "
     "choose another path",
@@ -222,7 +282,12 @@ MISTAKES = {
     "config": "missing experiment file: expected python -m research.config FILE",
     "config --config=a.py": "unknown flag --config; ...",
     "config experiments/image_classification/digits_mlp.py seed=1": "unexpected argument 'seed=1': "
-    "expected one experiment file",
+    "did you mean --config.seed=1?",
+    "config experiments/image_classification/digits_mlp.py config.seed=1": "unexpected argument "
+    "'config.seed=1': did you mean --config.seed=1?",
+    "config batch_size=32": "unexpected argument 'batch_size=32': did you mean "
+    "--config.batch_size=32?",
+    "config a.py b.py": "unexpected argument 'b.py': expected one experiment file",
     "plan": "expected either --config or --record",
     "plan $CONFIG --slice=v5e-3": "invalid accelerator type ...: v5litepod-N counts chips, and N "
     "can be 1, 4, ...",
@@ -263,6 +328,7 @@ def folder(tmp_path_factory):
 def run(folder, in_process, monkeypatch, capfd):
     """Returns a function that runs a command in this process; it returns exit code and error."""
     monkeypatch.chdir(folder)
+    monkeypatch.setenv("HOME", str(folder / "home"))
     monkeypatch.setattr("research.common.progress._DELAY", 1e6)  # on a busy machine
 
     def run(name, arguments):

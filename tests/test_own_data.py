@@ -209,5 +209,5 @@ def test_a_model_of_ones_own_lives_in_an_experiment_file(tmp_path):
     file.unlink()
     refused = quick_call("evaluate", workdir)
     assert (refused.returncode, refused.stdout) == (2, "")
-    assert f"config.task.model.type: cannot import {file}:Linear" in refused.stderr
+    assert f"config.task.model.type: missing file {file}, which" in refused.stderr
     assert len(refused.stderr.splitlines()) == 1

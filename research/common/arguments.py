@@ -4,6 +4,7 @@ import difflib
 import re
 import sys
 import textwrap
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -13,6 +14,7 @@ from research.common.config import suggest
 from research.common.errors import UserError
 
 CHANGES = "config.KEY"  # a flag of this name collects all --config.KEY=VALUE
+_REPEATED = "; repeat this option to specify a list of values"  # which absl appends
 _WIDTH = 100  # of a line of --help, in characters
 
 
@@ -53,6 +55,8 @@ def parse(
         argv = flags.FLAGS.read_flags_from_files(argv, force_gnu=False)
         if CHANGES in known:
             argv = [_collected(argument) for argument in argv]
+        # A shell does not expand the ~ of --workdir=~/runs.
+        argv = [re.sub(r"^(--?\w+=)~(?=/)", rf"\1{Path.home()}", argument) for argument in argv]
         _, *arguments = flags.FLAGS(argv)
     except flags.UnrecognizedFlagError as error:
         raise _unknown(error.flagname, known, positional) from None
@@ -68,9 +72,10 @@ def _help(flag: Any, is_required: bool) -> str:
     """Returns the lines of --help about one flag."""
     note = " (required)" if is_required else ""
     if flag.default not in (None, False, []):
-        note = f" (default {flag.default_as_str})"
+        default = flag.default
+        note = f" (default {','.join(default) if isinstance(default, list) else default})"
     name = f"--[no]{flag.name}" if flag.boolean else f"--{flag.name}=..."
-    words = " ".join(flag.help.split()) + note
+    words = " ".join(flag.help.split()).replace(_REPEATED, " May be repeated.") + note
     indent = " " * 6
     return f"  {name}\n" + textwrap.fill(
         words, _WIDTH, initial_indent=indent, subsequent_indent=indent
@@ -131,7 +136,8 @@ def _unexpected(argument: str, known: dict[str, Any]) -> UserError:
         prefix = "config." if is_key and not argument.startswith("config.") else ""
         remedy = f"did you mean --{prefix}{argument}?"
     else:
-        remedy = 'quote a value that contains spaces, as in --workdir="my runs/1"'
+        remedy = 'quote a value that contains spaces, as in --workdir="my runs/1", '
+        remedy += """and in make as in ARGS="'--config.KEY=a b'\""""
     return UserError(f"unexpected argument '{argument}': {remedy}")
 
 
@@ -140,6 +146,9 @@ def _check_given(known: dict[str, Any], required: tuple[str, ...]) -> None:
         values = flag.value if isinstance(flag.value, list) else [flag.value]
         if flag.present and ("" in values or not values):
             raise UserError(f"invalid flag --{name}={','.join(values)}: expected a value")
+        if flag.present > 1 and not isinstance(flag, flags.MultiFlag):
+            given = f"invalid flag --{name}={','.join(map(str, values))}"
+            raise UserError(f"{given}: given {flag.present} times; leave all but one out")
     missing = [f"--{name}" for name in required if known[name].value is None]
     if missing:
         raise UserError(f"missing {' and '.join(missing)}; --help shows an example")

@@ -6,6 +6,7 @@ An experiment file builds typed dataclasses and returns `to_config_dict(...)` of
 A field holds a plain value, a dataclass, an optional one (`Sampler | None`), one of several
 (`MLP | CNN`, or a `Task`), or a tuple of these. Where several classes are possible, the dict holds
 the name of the class under `type`. Flax modules are dataclasses too, so a model is its own config.
+A text that begins with `~/` is a path in the home directory.
 Fields that the program sets, such as the number of classes, are declared with `not_configured`.
 
 Instead of its own classes, a field also holds one of the user's, which `type` names by its module
@@ -19,6 +20,7 @@ import math
 import types
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from flax import linen as nn
@@ -87,7 +89,7 @@ def suggest(word: str, known: Iterable[str]) -> str:
     """Returns "did you mean 'x'?", or the list of known words where none is similar."""
     known = sorted(known)
     spellings = {one.lower(): one for one in known}
-    near = difflib.get_close_matches(word.lower(), spellings, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(word.lower(), spellings, n=1, cutoff=0.55)
     if near:
         return f"did you mean '{spellings[near[0]]}'?"
     return f"known: {', '.join(known) or 'none'}"
@@ -129,18 +131,31 @@ def fields_of(cls: type) -> dict[str, dataclasses.Field]:
     }
 
 
-def field_of(cls: type, key: str) -> dataclasses.Field:
+def field_of(cls: type, key: str, annotation: Any) -> dataclasses.Field:
     """Returns the field of a dataclass with that name.
 
+    Args:
+      cls: the dataclass.
+      key: the name.
+      annotation: of the field that holds the dataclass.
+
     Raises:
-      ConfigError: the field does not exist; the message names the most similar one.
+      ConfigError: the field does not exist; the message names the other classes that have it, or
+        else the most similar one.
     """
     fields = fields_of(cls)
-    if key not in fields:
-        current = _renamed(fields).get(key)
-        remedy = f"it is now called '{current[0]}'" if current else suggest(key, fields)
-        raise ConfigError(key, f"unknown key; {remedy}")
-    return fields[key]
+    if key in fields:
+        return fields[key]
+    if current := _renamed(fields).get(key):
+        raise ConfigError(key, f"unknown key; it is now called '{current[0]}'")
+    # The members of a union, not the tasks: another task is no remedy.
+    members = [one for one in members_of(annotation) if isinstance(one, type)]
+    members = [one for one in members if dataclasses.is_dataclass(one)]
+    others = [one.__name__ for one in members if key in fields_of(one)]
+    if others:
+        remedy = f"select {' or '.join(others)} by the key 'type'"
+        raise ConfigError(key, f"unknown key of {cls.__name__}; {remedy}")
+    raise ConfigError(key, f"unknown key; {suggest(key, fields)}")
 
 
 def members_of(annotation: Any) -> tuple[Any, ...]:
@@ -295,7 +310,8 @@ def _decode(value: Any, annotation: Any) -> Any:
     """
     if isinstance(value, Mapping) and classes_of(annotation):
         cls = class_of(value, annotation)
-        return _decode_dataclass({key: value[key] for key in value if key != "type"}, cls)
+        keys = {key: value[key] for key in value if key != "type"}
+        return _decode_dataclass(keys, cls, annotation)
     for member in members_of(annotation):
         try:
             return _decode_leaf(value, member)
@@ -304,7 +320,8 @@ def _decode(value: Any, annotation: Any) -> Any:
     raise WrongTypeError
 
 
-def _decode_dataclass(config: Mapping[str, Any], cls: type) -> Any:
+def _decode_dataclass(config: Mapping[str, Any], cls: type, declared: Any) -> Any:
+    """Builds a dataclass; `declared` is the annotation of the field that holds it."""
     fields, decoded = fields_of(cls), {}
     renamed = _renamed(fields)
     for key, value in config.items():
@@ -312,7 +329,7 @@ def _decode_dataclass(config: Mapping[str, Any], cls: type) -> Any:
             current, convert = renamed[key]
             _warn_renamed(key, current)
             key, value = current, convert(value)
-        field = field_of(cls, key)
+        field = field_of(cls, key, declared)
         annotation = field.type
         try:
             with within(key):
@@ -356,7 +373,9 @@ def _decode_leaf(value: Any, annotation: Any) -> Any:
         raise WrongTypeError
     if isinstance(value, float) and not math.isfinite(value):
         raise WrongTypeError
-    return value
+    # A shell does not expand the ~ of --config.KEY=~/data, nor Python that of a file.
+    is_in_home = isinstance(value, str) and value.startswith("~/")
+    return str(Path(value).expanduser()) if is_in_home else value
 
 
 def _decode_tuple(value: Any, annotation: Any) -> tuple[Any, ...]:

@@ -88,9 +88,18 @@ def _field_entries(
             old = default[index] if isinstance(default, tuple) and index < len(default) else None
             yield from _field_entries(value[index], old, kind, f"{key}.{index}", "")
     else:
-        old = None if default is dataclasses.MISSING else str(default)
+        old = None if default is dataclasses.MISSING else _text(default)
         kind, same = type_name(annotation), value == default
-        yield Entry(key, str(value), kind, documentation, old, same)
+        yield Entry(key, _text(value), kind, documentation, old, same)
+
+
+def _text(value: Any) -> str:
+    """Returns a value as on the command line; numbers without the parentheses of a tuple.
+
+    A shell would need quotes around those.
+    """
+    is_numbers = isinstance(value, tuple) and all(isinstance(one, int | float) for one in value)
+    return ",".join(map(str, value)) if value and is_numbers else str(value)
 
 
 def _class_name(default: Any) -> str | None:

@@ -104,6 +104,8 @@ def read_lines(path: AnyPath) -> list[str]:
     except UnicodeDecodeError as error:
         number = data.count(b"\n", 0, error.start) + 1
         raise UserError(f"{path}:{number} is not UTF-8; convert the file") from None
+    except FileNotFoundError:
+        raise UserError(f"missing file {path}; check the path") from None
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"cannot read {path} ({reason}); check the file") from None

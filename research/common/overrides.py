@@ -110,7 +110,7 @@ def _changed_dataclass(value: Any, annotation: Any, keys: list[str], text: str) 
     if not isinstance(value, dict):  # None, or a field without a default
         value = default_config(class_of({}, annotation), annotation)
     key, *rest = keys
-    field = field_of(class_of(value, annotation), key)
+    field = field_of(class_of(value, annotation), key, annotation)
     with within(key):
         return value | {key: _changed(value.get(key), field.type, rest, text)}
 

@@ -62,12 +62,17 @@ def import_class(path: str) -> type:
       ConfigError: it cannot be imported, or is no dataclass.
     """
     module_name, _, name = path.partition(":")
+    remedy = "run the command in the folder of its training"
+    is_file = module_name.endswith(".py") and module_name not in sys.modules
+    if is_file and not Path(module_name).exists():
+        problem = f"missing file {module_name}, which defines {name}"
+        raise ConfigError("type", f"{problem}; restore it, or {remedy}")
     try:
         found = attrgetter(name)(_module(module_name))
     except Exception as error:  # the module is the user's code
         reason = f"{type(error).__name__}: {error}"
-        remedy = "run the command in the folder of its training, or set PYTHONPATH"
-        raise ConfigError("type", f"cannot import {path}: {reason}; {remedy}") from None
+        problem = f"cannot import {path}: {reason}"
+        raise ConfigError("type", f"{problem}; {remedy}, or set PYTHONPATH") from None
     if not isinstance(found, type) or not dataclasses.is_dataclass(found):
         raise ConfigError("type", f"invalid class {path}: expected a dataclass or a Flax module")
     for field in dataclasses.fields(found):

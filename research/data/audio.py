@@ -125,6 +125,8 @@ def _opened(source: bytes | Path) -> Iterator[_File]:
     """Opens a file, and converts its errors to a `UserError` that names it."""
     if isinstance(source, Path) and not source.exists():
         raise UserError(f"missing file {source}; check the path")
+    if isinstance(source, Path) and source.is_dir():
+        raise UserError(f"invalid audio {source}: it is a folder; expected a file")
     name = str(source) if isinstance(source, Path) else f"{len(source)} bytes"
     try:
         with _File(source if isinstance(source, Path) else io.BytesIO(source)) as file:

@@ -36,6 +36,8 @@ def decode(data: bytes | Path, channels: int) -> Image.Image:
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
         return image.convert(_MODES[channels])
+    except IsADirectoryError:
+        raise UserError(f"invalid image {name}: it is a folder; expected a file") from None
     except FileNotFoundError:
         raise UserError(f"cannot read image {name}: no such file") from None
     except Exception as error:  # the decoders of Pillow raise many types for damaged files

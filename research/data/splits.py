@@ -192,11 +192,10 @@ def check_duplicates(source: Source, held_out: tuple[str, ...] = ("validation", 
     for split, pairs in shared.items():
         if pairs:
             named = ", ".join(f"{name} = {original}" for name, original in pairs[:_NAMED])
+            plural = len(pairs) > 1
+            examples = f"{len(pairs)} {split} {'examples are' if plural else 'example is'}"
             more = ", ..." if len(pairs) > _NAMED else ""
-            warn_once(
-                f"{len(pairs)} {split} examples are in the training split too: {named}{more}; "
-                "remove them from one of the two"
-            )
+            warn_once(f"{examples} in the training split too: {named}{more}; remove the duplicates")
 
 
 def find_duplicates(

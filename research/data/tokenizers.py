@@ -277,8 +277,8 @@ class WordPieces(Tokenizer):
             try:
                 model = _train(texts, size, self.byte_fallback)
             except _TooFewPiecesError as error:
-                counts = error.most, size
-                log.warning("vocab_size: %d instead of %d, the most for these texts", *counts)
+                lowered = "vocab_size lowered from %d to %d, the maximum for these texts"
+                log.warning(lowered, size, error.most)
                 size = error.most
                 model = _train(texts, size, self.byte_fallback)
         return replace(self, vocab_size=size, model=base64.b64encode(model).decode())

@@ -46,9 +46,13 @@ class Lengths:
         """
         optimizer, total = self.experiment.optimizer, self.total
         warmup = self.steps("optimizer.warmup")
-        if not 0 < total > warmup:
-            problem = f"invalid length {total}: expected more steps than the warm-up, {warmup}"
-            raise ConfigError("duration", problem)
+        if total < 1:
+            raise ConfigError("duration", "invalid length 0: expected at least 1 step")
+        if total <= warmup:
+            batch_size = self.experiment.batch_size
+            problem = f"invalid length {total}: expected more steps than optimizer.warmup, {warmup}"
+            remedy = f"raise it, or lower optimizer.warmup or batch_size={batch_size}"
+            raise ConfigError("duration", f"{problem}; {remedy}")
         milestones = [
             self._steps("optimizer.milestones", text, total) for text in optimizer.milestones
         ]

@@ -53,9 +53,10 @@ def claim(workdir: AnyPath, experiment: Experiment, allow_change: bool) -> None:
     path = workdir / CONFIG
     is_run = path.exists() and has_checkpoint(workdir)
     changes = differences(_known_keys(read_json(path)), config) if is_run else []
-    for key in ("batch_size", "batch_length"):
-        if any(change.startswith(f"{key}:") for change in changes):
-            raise UserError(f"{workdir} was started with another {key}; choose another --workdir")
+    for change in changes:
+        if change.startswith(("batch_size:", "batch_length:")):
+            problem = f"{workdir} was started with another {change}"
+            raise UserError(f"{problem}; choose another --workdir")
     # The result does not depend on these, which may change.
     refused = [change for change in changes if not change.startswith(("mesh.", "log_every:"))]
     if refused and not allow_change:

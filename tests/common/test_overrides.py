@@ -129,10 +129,15 @@ def test_an_error_in_a_tuple_names_the_element():
         (["enabled=True"], {"enabled": True}),
         (["title=None"], {"title": "None"}),
         (["title=1"], {"title": "1"}),
+        (
+            ["title=~/data", "names=~/a,b/~/c"],
+            {"title": "/home/me/data", "names": ("/home/me/a", "b/~/c")},
+        ),
         (["patch_size=16", "patch_size=32"], {"patch_size": 32}),
     ],
 )
-def test_changes_are_parsed_by_the_declared_types(changes, expected):
+def test_changes_are_parsed_by_the_declared_types(changes, expected, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")  # of ~, which a shell does not expand after =
     assert with_changes(Recipe(), changes) == Recipe(**expected)
 
 
@@ -156,7 +161,10 @@ def test_changes_are_parsed_by_the_declared_types(changes, expected):
             "config.weights.revision: missing; Pretrained requires path, revision",
         ),
         (["steps.2.padding=1"], "config.steps.2: unknown position; known: 0, 1"),
-        (["steps.0.probability=1"], "config.steps.0.probability: unknown key; known: padding"),
+        (
+            ["steps.0.probability=1"],
+            "config.steps.0.probability: unknown key of Crop; select Flip by the key 'type'",
+        ),
         (["scale=1,2,3"], "config.scale: invalid value '1,2,3': expected tuple[float, float]"),
         (["rate=fast"], "config.rate: invalid value 'fast': expected float | None"),
         (["level=3"], "config.level: invalid value '3': expected 1 | 2 | 'all'"),

@@ -107,7 +107,7 @@ def test_a_file_that_raises_is_not_remembered(folder):
 @pytest.mark.parametrize(
     ("name", "code", "message"),
     [
-        ("absent.py:Blur", CODE, "cannot import absent.py:Blur: FileNotFoundError"),
+        ("absent.py:Blur", CODE, "missing file absent.py, which defines Blur; restore"),
         ("absent:Blur", CODE, "cannot import absent:Blur: ModuleNotFoundError: No module"),
         ("mine.py:Blurr", CODE, "cannot import mine.py:Blurr: AttributeError"),
         ("mine.py:Blur", "import nothing_like_it", "No module named 'nothing_like_it'; run the"),

@@ -165,7 +165,7 @@ def test_duplicates_are_counted_and_named_once(caplog):
     (record,) = caplog.records
     assert record.getMessage() == (
         "6 test examples are in the training split too: test:2 = train:8, test:3 = train:7, "
-        "test:4 = train:6, test:5 = train:5, test:6 = train:4, ...; remove them from one of the two"
+        "test:4 = train:6, test:5 = train:5, test:6 = train:4, ...; remove the duplicates"
     )
     assert source.opened == ["test", "train"]
 

@@ -183,7 +183,7 @@ def test_a_vocabulary_is_as_large_as_few_texts_allow(byte_fallback, caplog):
     """A user with few texts need not know how many word pieces they have."""
     most = WordPieces(500, byte_fallback).resolve(iter(TEXTS))
     assert most.size < 500
-    assert f"vocab_size: {most.size} instead of 500, the most for these texts" in caplog.text
+    assert f"vocab_size lowered from 500 to {most.size}, the maximum for these texts" in caplog.text
     caplog.clear()
     assert WordPieces(most.size, byte_fallback).resolve(TEXTS) == most
     assert not caplog.text

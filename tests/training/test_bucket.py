@@ -193,8 +193,8 @@ def test_commands_use_a_bucket_that_returns_errors(bucket, tmp_path):
     ]
     assert rows[0] == rows[1] and "a.png" in rows[0]
     done = call("report", f"--workdir=gs://runs/busy,{tmp_path / 'disk'}")
-    assert done.stdout == "gs://runs/busy/comparison.html\n"
-    assert "2 runs" in folder(bucket, "busy").joinpath("comparison.html").read_text()
+    assert done.stdout == "gs://runs/busy_vs_disk.html\n"
+    assert "2 runs" in folder(bucket, "busy_vs_disk.html").read_text()
     events = list(folder(bucket, "busy").joinpath("tensorboard").iterdir())
     assert len(events) == 2 and all(file.stat().st_size > 0 for file in events)
 

@@ -322,7 +322,7 @@ def test_a_run_saved_before_a_key_was_added_opens(experiment, tmp_path):
         ),
         (
             {"duration": "0 steps"},
-            "config.duration: invalid length 0: expected more",
+            "config.duration: invalid length 0: expected at least 1 step",
         ),
         ({"batch_length": 9}, "batch_length: invalid value 9: expected 0 for examples"),
         (

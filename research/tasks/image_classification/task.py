@@ -12,6 +12,7 @@ import optax
 from research.common.config import renamed_from
 from research.common.errors import ConfigError, within
 from research.data.dataset import Bucket, Dataset
+from research.layers.protocol import check_interface, check_outputs
 from research.layers.ranges import check_ranges
 from research.predictor import Predictor
 from research.task import Average, Batch, Task, Tree, Vocabularies
@@ -74,6 +75,7 @@ class ImageClassification(Task):
 
     def __post_init__(self):
         with within("model"):
+            check_interface(self.model, ("images",))
             check_ranges(self.model)
         if not 0 <= self.label_smoothing < 1:
             problem = f"invalid fraction {self.label_smoothing}: expected a number in [0, 1)"
@@ -162,7 +164,9 @@ class ImageClassification(Task):
     def init(self, key: jax.Array) -> tuple[Tree, Tree]:
         """Returns initial parameters, and batch statistics where the model has them."""
         image = self.resize(jnp.zeros((1, *self.source.image_shape)))
-        variables = dict(self.network.init(key, image, train=False))
+        logits, initial = self.network.init_with_output(key, image, train=False)
+        check_outputs(self.network, logits, {"logits [batch, classes]": (1, self.num_classes)})
+        variables = dict(initial)
         return variables.pop("params"), variables
 
     def loss(

@@ -10,6 +10,7 @@ from flax import linen as nn
 
 from research.common.errors import ConfigError, within
 from research.data.dataset import Bucket, Dataset
+from research.layers.protocol import check_interface, check_outputs
 from research.layers.ranges import check_ranges
 from research.task import Average, Batch, Task, Tree
 from research.tasks.object_detection.assignment import assign
@@ -30,6 +31,7 @@ from research.weights.conversion import Preprocessing
 if TYPE_CHECKING:
     from research.tasks.object_detection.predictor import ObjectDetectionPredictor
 
+_MODEL_FIELDS = ("backbone", "strides", "channels", "num_head_convs")
 _BOX_LOSS_WEIGHT = 2.0  # relative to the classification loss, as in TOOD
 
 
@@ -68,6 +70,8 @@ class ObjectDetection(Task):
     """Computation dtype of the network; parameters are always float32."""
 
     def __post_init__(self):
+        with within("model"):
+            check_interface(self.model, ("images",), _MODEL_FIELDS)
         with within("model"), within("backbone"):
             check_ranges(self.model.backbone)
         strides, available = self.model.strides, self.model.backbone.strides
@@ -155,7 +159,14 @@ class ObjectDetection(Task):
     def init(self, key: jax.Array) -> tuple[Tree, Tree]:
         """Returns initial parameters and batch statistics."""
         image = jnp.zeros((1, *self.image_size, 3))
-        variables = dict(self.network.init(key, image, train=False))
+        outputs, initial = self.network.init_with_output(key, image, train=False)
+        points = len(anchor_points(self.image_size, self.model.strides)[0])
+        expected = {
+            "logits [batch, points, classes]": (1, points, len(self.source.class_names)),
+            "boxes [batch, points, 4]": (1, points, 4),
+        }
+        check_outputs(self.network, outputs, expected)
+        variables = dict(initial)
         return variables.pop("params"), variables
 
     def loss(

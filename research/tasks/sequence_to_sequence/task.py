@@ -14,6 +14,7 @@ from research.common.errors import ConfigError, within
 from research.data.buckets import choose_buckets
 from research.data.dataset import Bucket, Dataset
 from research.data.tokenizers import Bytes, Characters, Tokenizer, WordPieces, Words
+from research.layers.protocol import check_interface, check_outputs
 from research.task import Average, Batch, Task, Tree, Vocabularies
 from research.tasks.sequence_to_sequence.data import (
     EncodedPairs,
@@ -36,6 +37,7 @@ from research.tasks.sequence_to_sequence.scorer import (
 if TYPE_CHECKING:
     from research.tasks.sequence_to_sequence.predictor import SequenceToSequencePredictor
 
+_MODEL_ATTRIBUTES = ("check", "supports_packing", "init_decoding", "decode_step")
 _SAMPLE = 200_000  # training pairs from which tokenizers and buckets of a larger data set are made
 
 
@@ -93,6 +95,8 @@ class SequenceToSequence(Task):
     """Dtype of the computation; parameters are always float32."""
 
     def __post_init__(self):
+        with within("model"):
+            check_interface(self.model, ("batch",), _MODEL_ATTRIBUTES)
         if self.lowercase and self.scoring == "pronunciation":
             raise ConfigError("lowercase", "invalid with scoring=pronunciation; set it to False")
         if self.packed_length < 0:
@@ -210,7 +214,14 @@ class SequenceToSequence(Task):
     def init(self, key: jax.Array) -> tuple[Tree, Tree]:
         """Returns initial parameters; there are no other variables."""
         ones = jnp.ones((1, 2), jnp.int32)
-        variables = dict(self.network.init(key, Pairs(ones, ones, ones, ones), train=False))
+        pairs = Pairs(ones, ones, ones, ones)
+        outputs, initial = self.network.init_with_output(key, pairs, train=False)
+        expected = {
+            "logits [batch, target_length, classes]": (1, 2, 1 + self.target_tokenizer.size),
+            "attention weights [batch, target_length, source_length]": (1, 2, 2),
+        }
+        check_outputs(self.network, outputs, expected)
+        variables = dict(initial)
         return variables.pop("params"), variables
 
     def loss(

@@ -15,6 +15,7 @@ from research.common.errors import ConfigError, within
 from research.data.buckets import choose_buckets
 from research.data.dataset import Bucket, Dataset
 from research.data.tokenizers import Characters, WordPieces, Words
+from research.layers.protocol import check_interface, check_outputs
 from research.layers.top_k import top_k
 from research.task import Average, Batch, Task, Tree, Vocabularies
 from research.tasks.speech_recognition.augmentation import Augmentation
@@ -35,6 +36,8 @@ from research.tasks.speech_recognition.scorer import METRICS, TranscriptScorer
 
 if TYPE_CHECKING:
     from research.tasks.speech_recognition.predictor import SpeechRecognitionPredictor
+
+_MODEL_ATTRIBUTES = ("check", "num_frames", "stride", "window", "bidirectional")
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,7 @@ class SpeechRecognition(Task):
             problem = f"invalid lengths {self.bucket_seconds}: expected increasing numbers"
             raise ConfigError("bucket_seconds", problem)
         with within("model"):
+            check_interface(self.model, ("features", "lengths"), _MODEL_ATTRIBUTES)
             self.model.check()
 
     def resolve(self) -> "SpeechRecognition":
@@ -170,8 +174,12 @@ class SpeechRecognition(Task):
 
     def init(self, key: jax.Array) -> tuple[Tree, Tree]:
         """Returns initial parameters; there are no other variables."""
-        features = jnp.zeros((1, self.network.window, self.features.size))
-        variables = dict(self.network.init(key, features, jnp.ones(1, jnp.int32), train=False))
+        network, window = self.network, self.network.window
+        features, lengths = jnp.zeros((1, window, self.features.size)), jnp.ones(1, jnp.int32)
+        log_probs, initial = network.init_with_output(key, features, lengths, train=False)
+        shape = (1, network.num_frames(window), network.num_classes)
+        check_outputs(network, log_probs, {"log-probabilities [batch, frames, classes]": shape})
+        variables = dict(initial)
         return variables.pop("params"), variables
 
     def loss(

@@ -32,5 +32,8 @@ class Classifier(Protocol):
     def init(self, rngs: Any, *args: Any, **kwargs: Any) -> Any:
         """Returns the initial variables for the arguments of `__call__`."""
 
+    def init_with_output(self, rngs: Any, *args: Any, **kwargs: Any) -> Any:
+        """Returns the output and the initial variables for the arguments of `__call__`."""
+
     def apply(self, variables: Any, *args: Any, **kwargs: Any) -> Any:
         """Calls the module with these variables."""

@@ -135,7 +135,7 @@ def test_images_in_two_splits_are_reported(coco, caplog):
         for number, grey in enumerate(shades, 1):
             save(root / folder / f"{number}.png", grey=grey)
     source.open("train")
-    shared = f"1 test examples are in the training split too: {root}/other/2.png = {root}/images/3"
+    shared = f"1 test example is in the training split too: {root}/other/2.png = {root}/images/3"
     assert shared in caplog.text
 
 

@@ -92,7 +92,7 @@ def test_a_pair_with_an_empty_text_is_faulty(write):
         ({"a.de": "1\n2\n", "a.en": "1\n\u00fc\n".encode("latin-1")}, "a.en:2 is not UTF-8"),
         ({"a.de": "", "a.en": ""}, "invalid /a.de: expected at least one line"),
         ({"a.tsv": "a\tb"}, "validation_fraction: cannot hold out 0.02 of 1 examples"),
-        ({"a.de": "1", "a.en": None}, "cannot read /a.en (No such file"),
+        ({"a.de": "1", "a.en": None}, "missing file /a.en; check the path"),
         ({"a.de": "1", "a.en.gz": b"1"}, "cannot read /a.en.gz (Not a gzipped file"),
         (
             {"a.de": "1", "a.en.gz": gzip.compress(b"1")[:-9]},
@@ -116,5 +116,5 @@ def test_pairs_of_the_training_split_in_others_are_named(write, caplog):
     train = (write("train.tsv", "a\tb\nc\td\n"),)
     test = (write("test.tsv", "c\td\nc\tx\n"),)
     ParallelText(train=train, test=test, validation=test).open("train")
-    assert "1 test examples are in the training split too" in caplog.text
+    assert "1 test example is in the training split too" in caplog.text
     assert f"{test[0]}:1 = {train[0]}:2" in caplog.text
