@@ -80,7 +80,7 @@ def invalid_files(tmp_path):
         "missing.wav": "missing file {}; check the path",
         "text.wav": "cannot read audio from {} .Format not recognised",
         "nameless.raw": "cannot read audio from {} .*samplerate must be specified",
-        "folder.wav": "cannot read audio from {} .Format not recognised",
+        "folder.wav": "invalid audio {}: it is a folder; expected a file",
         "empty.wav": "cannot read audio from {} .it contains no samples",
         "nan.wav": "cannot read audio from {} .it contains infinite or NaN samples",
         "infinite.wav": "cannot read audio from {} .it contains infinite or NaN samples",

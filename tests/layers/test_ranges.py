@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from flax import linen as nn
 
+from research.common.config import not_configured
 from research.common.errors import ConfigError
 from research.layers.ranges import check_ranges
 from research.tasks.image_classification.models import MLP
@@ -16,6 +17,11 @@ class Own(nn.Module):
     shifts: tuple[int, ...] = (-2, 0, 2)
     offset: int = 3
     dropout: Any = None
+    num_classes: int = not_configured(0)
+    dtype: Any = not_configured(None)
+
+    def __call__(self, images, train):
+        return images
 
 
 @pytest.mark.parametrize("model", [Own(), Own(offset=-3, dropout="half")])
