@@ -136,7 +136,8 @@ class Processor:
     gb_per_s: float
     """Peak memory bandwidth in 10^9 bytes per second."""
 
-    watts: float
+    watts: float | None
+    """Power, as published; None if it is not."""
 
     price: Price | None
     """Of one accelerator, or of the whole CPU, per hour; None if unknown."""

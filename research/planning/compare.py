@@ -15,7 +15,7 @@ from research.hardware.compiler import CompilerFailure
 from research.hardware.hlo import parse
 from research.hardware.mesh import batch_sharding, describe
 from research.hardware.roofline import count_flops
-from research.hardware.slices import TpuSlice, one_chip
+from research.hardware.slices import TpuSlice, one_chip, parse_slice
 from research.planning.benchmark import repeat
 from research.planning.plan import Plan, Subject, plan, price_of
 from research.planning.table import columns
@@ -87,8 +87,23 @@ def compare(subject: Subject) -> Iterator[Cell]:
         reference = result if tpu.name == REFERENCE else reference
         yield compiled(result, tpu, subject.experiment.batch_size)
     if reference is not None and reference.fits:
-        for processor in processors():
+        for processor in (at_peaks(), *processors()):
             yield bound(reference, processor, subject.experiment.batch_size)
+
+
+def at_peaks() -> Processor:
+    """Returns the reference TPU as a processor, whose bound shows how far others are from theirs."""
+    tpu = parse_slice(REFERENCE)
+    chip = tpu.chip
+    return Processor(
+        name=f"{REFERENCE} at its peaks",
+        tflops=chip.bf16_tflops,
+        dtype="bfloat16",
+        memory_gb=chip.usable_hbm_gib * 2**30 / 1e9,
+        gb_per_s=chip.hbm_gb_per_s,
+        watts=chip.watts,
+        price=price_of(tpu),
+    )
 
 
 def compiled(result: Plan, tpu: TpuSlice, batch_size: int) -> Cell:

@@ -35,7 +35,7 @@ def tables(plans: Plans, cells: Mapping[str, Sequence[Row]]) -> str:
       plans: rows of `experiments/tpu.json` by experiment and slice.
       cells: experiments on all kinds of chips, see `compare.Cell`.
     """
-    return "\n\n".join([_chips(cells), _runs(plans), _steps(plans)])
+    return "\n\n".join(filter(None, [_chips(cells), _runs(plans), _steps(plans)]))
 
 
 def _chips(compared: Mapping[str, Sequence[Row]]) -> str:
@@ -80,9 +80,8 @@ def _runs(plans: Plans) -> str:
         for slice_name, row in of_name.items()
         if _is_several(slice_name) and row.get("run_dollars") is not None
     ]
-    return markdown_table(
-        ["experiment", "slice", "batch size", "step", "whole run", "list price"], rows
-    )
+    header = ["experiment", "slice", "batch size", "step", "whole run", "list price"]
+    return markdown_table(header, rows) if rows else ""
 
 
 def _steps(plans: Plans) -> str:

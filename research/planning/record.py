@@ -16,7 +16,7 @@ from research.hardware import compiler
 from research.hardware.chips import chips, processors
 from research.hardware.roofline import METHOD
 from research.hardware.slices import TpuSlice, one_chip, parse_slice
-from research.planning.compare import REFERENCE, bound, compiled, measure
+from research.planning.compare import REFERENCE, at_peaks, bound, compiled, measure
 from research.planning.markdown import replace_tables, tables
 from research.planning.plan import (
     Plan,
@@ -95,7 +95,8 @@ def recorded_cells(rows: Mapping[str, Any]) -> list[dict[str, Any]]:
             found.append(compiled(recorded_plan(row, tpu), tpu, row["batch_size"]))
     if reference.get("fits"):
         known = recorded_plan(reference, parse_slice(REFERENCE))
-        found += [bound(known, processor, reference["batch_size"]) for processor in processors()]
+        others = (at_peaks(), *processors())
+        found += [bound(known, processor, reference["batch_size"]) for processor in others]
     return [cell.to_json() for cell in found]
 
 
