@@ -92,7 +92,7 @@ def compare(subject: Subject) -> Iterator[Cell]:
 
 
 def at_peaks() -> Processor:
-    """Returns the reference TPU as a processor, whose bound shows how far others are from theirs."""
+    """Returns the reference TPU as a processor, whose bound shows what a bound is worth."""
     tpu = parse_slice(REFERENCE)
     chip = tpu.chip
     return Processor(
