@@ -30,6 +30,7 @@ _LINK = ("During handling of the above exception", "The above exception was the 
 _STACKS = re.compile(r"^(Fatal Python error: |(Current thread|Thread) 0x)")
 NOISE = re.compile(r"\[Gloo\] Rank \d+ is connected")  # several lines for every device
 _LOG_LINE = re.compile(r"^[IWEF]\d{4} ")  # of C++, from any thread
+_EXCEPTION = re.compile(r"^[A-Za-z_][\w.]*(: |$)")
 _NO_MESSAGE = re.compile(
     r"^([IWEF]\d{4} |Exception ignored|error: |Fatal Python error: |(Current thread|Thread) 0x)"
 )
@@ -105,11 +106,15 @@ def copy(file: Path, target: str, timeout: float) -> None:
 def _chains(text: str) -> list[str]:
     """Returns the tracebacks, each with its chained exceptions."""
     chains: list[list[str]] = []
-    inside = linked = False
+    inside = linked = logged = False
     before = ""
     for line in text.splitlines():
-        if inside and _LOG_LINE.match(line) and not _has_message(chains[-1]):
-            continue
+        if inside and not _has_message(chains[-1]):
+            # A message in the log may have several lines.
+            is_traceback = line.startswith(" ") or _EXCEPTION.match(line) or _BEGIN.match(line)
+            logged = bool(_LOG_LINE.match(line)) or (logged and not is_traceback)
+            if logged:
+                continue
         if _BEGIN.match(line) and not before.startswith("Exception ignored"):
             if not (linked and chains):
                 chains.append([])

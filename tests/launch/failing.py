@@ -149,6 +149,6 @@ SIGNS = {
     "return_too_early": "exited with code 0 while others were training|stalled at step",
     "exception_in_a_thread": "Unlucky: the first cause",
     "exception_that_does_not_end": "Unlucky: the first cause",
-    "memory_error": "MemoryError",
+    "memory_error": "error: out of memory",
     "killed_agent": "its agent was lost",
 }

@@ -42,6 +42,16 @@ detected fatal errors. This most likely indicates that another task died.
 # Threads write at the same time; and JAX may exit before Python has printed everything.
 MIXED = ECHO.replace("last):\n", "last):\n" + OF_THE_RUNTIME)
 CUT = ECHO[: ECHO.index("ValueError")] + OF_THE_RUNTIME
+SEVERAL_LINES = (
+    OF_THE_RUNTIME
+    + """\
+Additional GRPC error information from remote target coordination_service while calling /xla:
+:UNAVAILABLE:Stream removed (Socket closed)
+=== Source Location Trace: ===
+external/xla+/xla/pjrt/distributed/coordination/coordination_service_error_util.cc:64
+"""
+)
+CUT_BY_SEVERAL_LINES = "Traceback (most recent call last):\n" + SEVERAL_LINES
 ABORTED = """\
 Fatal Python error: Aborted
 
@@ -67,6 +77,7 @@ Current thread 0x00007f0000000002 (most recent call first):
         "error: no checkpoint\n" + ECHO,
         MIXED,
         CUT,
+        CUT_BY_SEVERAL_LINES,
     ],
 )
 def test_a_message_about_another_process_is_a_secondary_failure(text):
@@ -90,9 +101,10 @@ def test_the_first_own_traceback_is_the_cause(text):
     assert cause.startswith(OWN.strip())
 
 
-def test_log_lines_within_a_traceback_do_not_end_it():
-    mixed = OWN.replace("last):\n", "last):\n" + OF_THE_RUNTIME)
-    assert logs.first_cause(mixed) == (OWN.strip(), False)
+@pytest.mark.parametrize("line", ["Traceback (most recent call last):\n", "~~~~~^^^^^^\n"])
+@pytest.mark.parametrize("log", [OF_THE_RUNTIME, SEVERAL_LINES])
+def test_log_lines_within_a_traceback_do_not_end_it(line, log):
+    assert logs.first_cause(OWN.replace(line, line + log)) == (OWN.strip(), False)
 
 
 def test_an_error_of_a_file_system_is_its_own():
