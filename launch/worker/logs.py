@@ -131,8 +131,8 @@ def _chains(text: str) -> list[str]:
 def _is_secondary(chain: str, text: str) -> bool:
     """Returns whether the first exception of a chain in a text is about another process.
 
-    JAX may end the process while Python prints: a traceback without its exception is about what the
-    rest of the text says.
+    JAX may end the process while Python prints: the rest of the text then decides about a traceback
+    without its exception.
     """
     first = re.split("|".join(_LINK), chain)[0].splitlines()
     if not _has_message(first):

@@ -148,7 +148,7 @@ def field_of(cls: type, key: str, annotation: Any) -> dataclasses.Field:
         return fields[key]
     if current := _renamed(fields).get(key):
         raise ConfigError(key, f"unknown key; it is now called '{current[0]}'")
-    # The members of a union, not the tasks: another task is no remedy.
+    # Only the members of a union: to select another task does not help.
     members = [one for one in members_of(annotation) if isinstance(one, type)]
     members = [one for one in members if dataclasses.is_dataclass(one)]
     others = [one.__name__ for one in members if key in fields_of(one)]

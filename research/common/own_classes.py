@@ -59,7 +59,7 @@ def import_class(path: str) -> type:
     """Returns the dataclass or Flax module with a name of the form `MODULE:CLASS`.
 
     Raises:
-      ConfigError: it cannot be imported, or is no dataclass.
+      ConfigError: it cannot be imported, or is not a dataclass.
     """
     module_name, _, name = path.partition(":")
     remedy = "run the command in the folder of its training"

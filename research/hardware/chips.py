@@ -127,9 +127,7 @@ class Processor:
     name: str
 
     tflops: float
-    """Peak in 10^12 operations per second, of the dtype below without sparsity."""
-
-    dtype: str
+    """Peak in 10^12 operations per second without sparsity: of a GPU in 16 bits, of a CPU in 32."""
 
     memory_gb: float
 
@@ -231,18 +229,13 @@ def _table() -> dict[str, Any]:
 
 def _processor(processor: dict[str, Any], sources: dict[str, dict[str, str]]) -> Processor:
     peak, offer = processor["peak"], processor["offer"]
-    price = None
-    if offer["on_demand"] is not None:
-        source = sources[offer["source"]]
-        price = Price(offer["on_demand"], offer["region"], source["read"], source["about"])
     return Processor(
         name=processor["name"],
         tflops=peak["tflops"],
-        dtype=peak["dtype"],
         memory_gb=peak["memory_gb"],
         gb_per_s=peak["gb_per_s"],
         watts=peak["watts"],
-        price=price,
+        price=_price(offer, "on_demand", sources[offer["source"]]),
         device_kinds=tuple(processor["device_kinds"]),
     )
 
@@ -283,10 +276,11 @@ def _slice_types(generation: dict[str, Any]) -> SliceTypes:
 
 
 def _offer(offer: dict[str, Any], source: dict[str, str]) -> Offer:
-    on_demand, spot = (
-        None
-        if offer[capacity] is None
-        else Price(offer[capacity], offer["region"], source["read"], source["about"])
-        for capacity in ("on_demand", "spot")
-    )
+    on_demand, spot = (_price(offer, capacity, source) for capacity in ("on_demand", "spot"))
     return Offer(tuple(offer["zones"]), offer["hosts"], on_demand, spot)
+
+
+def _price(offer: dict[str, Any], capacity: str, source: dict[str, str]) -> Price | None:
+    if offer[capacity] is None:
+        return None
+    return Price(offer[capacity], offer["region"], source["read"], source["about"])

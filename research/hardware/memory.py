@@ -53,7 +53,7 @@ def _available_to_group(folder: Path) -> float:
     limit = _text(folder / "memory.max") or _text(folder / "memory.limit_in_bytes")
     used = _text(folder / "memory.current") or _text(folder / "memory.usage_in_bytes")
     if not (limit.strip().isdecimal() and used.strip().isdecimal()):
-        return math.inf  # "max" is no limit
+        return math.inf  # "max" means unlimited
     # The usage includes cached files, which the kernel drops when a program needs the memory.
     # Version 1 lists those of the groups below as total_inactive_file.
     stat = dict(line.split() for line in _text(folder / "memory.stat").splitlines())

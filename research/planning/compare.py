@@ -98,7 +98,6 @@ def at_peaks() -> Processor:
     return Processor(
         name=f"{REFERENCE} at its peaks",
         tflops=chip.bf16_tflops,
-        dtype="bfloat16",
         memory_gb=chip.usable_hbm_gib * 2**30 / 1e9,
         gb_per_s=chip.hbm_gb_per_s,
         watts=chip.watts,
@@ -132,16 +131,16 @@ def measure(subject: Subject) -> Cell:
     device = jax.local_devices()[:1]
     experiment = subject.experiment
     program = Program(experiment, subject.lengths.schedule(), device)
-    lowered = program.lower_train_step(max(program.task.buckets, default=None))
+    length = max(program.task.buckets, default=None)
+    lowered = program.lower_train_step(length)
     flops = count_flops(parse(lowered.as_text(dialect="hlo")))
     if device[0].platform == "cpu" and flops > _LARGE_STEP:
         experiment = dataclasses.replace(
             experiment, batch_size=_SMALL_BATCH, batch_length=0, gradient_accumulation_steps=1
         )
         program = Program(experiment, subject.lengths.schedule(), device)
-    length = max(program.task.buckets, default=None)
-    name = describe(program.mesh)
-    step = program.lower_train_step(length).compile()
+        lowered = program.lower_train_step(length)
+    name, step = describe(program.mesh), lowered.compile()
     try:
         check_memory(program, step)
     except ConfigError:

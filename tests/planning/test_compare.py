@@ -16,7 +16,7 @@ from research.tasks.image_classification.models import MLP
 
 ROOT = Path(__file__).parents[2]
 PRICE = Price(3.6, "here", "2026-11-27", "a test")
-GPU = Processor("GPU", 100.0, "bfloat16", 16.0, 500.0, 300.0, PRICE)
+GPU = Processor("GPU", 100.0, 16.0, 500.0, 300.0, PRICE)
 
 
 def plan_of(**fields):
